@@ -1,0 +1,61 @@
+// Makes api/gen from the protos: our own (api/*.proto) and Envoy's, which the package @grpc/grpc-js-xds carries.
+// Plain JavaScript, because set-up runs it before anything can read TypeScript.
+// Output is JavaScript with declarations: generated TypeScript would hold enums, which Node cannot strip.
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const stage = join(root, '.cache/protos')
+const deps = join(root, 'node_modules/@grpc/grpc-js-xds/deps')
+
+// What the proxy speaks; buf adds whatever these import.
+const ENVOY_FILES = [
+  'envoy/service/discovery/v3/ads.proto',
+  'envoy/service/accesslog/v3/als.proto',
+  'envoy/config/bootstrap/v3/bootstrap.proto',
+  'envoy/extensions/access_loggers/grpc/v3/als.proto',
+  'envoy/extensions/filters/http/rbac/v3/rbac.proto',
+  'envoy/extensions/filters/http/router/v3/router.proto',
+  'envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto',
+  'envoy/extensions/filters/listener/original_dst/v3/original_dst.proto',
+  'envoy/extensions/filters/listener/original_src/v3/original_src.proto',
+  'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
+  'envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto',
+  'envoy/extensions/upstreams/http/v3/http_protocol_options.proto',
+]
+
+rmSync(stage, { recursive: true, force: true })
+mkdirSync(stage, { recursive: true })
+for (const module of ['envoy-api', 'googleapis', 'protoc-gen-validate', 'xds']) {
+  cpSync(join(deps, module), stage, { recursive: true, filter: (path) => !/\/(java|tests)(\/|$)/.test(path) })
+}
+for (const name of ['control', 'local']) {
+  mkdirSync(join(stage, 'headgate/v1'), { recursive: true })
+  cpSync(join(root, `api/${name}.proto`), join(stage, `headgate/v1/${name}.proto`))
+}
+
+// The package's validate.proto is older than the Envoy protos beside it: they use `ignore_empty`, which it does not declare.
+const validatePath = join(stage, 'validate/validate.proto')
+const messages = ['Float', 'Double', 'Int32', 'Int64', 'UInt32', 'UInt64', 'SInt32', 'SInt64', 'Fixed32', 'Fixed64',
+  'SFixed32', 'SFixed64', 'String', 'Bytes', 'Repeated', 'Map']
+let validate = readFileSync(validatePath, 'utf8')
+for (const message of messages) {
+  const declared = new RegExp(`message ${message}Rules \\{[^}]*ignore_empty`).test(validate)
+  if (!declared) validate = validate.replace(`message ${message}Rules {`, `message ${message}Rules {\n    optional bool ignore_empty = 40;`)
+}
+writeFileSync(validatePath, validate)
+
+writeFileSync(join(stage, 'buf.yaml'), 'version: v2\n')
+writeFileSync(join(stage, 'buf.gen.yaml'), `version: v2
+clean: true
+plugins:
+  - local: [${JSON.stringify(process.execPath)}, ${JSON.stringify(join(root, 'node_modules/@bufbuild/protoc-gen-es/bin/protoc-gen-es'))}]
+    out: ${JSON.stringify(join(root, 'api/gen'))}
+    include_imports: true
+    opt: [target=js+dts, import_extension=js]
+`)
+const paths = ['headgate/v1/control.proto', 'headgate/v1/local.proto', ...ENVOY_FILES].flatMap((file) => ['--path', file])
+const run = spawnSync(join(root, 'node_modules/.bin/buf'), ['generate', ...paths], { cwd: stage, stdio: 'inherit' })
+process.exit(run.status ?? 1)

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract between the kernel programs and the processes: map keys and values, marks, verdicts and drop reasons.
+ * bpf/generate.ts reads this file's types from the object's BTF and writes their TypeScript layouts; a digest of them names the
+ * folder that maps are pinned in, so a change here makes a new folder, which the agent fills and swaps in.
+ *
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, so that IPv6 needs no new layout. Ports and addresses are in network order,
+ * everything else in the machine's. No implicit padding: each pad is named and zero, because keys are compared as bytes.
+ */
+#ifndef HEADGATE_ABI_H
+#define HEADGATE_ABI_H
+
+/* ---- Socket and packet marks inside the proxies' namespaces ------------------------------------------------------------
+ * bits 0-3   class of the leg, or MARK_LOCAL
+ * bits 4-15  generation of the slot
+ * bits 16-31 port of the slot's listener (host order)
+ * Upstream legs carry the class alone. Marks do not cross namespaces, so a workload cannot set one that counts. */
+enum mark {
+	MARK_EGRESS_ACCEPTED = 1,
+	MARK_EGRESS_UPSTREAM = 2,
+	MARK_INGRESS_ACCEPTED = 3,
+	MARK_INGRESS_UPSTREAM = 4,
+	MARK_LOCAL = 8,	/* deliver to this namespace's own stack: `ip rule fwmark 8/0xf` */
+	MARK_CLASS_MASK = 0xf,
+	/* On a packet that re-enters the host at its workload's device. Set after a redirect inside the host's namespace. */
+	MARK_REENTER = 0x48470001,
+};
+#define MARK_GENERATION_SHIFT 4
+#define MARK_PORT_SHIFT 16
+
+enum direction {
+	DIRECTION_INGRESS = 0,
+	DIRECTION_EGRESS = 1,
+};
+
+/* Which conversation a conntrack entry tells of. A redirected connection has two: the workload's own, which ends at the
+ * proxy's accepted socket, and the proxy's, towards the peer. Both may have the same tuple, hence the side in the key. */
+enum ct_side {
+	CT_WORKLOAD = 0,
+	CT_NETWORK = 1,
+};
+
+enum leg {
+	LEG_DIRECT = 0,
+	LEG_EGRESS_ACCEPTED = 1,
+	LEG_EGRESS_UPSTREAM = 2,
+	LEG_INGRESS_ACCEPTED = 3,
+	LEG_INGRESS_UPSTREAM = 4,
+};
+
+enum verdict {
+	VERDICT_DENY = 0,
+	VERDICT_ALLOW = 1,
+	VERDICT_REDIRECT = 2,
+};
+
+/* Why a packet was dropped, or 0. Appears in counters, events and flows; numbers are never reused. */
+enum drop_reason {
+	REASON_NONE = 0,
+	REASON_POLICY_DENIED = 1,	/* no rule allows it */
+	REASON_POLICY_DENY_RULE = 2,	/* a deny rule matches */
+	REASON_POLICY_REVOKED = 3,	/* the connection was allowed once, current policy does not support it */
+	REASON_NO_POLICY = 4,		/* enforcement is on and the policy is not there */
+	REASON_NO_ENDPOINT = 5,		/* a program runs on a device that no endpoint row names */
+	REASON_SPOOFED_SOURCE = 6,
+	REASON_SPOOFED_ARP = 7,
+	REASON_INVALID_ADDRESS = 8,	/* loopback, reserved or multicast where none may be */
+	REASON_MALFORMED = 9,
+	REASON_FRAGMENT = 10,
+	REASON_IPV6_UNSUPPORTED = 11,
+	REASON_UNKNOWN_ETHERTYPE = 12,
+	REASON_VLAN = 13,
+	REASON_UNKNOWN_PROTOCOL = 14,
+	REASON_NO_CONNECTION = 15,	/* not the start of a connection, and none is known */
+	REASON_NOT_REDIRECTABLE = 16,	/* a redirect verdict for something that is not TCP */
+	REASON_NO_LISTENER = 17,	/* the slot's listener is not there */
+	REASON_WRONG_SOCKET = 18,	/* the socket found is not the one that was asked for */
+	REASON_NO_SOCKET = 19,
+	REASON_PROXIED_TUPLE = 20,	/* from the network, with the tuple of a proxied connection's inner leg */
+	REASON_LEG_UNEXPECTED = 21,	/* a packet on a leg device that nothing accounts for */
+	REASON_CONNTRACK_FULL = 22,
+	REASON_ICMP_UNRELATED = 23,
+	REASON_SOCKET_ASSIGN = 24,
+	REASON_MAX = 32,
+};
+
+struct address {
+	__u8 bytes[16];
+};
+
+/* ---- endpoints: by index of the host-side device --------------------------------------------------------------------- */
+enum endpoint_flag {
+	ENDPOINT_ENFORCE_INGRESS = 1,
+	ENDPOINT_ENFORCE_EGRESS = 2,
+	ENDPOINT_ALLOW_LOCALHOST = 4,
+};
+#define ENDPOINT_ADDRESSES_MAX 8
+
+struct endpoint {
+	__u32 id;		/* never used again for another endpoint */
+	__u32 identity;
+	__u32 policy_group;	/* key of policy_groups; 0: none */
+	__u32 revision;		/* grows when policy changes for it: tracked connections are judged again */
+	__u32 flags;
+	__u32 ifindex;
+	__u8 mac[6];		/* the workload's own */
+	__u8 host_mac[6];	/* of the host-side device */
+	__u32 address_count;
+	struct address addresses[ENDPOINT_ADDRESSES_MAX];
+};
+
+/* ---- endpoint_addresses: address of a local endpoint -> its device ---------------------------------------------------- */
+struct endpoint_ref {
+	__u32 ifindex;
+	__u32 endpoint_id;
+};
+
+/* ---- ipcache: longest prefix of an address -> identity ----------------------------------------------------------------- */
+struct ipcache_key {
+	__u32 prefix_length;	/* bits; IPv4 prefixes count from 96 */
+	struct address address;
+};
+struct ipcache_value {
+	__u32 identity;
+	__u32 flags;
+};
+
+/* ---- policy: policy_groups maps a group to its rows, an LPM trie ---------------------------------------------------------
+ * Two lookups: the peer's identity, then identity 0 (any). Each row is complete: everything that covers it is merged in. */
+struct policy_key {
+	__u32 prefix_length;	/* bits after this field */
+	__u32 identity;
+	__u8 direction;
+	__u8 protocol;		/* wildcard: prefix_length ends before it */
+	__u16 port;		/* network order; ranges are prefixes. ICMP: type << 8 in host order, then swapped */
+};
+#define POLICY_PREFIX_FULL 64
+#define POLICY_PREFIX_L3 40	/* identity and direction */
+#define POLICY_PREFIX_PROTOCOL 48
+
+struct policy_value {
+	__u8 verdict;
+	__u8 flags;
+	__u16 slot_port;	/* host order */
+	__u16 slot_generation;
+	__u16 pad;
+	__u32 precedence;	/* higher wins between the two lookups */
+	__u32 cookie;		/* names the policies and rules that the row came from */
+};
+enum policy_flag {
+	POLICY_EXPLICIT_DENY = 1,	/* a deny rule, not the lack of an allow */
+};
+
+/* ---- slots ------------------------------------------------------------------------------------------------------------------
+ * Pairs of (slot of an open connection, slot of its policy row) of which the second allows all that the first does.
+ * Such a connection stays where it is. */
+struct slot_pair {
+	__u16 from_port;
+	__u16 from_generation;
+	__u16 to_port;
+	__u16 to_generation;
+};
+
+/* ---- conntrack --------------------------------------------------------------------------------------------------------------
+ * Tuples are always seen from the endpoint: local is the workload's address, remote the peer's. */
+struct ct_key {
+	struct address local;
+	struct address remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 side;
+	__u16 pad;
+	__u32 endpoint_id;
+};
+enum ct_flag {
+	CT_SEEN_REPLY = 1,
+	CT_ORIGINAL_CLOSED = 2,	/* FIN or RST seen in this direction */
+	CT_REPLY_CLOSED = 4,
+	CT_VIA_EGRESS_PROXY = 8,	/* ingress entry whose peer is the upstream leg of this node's egress proxy */
+	CT_REVOKED = 16,
+};
+struct ct_value {
+	__u64 last_seen_ns;
+	__u32 revision;		/* endpoint.revision + config.revision when it was last judged */
+	__u32 identity;		/* of the peer, when it was last judged */
+	__u32 cookie;
+	__u16 slot_port;
+	__u16 slot_generation;
+	__u8 direction;		/* of the connection's first packet */
+	__u8 leg;
+	__u8 flags;
+	__u8 pad;
+	__u8 peer_mac[6];	/* where re-entering frames go */
+	__u16 pad2;
+};
+
+/* ---- config: one row ----------------------------------------------------------------------------------------------------- */
+struct leg_device {
+	__u32 host_ifindex;
+};
+struct config {
+	__u32 revision;		/* grows when the ipcache changes */
+	__u32 flags;
+	struct leg_device legs[5];	/* by enum leg; 0 unused */
+	__u32 tcp_timeout_seconds;
+	__u32 tcp_syn_timeout_seconds;
+	__u32 tcp_close_timeout_seconds;
+	__u32 other_timeout_seconds;
+	__u32 event_flags;
+};
+enum event_config {
+	EVENTS_ALLOWED = 1,	/* report the start of allowed connections too; drops are always reported */
+};
+
+/* ---- counters --------------------------------------------------------------------------------------------------------------- */
+struct counter_key {
+	__u8 verdict;
+	__u8 reason;
+	__u8 direction;
+	__u8 pad;
+};
+struct counter_value {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* Per-CPU note from one program to the next on the same packet, which raw sockets cannot forge. */
+struct handover {
+	__u32 ifindex;
+	__u32 hash;
+};
+
+/* ---- events: ring buffer ---------------------------------------------------------------------------------------------------- */
+struct event {
+	__u64 time_ns;		/* CLOCK_MONOTONIC */
+	__u32 endpoint_id;
+	__u32 local_identity;
+	__u32 remote_identity;
+	__u32 cookie;
+	struct address local;
+	struct address remote;
+	__u16 local_port;	/* network order */
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 verdict;
+	__u8 reason;
+	__u8 direction;
+	__u8 leg;
+	__u8 tcp_flags;
+	__u16 slot_port;
+	__u32 packet_length;
+};
+
+#endif

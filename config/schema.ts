@@ -1,0 +1,85 @@
+/**
+ * The configuration's schema: every setting, its default and what it means, in one place. `config show`, the documentation and the
+ * command line's flags are made from it. Strict: an unknown key is an error that names it.
+ */
+import { z } from 'zod'
+
+const port = z.int().min(1).max(65535)
+const absolutePath = z.string().regex(/^\//, 'an absolute path is needed')
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
+
+export const configSchema = z.strictObject({
+  apiVersion: z.literal('headgate.io/v1').default('headgate.io/v1'),
+  instance: z
+    .string()
+    .regex(/^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$/, 'lower-case letters, digits and hyphens, at most 16')
+    .default('headgate')
+    .describe('Name of this instance: prefix of its namespaces and devices. Two instances on one machine need two names.'),
+  nodeName: z.string().default('').describe('Name of this node in flows; the host name when empty.'),
+  paths: z
+    .strictObject({
+      run: absolutePath.default('/run/headgate').describe('Sockets, locks, pid files.'),
+      state: absolutePath.default('/var/lib/headgate').describe('Durable state.'),
+      bpf: absolutePath.default('/sys/fs/bpf/headgate').describe('Pinned maps, programs and links.'),
+      policies: absolutePath.default('/etc/headgate/policies').describe('Folder of policy files, watched.'),
+      workloads: absolutePath.default('/etc/headgate/workloads.yaml').describe('File of workloads, watched.'),
+    })
+    .prefault({}),
+  group: z.string().default('headgate').describe('Group that may use the local socket; root alone if it does not exist.'),
+  policy: z
+    .strictObject({
+      allowLocalhost: z
+        .enum(['auto', 'always', 'policy'])
+        .default('auto')
+        .describe('Whether this host may always reach its endpoints. auto: always under Kubernetes, else as policy says.'),
+      emptyFolder: z
+        .enum(['keep', 'apply'])
+        .default('keep')
+        .describe('What an emptied or missing policy folder means: keep what is in force, or remove all of it.'),
+      mapEntriesMax: z.int().min(64).max(1048576).default(16384).describe('Rows that one policy group may have in the kernel.'),
+    })
+    .prefault({}),
+  datapath: z
+    .strictObject({
+      conntrackEntriesMax: z.int().min(1024).max(16777216).default(524288).describe('Tracked connections.'),
+      ipcacheEntriesMax: z.int().min(1024).max(4194304).default(512000).describe('Addresses and prefixes with an identity.'),
+      tcpTimeoutSeconds: z.int().min(1).max(864000).default(8000),
+      tcpSynTimeoutSeconds: z.int().min(1).max(3600).default(60),
+      tcpCloseTimeoutSeconds: z.int().min(1).max(3600).default(10),
+      otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('UDP and ICMP.'),
+      slotPortFirst: port.default(20000).describe('First listener port inside the proxies’ namespaces.'),
+      slotsMax: z.int().min(1).max(10000).default(4000),
+    })
+    .prefault({}),
+  envoy: z
+    .strictObject({
+      binary: z.string().default('').describe('Path of the Envoy binary; found in the set-up’s cache or on PATH when empty.'),
+      concurrency: z.int().min(1).max(256).default(2).describe('Worker threads.'),
+      logLevel: z.enum(['trace', 'debug', 'info', 'warning', 'error', 'critical', 'off']).default('warning'),
+      drainTimeSeconds: z.int().min(0).max(3600).default(5).describe('How long a removed listener’s open connections live.'),
+    })
+    .prefault({}),
+  http: z
+    .strictObject({
+      deniedBody: z.string().max(4096).default('Access denied\r\n').describe('Body of the 403 that a denied request gets.'),
+      regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
+    })
+    .prefault({}),
+  flows: z
+    .strictObject({
+      mode: z.enum(['all', 'sampled', 'denied']).default('all').describe('Which allowed requests are reported; denials always are.'),
+      sampleRate: z.number().min(0).max(1).default(0.01).describe('Share of allowed requests with mode sampled.'),
+      ringSize: z.int().min(16).max(1048576).default(4096).describe('Flows that the agent keeps.'),
+    })
+    .prefault({}),
+  log: z
+    .strictObject({
+      level: z.enum(LOG_LEVELS).default('info'),
+      format: z.enum(['text', 'json']).default('text'),
+      levels: z.partialRecord(z.enum(['up', 'agent', 'proxy', 'envoy']), z.enum(LOG_LEVELS)).default({}).describe('Level per process.'),
+    })
+    .prefault({}),
+})
+
+export type Config = z.infer<typeof configSchema>

@@ -1,0 +1,62 @@
+/**
+ * The Flow: one connection verdict of the kernel or one HTTP request of Envoy, in the one shape that the ring, the command line,
+ * `-o json` and later the Observer API share. Plain data, JSON-safe: times are ISO strings, numbers stay below 2^53.
+ */
+
+export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'error'] as const
+export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
+
+export const FLOW_KINDS = ['l3l4', 'http'] as const
+export type FlowKind = (typeof FLOW_KINDS)[number]
+
+/** One side of a flow. */
+export interface FlowPeer {
+  readonly address: string
+  /** 0 where the protocol has none. */
+  readonly port: number
+  readonly identity: number
+  /** Security-relevant labels; empty when the identity is not known any more. */
+  readonly labels: readonly string[]
+  /** Only for endpoints of this node. */
+  readonly endpoint?: { readonly id: number; readonly namespace: string; readonly name: string }
+}
+
+/** A rule that had a part in the verdict. */
+export interface FlowOrigin {
+  /** namespace/name of the policy. */
+  readonly policy: string
+  /** Full name of the rule (policy/resolved.ts). */
+  readonly rule: string
+}
+
+export interface HttpRequestSummary {
+  readonly method: string
+  readonly scheme: string
+  readonly authority: string
+  /** With the query string. */
+  readonly path: string
+  readonly protocol: string
+  /** 0 when the client never got an answer. */
+  readonly status: number
+  readonly durationMs: number
+}
+
+export interface Flow {
+  /** RFC 3339 with milliseconds, UTC. */
+  readonly time: string
+  readonly kind: FlowKind
+  readonly verdict: FlowVerdict
+  /** Lower-case name of the drop reason (bpf/src/abi.h) or Envoy's response code details; empty when forwarded. */
+  readonly reason: string
+  /** Who took the verdict. */
+  readonly where: 'kernel' | 'envoy'
+  /** Seen from the endpoint whose policy decided. */
+  readonly direction: 'ingress' | 'egress'
+  readonly source: FlowPeer
+  readonly destination: FlowPeer
+  /** TCP, UDP, ICMPv4, or the number. */
+  readonly protocol: string
+  readonly http?: HttpRequestSummary
+  readonly origins: readonly FlowOrigin[]
+  readonly node: string
+}
