@@ -62,7 +62,7 @@ export const configSchema = z.strictObject({
     .prefault({}),
   http: z
     .strictObject({
-      deniedBody: z.string().max(4096).default('Access denied\r\n').describe('Body of the 403 that a denied request gets.'),
+      deniedBody: z.string().max(4096).default('Access denied').describe('Body of the 403 that a denied request gets.'),
       regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
     })
     .prefault({}),
