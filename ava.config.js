@@ -1,6 +1,6 @@
 // Worker threads stay off: setns(2) changes one thread, and a test must own its process.
 export default {
-  files: ['test/**/*.test.ts'],
+  files: ['test/**/*.test.ts', ...(process.env.HEADGATE_TEST_LONG ? [] : ['!test/**/*.long.test.ts'])],
   extensions: ['ts'],
   nodeArguments: ['--conditions=headgate-source'],
   workerThreads: false,

@@ -77,7 +77,10 @@ export const configSchema = z.strictObject({
     .strictObject({
       level: z.enum(LOG_LEVELS).default('info'),
       format: z.enum(['text', 'json']).default('text'),
-      levels: z.partialRecord(z.enum(['up', 'agent', 'proxy', 'envoy']), z.enum(LOG_LEVELS)).default({}).describe('Level per process.'),
+      levels: z
+        .partialRecord(z.enum(['up', 'agent', 'proxy', 'envoy']), z.enum(LOG_LEVELS))
+        .default({})
+        .describe('Level per process.'),
     })
     .prefault({}),
 })
