@@ -8,6 +8,7 @@ const port = z.int().min(1).max(65535)
 const absolutePath = z.string().regex(/^\//, 'an absolute path is needed')
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
+const logLevel = z.enum(LOG_LEVELS)
 
 export const configSchema = z.strictObject({
   apiVersion: z.literal('headgate.io/v1').default('headgate.io/v1'),
@@ -75,12 +76,17 @@ export const configSchema = z.strictObject({
     .prefault({}),
   log: z
     .strictObject({
-      level: z.enum(LOG_LEVELS).default('info'),
+      level: logLevel.default('info'),
       format: z.enum(['text', 'json']).default('text'),
       levels: z
-        .partialRecord(z.enum(['up', 'agent', 'proxy', 'envoy']), z.enum(LOG_LEVELS))
-        .default({})
-        .describe('Level per process.'),
+        .strictObject({
+          up: logLevel.optional(),
+          agent: logLevel.optional(),
+          proxy: logLevel.optional(),
+          envoy: logLevel.optional(),
+        })
+        .prefault({})
+        .describe('Level per process; log.level where none is given.'),
     })
     .prefault({}),
 })
