@@ -10,6 +10,8 @@
 #ifndef HEADGATE_ABI_H
 #define HEADGATE_ABI_H
 
+#include <linux/types.h>
+
 /* ---- Socket and packet marks inside the proxies' namespaces ------------------------------------------------------------
  * bits 0-3   class of the leg, or MARK_LOCAL
  * bits 4-15  generation of the slot
@@ -22,11 +24,11 @@ enum mark {
 	MARK_INGRESS_UPSTREAM = 4,
 	MARK_LOCAL = 8,	/* deliver to this namespace's own stack: `ip rule fwmark 8/0xf` */
 	MARK_CLASS_MASK = 0xf,
+	MARK_GENERATION_SHIFT = 4,
+	MARK_PORT_SHIFT = 16,
 	/* On a packet that re-enters the host at its workload's device. Set after a redirect inside the host's namespace. */
 	MARK_REENTER = 0x48470001,
 };
-#define MARK_GENERATION_SHIFT 4
-#define MARK_PORT_SHIFT 16
 
 enum direction {
 	DIRECTION_INGRESS = 0,
@@ -94,7 +96,9 @@ enum endpoint_flag {
 	ENDPOINT_ENFORCE_EGRESS = 2,
 	ENDPOINT_ALLOW_LOCALHOST = 4,
 };
-#define ENDPOINT_ADDRESSES_MAX 8
+enum endpoint_limit {
+	ENDPOINT_ADDRESSES_MAX = 8,
+};
 
 struct endpoint {
 	__u32 id;		/* never used again for another endpoint */
@@ -132,11 +136,13 @@ struct policy_key {
 	__u32 identity;
 	__u8 direction;
 	__u8 protocol;		/* wildcard: prefix_length ends before it */
-	__u16 port;		/* network order; ranges are prefixes. ICMP: type << 8 in host order, then swapped */
+	__be16 port;		/* ranges are prefixes; ICMP: type << 8 */
 };
-#define POLICY_PREFIX_FULL 64
-#define POLICY_PREFIX_L3 40	/* identity and direction */
-#define POLICY_PREFIX_PROTOCOL 48
+enum policy_prefix {
+	POLICY_PREFIX_L3 = 40,		/* identity and direction */
+	POLICY_PREFIX_PROTOCOL = 48,
+	POLICY_PREFIX_FULL = 64,
+};
 
 struct policy_value {
 	__u8 verdict;
@@ -166,8 +172,8 @@ struct slot_pair {
 struct ct_key {
 	struct address local;
 	struct address remote;
-	__u16 local_port;
-	__u16 remote_port;
+	__be16 local_port;	/* ICMP echo: the identifier */
+	__be16 remote_port;
 	__u8 protocol;
 	__u8 side;
 	__u16 pad;
@@ -190,9 +196,7 @@ struct ct_value {
 	__u8 direction;		/* of the connection's first packet */
 	__u8 leg;
 	__u8 flags;
-	__u8 pad;
-	__u8 peer_mac[6];	/* where re-entering frames go */
-	__u16 pad2;
+	__u8 pad[5];
 };
 
 /* ---- config: one row ----------------------------------------------------------------------------------------------------- */
@@ -213,22 +217,29 @@ enum event_config {
 	EVENTS_ALLOWED = 1,	/* report the start of allowed connections too; drops are always reported */
 };
 
-/* ---- counters --------------------------------------------------------------------------------------------------------------- */
-struct counter_key {
-	__u8 verdict;
-	__u8 reason;
-	__u8 direction;
-	__u8 pad;
+/* ---- counters: by (verdict * 2 + direction) * REASON_MAX + reason --------------------------------------------------------- */
+enum counter_limit {
+	COUNTERS = 3 * 2 * REASON_MAX,
 };
 struct counter_value {
 	__u64 packets;
 	__u64 bytes;
 };
 
-/* Per-CPU note from one program to the next on the same packet, which raw sockets cannot forge. */
+/* Note from one program to the next on the same packet and CPU, which raw sockets cannot forge. */
 struct handover {
 	__u32 ifindex;
-	__u32 hash;
+	__u32 length;
+};
+
+/* ---- neighbors: the MAC address that an endpoint itself uses towards a peer -------------------------------------------------- */
+struct neighbor_key {
+	struct address peer;
+	__u32 endpoint_id;
+};
+struct neighbor_value {
+	__u8 mac[6];
+	__u16 pad;
 };
 
 /* ---- events: ring buffer ---------------------------------------------------------------------------------------------------- */
@@ -240,8 +251,8 @@ struct event {
 	__u32 cookie;
 	struct address local;
 	struct address remote;
-	__u16 local_port;	/* network order */
-	__u16 remote_port;
+	__be16 local_port;
+	__be16 remote_port;
 	__u8 protocol;
 	__u8 verdict;
 	__u8 reason;

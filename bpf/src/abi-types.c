@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Names every type of the ABI once, so that the compiler writes all of them into BTF, which bpf/generate.ts reads. Never loaded. */
+#include "abi.h"
+
+enum mark abi_mark;
+enum direction abi_direction;
+enum ct_side abi_ct_side;
+enum leg abi_leg;
+enum verdict abi_verdict;
+enum drop_reason abi_drop_reason;
+enum endpoint_flag abi_endpoint_flag;
+enum endpoint_limit abi_endpoint_limit;
+enum policy_prefix abi_policy_prefix;
+enum policy_flag abi_policy_flag;
+enum ct_flag abi_ct_flag;
+enum event_config abi_event_config;
+enum counter_limit abi_counter_limit;
+struct address abi_address;
+struct endpoint abi_endpoint;
+struct endpoint_ref abi_endpoint_ref;
+struct ipcache_key abi_ipcache_key;
+struct ipcache_value abi_ipcache_value;
+struct policy_key abi_policy_key;
+struct policy_value abi_policy_value;
+struct slot_pair abi_slot_pair;
+struct ct_key abi_ct_key;
+struct ct_value abi_ct_value;
+struct config abi_config;
+struct counter_value abi_counter_value;
+struct neighbor_key abi_neighbor_key;
+struct neighbor_value abi_neighbor_value;
+struct event abi_event;

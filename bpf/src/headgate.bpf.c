@@ -1,0 +1,656 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The datapath. Where each program sits:
+ *
+ *   from_workload    ingress of a workload's host-side device: what the workload sends, and what re-enters on its behalf
+ *   to_workload      egress of the same device: what the host hands to the workload
+ *   from_leg_*       ingress of the host end of a leg: what the proxies send
+ *   guard_leg        egress of the host end of a leg: only what our own programs redirected may enter a proxy
+ *   into_leg_*       ingress of the inner end of a leg: finds the socket, and checks that it is the one asked for
+ *
+ * The order of judging: source, conntrack, ipcache, policy.
+ */
+#include "conntrack.h"
+#include "maps.h"
+#include "packet.h"
+#include "policy.h"
+#include "proxy.h"
+#include "report.h"
+
+char _license[] SEC("license") = "GPL";
+
+static __always_inline void report_of(struct report *report, const struct endpoint *endpoint, __u8 direction, int local_is_source)
+{
+	__builtin_memset(report, 0, sizeof(*report));
+	report->endpoint_id = endpoint->id;
+	report->local_identity = endpoint->identity;
+	report->direction = direction;
+	report->local_is_source = local_is_source;
+}
+
+static __always_inline void report_judgement(struct report *report, const struct judgement *judgement)
+{
+	report->remote_identity = judgement->identity;
+	report->cookie = judgement->cookie;
+	report->slot_port = judgement->slot_port;
+	report->verdict = judgement->verdict;
+}
+
+static __always_inline void report_entry(struct report *report, const struct ct_value *entry)
+{
+	report->remote_identity = entry->identity;
+	report->cookie = entry->cookie;
+	report->slot_port = entry->slot_port;
+	report->leg = entry->leg;
+}
+
+/* The start of a connection that is allowed or redirected. */
+static __always_inline void announce(struct __sk_buff *skb, const struct config *config, const struct packet *packet,
+				     const struct report *report)
+{
+	if (config->event_flags & EVENTS_ALLOWED)
+		emit(skb, packet, report);
+}
+
+static __always_inline int is_own_address(const struct endpoint *endpoint, __be32 address)
+{
+	struct address mapped;
+
+	map_ipv4(&mapped, address);
+	for (__u32 i = 0; i < ENDPOINT_ADDRESSES_MAX; i++) {
+		if (i >= endpoint->address_count)
+			return 0;
+		if (__builtin_memcmp(&endpoint->addresses[i], &mapped, sizeof(mapped)) == 0)
+			return 1;
+	}
+	return 0;
+}
+
+/* ARP is not judged by policy, but its sender must be who it says: 0.0.0.0 in probes, else an own address. */
+static __always_inline int arp_sender_is_own(struct __sk_buff *skb, const struct endpoint *endpoint)
+{
+	struct arp_ipv4 arp;
+	__be32 sender;
+
+	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &arp, sizeof(arp)) < 0)
+		return 0;
+	if (arp.protocol_type != bpf_htons(ETH_P_IP) || arp.protocol_length != 4 || arp.hardware_length != ETH_ALEN)
+		return 0;
+	__builtin_memcpy(&sender, arp.sender_ip, 4);
+	return sender == 0 || is_own_address(endpoint, sender);
+}
+
+/* What to do with frames that are no IPv4 packet we know: dropped under enforcement, else the host's business. */
+static __always_inline int other_frame(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
+				       struct report *report, int class)
+{
+	__u32 enforce = report->direction == DIRECTION_INGRESS ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
+
+	if (!(endpoint->flags & enforce))
+		return pass(skb, report->direction);
+	return drop(skb, packet, report, PACKET_REASON(class));
+}
+
+SEC("tc")
+int from_workload(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
+	const struct config *config = settings();
+	struct judgement judgement = {};
+	struct report report = {};
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	__be32 outer_source = 0;
+	int class, reason;
+
+	if (skb->mark == MARK_REENTER) {
+		/* Only our own redirect can have set it: the workload's veth clears marks. */
+		skb->mark = 0;
+		bpf_skb_change_type(skb, PACKET_HOST);
+		return TCX_NEXT;
+	}
+	class = parse(skb, &packet, &outer_source);
+	report.direction = DIRECTION_EGRESS;
+	report.local_is_source = 1;
+	if (!endpoint || !config)
+		return drop(skb, &packet, &report, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_EGRESS, 1);
+	if (class == PACKET_ARP)
+		return arp_sender_is_own(skb, endpoint) ? TCX_NEXT : drop(skb, &packet, &report, REASON_SPOOFED_ARP);
+	if (outer_source && !is_own_address(endpoint, outer_source))
+		return drop(skb, &packet, &report, REASON_SPOOFED_SOURCE);
+	if (class != PACKET_IPV4)
+		return other_frame(skb, endpoint, &packet, &report, class);
+	if (invalid_ipv4(packet.source4, 1) || invalid_ipv4(packet.destination4, 0))
+		return drop(skb, &packet, &report, REASON_INVALID_ADDRESS);
+
+	/* The tuple inside an ICMP error is that of a packet which the workload received. */
+	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, !packet.icmp_error);
+	entry = ct_find(config, &key);
+	if (entry && !is_opening(&packet)) {
+		report_entry(&report, entry);
+		reason = ct_judge(endpoint, &key, entry);
+		if (reason && !is_farewell(&packet, reason))
+			return drop(skb, &packet, &report, reason);
+		ct_touch(entry, &packet, entry->direction == DIRECTION_EGRESS);
+		switch (entry->leg) {
+		case LEG_EGRESS_ACCEPTED:
+			count(VERDICT_REDIRECT, DIRECTION_EGRESS, REASON_NONE, skb->len);
+			return into_proxy(skb, config, LEG_EGRESS_ACCEPTED,
+					  accepted_mark(MARK_EGRESS_ACCEPTED, entry->slot_port, entry->slot_generation));
+		case LEG_INGRESS_UPSTREAM:
+			count(VERDICT_REDIRECT, DIRECTION_EGRESS, REASON_NONE, skb->len);
+			return into_proxy(skb, config, LEG_INGRESS_UPSTREAM, MARK_INGRESS_UPSTREAM);
+		default:
+			if (entry->flags & CT_VIA_EGRESS_PROXY) {
+				count(VERDICT_REDIRECT, DIRECTION_EGRESS, REASON_NONE, skb->len);
+				return into_proxy(skb, config, LEG_EGRESS_UPSTREAM, MARK_EGRESS_UPSTREAM);
+			}
+			return pass(skb, DIRECTION_EGRESS);
+		}
+	}
+	if (packet.icmp_error)
+		return endpoint->flags & ENDPOINT_ENFORCE_EGRESS ? drop(skb, &packet, &report, REASON_ICMP_UNRELATED)
+								 : pass(skb, DIRECTION_EGRESS);
+
+	judge(endpoint, DIRECTION_EGRESS, identity_of(&packet.destination), packet.protocol, policy_port(&packet, packet.destination_port),
+	      &judgement);
+	report_judgement(&report, &judgement);
+	if (judgement.verdict == VERDICT_DENY)
+		return drop(skb, &packet, &report, judgement.reason);
+	if (judgement.verdict == VERDICT_ALLOW) {
+		/* Replies to what is no request are never tracked: they would open the way back. */
+		if (packet.protocol == IPPROTO_ICMP && packet.icmp_type != ICMP_ECHO)
+			return pass(skb, DIRECTION_EGRESS);
+		reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_DIRECT, 0, &judgement);
+		if (reason)
+			return drop(skb, &packet, &report, reason);
+		announce(skb, config, &packet, &report);
+		return pass(skb, DIRECTION_EGRESS);
+	}
+	if (packet.protocol != IPPROTO_TCP || is_multicast_or_broadcast(packet.destination4))
+		return drop(skb, &packet, &report, REASON_NOT_REDIRECTABLE);
+	report.leg = LEG_EGRESS_ACCEPTED;
+	reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_EGRESS_ACCEPTED, 0, &judgement);
+	if (reason)
+		return drop(skb, &packet, &report, reason);
+	learn_neighbor(endpoint, &packet.destination, packet.destination_mac);
+	announce(skb, config, &packet, &report);
+	count(VERDICT_REDIRECT, DIRECTION_EGRESS, REASON_NONE, skb->len);
+	return into_proxy(skb, config, LEG_EGRESS_ACCEPTED,
+			  accepted_mark(MARK_EGRESS_ACCEPTED, judgement.slot_port, judgement.slot_generation));
+}
+
+SEC("tc")
+int to_workload(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
+	const struct config *config = settings();
+	struct judgement judgement = {};
+	struct report report = {};
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	__be32 outer_source = 0;
+	int class, reason;
+
+	class = parse(skb, &packet, &outer_source);
+	report.direction = DIRECTION_INGRESS;
+	if (!endpoint || !config)
+		return drop(skb, &packet, &report, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_INGRESS, 0);
+	if (class == PACKET_ARP)
+		return TCX_NEXT;
+	if (class != PACKET_IPV4)
+		return other_frame(skb, endpoint, &packet, &report, class);
+
+	if (!is_opening(&packet)) {
+		/* The proxies' conversations with the network come first: their tuples belong to sockets of ours. */
+		ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, packet.icmp_error);
+		entry = ct_find(config, &key);
+		if (entry) {
+			report_entry(&report, entry);
+			if (entry->flags & CT_VIA_EGRESS_PROXY)
+				return drop(skb, &packet, &report, REASON_PROXIED_TUPLE);
+			reason = ct_judge(endpoint, &key, entry);
+			if (reason && !is_farewell(&packet, reason))
+				return drop(skb, &packet, &report, reason);
+			ct_touch(entry, &packet, entry->direction == DIRECTION_INGRESS);
+			count(VERDICT_REDIRECT, DIRECTION_INGRESS, REASON_NONE, skb->len);
+			return into_proxy_from_host(skb, config,
+						    entry->leg == LEG_EGRESS_UPSTREAM ? LEG_EGRESS_UPSTREAM : LEG_INGRESS_ACCEPTED);
+		}
+		key.side = CT_WORKLOAD;
+		entry = ct_find(config, &key);
+		if (entry) {
+			report_entry(&report, entry);
+			if (entry->leg != LEG_DIRECT || (entry->flags & CT_VIA_EGRESS_PROXY))
+				return drop(skb, &packet, &report, REASON_PROXIED_TUPLE);
+			reason = ct_judge(endpoint, &key, entry);
+			if (reason && !is_farewell(&packet, reason))
+				return drop(skb, &packet, &report, reason);
+			ct_touch(entry, &packet, entry->direction == DIRECTION_INGRESS);
+			return pass(skb, DIRECTION_INGRESS);
+		}
+		if (packet.icmp_error)
+			return endpoint->flags & ENDPOINT_ENFORCE_INGRESS ? drop(skb, &packet, &report, REASON_ICMP_UNRELATED)
+									  : pass(skb, DIRECTION_INGRESS);
+	}
+
+	judge(endpoint, DIRECTION_INGRESS, identity_of(&packet.source), packet.protocol, policy_port(&packet, packet.destination_port),
+	      &judgement);
+	report_judgement(&report, &judgement);
+	if (judgement.verdict == VERDICT_DENY)
+		return drop(skb, &packet, &report, judgement.reason);
+	if (judgement.verdict == VERDICT_ALLOW) {
+		if (packet.protocol == IPPROTO_ICMP && packet.icmp_type != ICMP_ECHO)
+			return pass(skb, DIRECTION_INGRESS);
+		ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, 0);
+		reason = ct_create(config, endpoint, &key, DIRECTION_INGRESS, LEG_DIRECT, 0, &judgement);
+		if (reason)
+			return drop(skb, &packet, &report, reason);
+		announce(skb, config, &packet, &report);
+		return pass(skb, DIRECTION_INGRESS);
+	}
+	if (packet.protocol != IPPROTO_TCP || !is_own_address(endpoint, packet.destination4))
+		return drop(skb, &packet, &report, REASON_NOT_REDIRECTABLE);
+	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 0);
+	report.leg = LEG_INGRESS_ACCEPTED;
+	reason = ct_create(config, endpoint, &key, DIRECTION_INGRESS, LEG_INGRESS_ACCEPTED, 0, &judgement);
+	if (reason)
+		return drop(skb, &packet, &report, reason);
+	/* Answers go back to whoever handed us the frame. */
+	learn_neighbor(endpoint, &packet.source, packet.source_mac);
+	announce(skb, config, &packet, &report);
+	count(VERDICT_REDIRECT, DIRECTION_INGRESS, REASON_NONE, skb->len);
+	return into_proxy_from_host(skb, config, LEG_INGRESS_ACCEPTED);
+}
+
+/* A packet of the egress proxy's upstream leg whose destination is a workload of this node: its ingress policy decides. */
+static __always_inline int deliver_locally(struct __sk_buff *skb, const struct config *config, const struct endpoint *server,
+					   __u32 client_identity, const struct packet *packet)
+{
+	struct judgement judgement = {};
+	struct report report;
+	struct ct_value *entry;
+	struct ct_key key;
+	int reason;
+
+	report_of(&report, server, DIRECTION_INGRESS, 0);
+	ct_key_of(&key, packet, server->id, CT_NETWORK, packet->icmp_error);
+	if (!is_opening(packet)) {
+		entry = ct_find(config, &key);
+		if (!entry || !(entry->flags & CT_VIA_EGRESS_PROXY)) {
+			key.side = CT_WORKLOAD;
+			entry = ct_find(config, &key);
+		}
+		if (entry && (entry->flags & CT_VIA_EGRESS_PROXY)) {
+			report_entry(&report, entry);
+			reason = ct_judge(server, &key, entry);
+			if (reason && !is_farewell(packet, reason))
+				return drop(skb, packet, &report, reason);
+			ct_touch(entry, packet, 1);
+			if (entry->leg == LEG_INGRESS_ACCEPTED)
+				return into_proxy(skb, config, LEG_INGRESS_ACCEPTED,
+						  accepted_mark(MARK_INGRESS_ACCEPTED, entry->slot_port, entry->slot_generation));
+			return into_workload(skb, server);
+		}
+		if (packet->icmp_error)
+			return drop(skb, packet, &report, REASON_ICMP_UNRELATED);
+	}
+	judge(server, DIRECTION_INGRESS, client_identity, packet->protocol, packet->destination_port, &judgement);
+	report_judgement(&report, &judgement);
+	if (judgement.verdict == VERDICT_DENY)
+		return drop(skb, packet, &report, judgement.reason);
+	report.leg = judgement.verdict == VERDICT_REDIRECT ? LEG_INGRESS_ACCEPTED : LEG_DIRECT;
+	key.side = judgement.verdict == VERDICT_REDIRECT ? CT_NETWORK : CT_WORKLOAD;
+	reason = ct_create(config, server, &key, DIRECTION_INGRESS, report.leg, CT_VIA_EGRESS_PROXY, &judgement);
+	if (reason)
+		return drop(skb, packet, &report, reason);
+	announce(skb, config, packet, &report);
+	if (judgement.verdict == VERDICT_REDIRECT) {
+		count(VERDICT_REDIRECT, DIRECTION_INGRESS, REASON_NONE, skb->len);
+		return into_proxy(skb, config, LEG_INGRESS_ACCEPTED,
+				  accepted_mark(MARK_INGRESS_ACCEPTED, judgement.slot_port, judgement.slot_generation));
+	}
+	count(VERDICT_ALLOW, DIRECTION_INGRESS, REASON_NONE, skb->len);
+	return into_workload(skb, server);
+}
+
+/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but IPv4 has no business there. */
+static __always_inline int leg_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	__be32 outer_source;
+
+	return parse(skb, packet, &outer_source) == PACKET_IPV4;
+}
+
+static __always_inline int drop_on_leg(struct __sk_buff *skb, const struct packet *packet, __u8 direction, __u8 reason)
+{
+	struct report report = { .direction = direction };
+
+	return drop(skb, packet, &report, reason);
+}
+
+/* The egress proxy answers its client. */
+SEC("tc")
+int from_leg_egress_accepted(struct __sk_buff *skb)
+{
+	const struct config *config = settings();
+	struct endpoint *endpoint;
+	struct report report;
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	int reason;
+
+	if (!config || !leg_packet(skb, &packet))
+		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_LEG_UNEXPECTED);
+	endpoint = local_endpoint(&packet.destination);
+	if (!endpoint)
+		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_EGRESS, 0);
+	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, packet.icmp_error);
+	entry = ct_find(config, &key);
+	if (!entry || entry->leg != LEG_EGRESS_ACCEPTED)
+		return drop(skb, &packet, &report, REASON_NO_CONNECTION);
+	report_entry(&report, entry);
+	reason = ct_judge(endpoint, &key, entry);
+	if (reason && !is_farewell(&packet, reason))
+		return drop(skb, &packet, &report, reason);
+	ct_touch(entry, &packet, 0);
+	count(VERDICT_ALLOW, DIRECTION_EGRESS, REASON_NONE, skb->len);
+	return into_workload(skb, endpoint);
+}
+
+/* The egress proxy speaks to the server, in the client's name. */
+SEC("tc")
+int from_leg_egress_upstream(struct __sk_buff *skb)
+{
+	const struct config *config = settings();
+	struct judgement judgement = {};
+	struct endpoint *endpoint, *server;
+	struct report report;
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	__u32 identity;
+	int reason;
+
+	if (!config || !leg_packet(skb, &packet) || packet.icmp_error || packet.protocol != IPPROTO_TCP)
+		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_LEG_UNEXPECTED);
+	endpoint = local_endpoint(&packet.source);
+	if (!endpoint)
+		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_EGRESS, 1);
+	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 1);
+	entry = is_opening(&packet) ? 0 : ct_find(config, &key);
+	if (entry) {
+		report_entry(&report, entry);
+		if (entry->leg != LEG_EGRESS_UPSTREAM)
+			return drop(skb, &packet, &report, REASON_NO_CONNECTION);
+		reason = ct_judge(endpoint, &key, entry);
+		if (reason && !is_farewell(&packet, reason))
+			return drop(skb, &packet, &report, reason);
+		ct_touch(entry, &packet, 1);
+	} else {
+		/* The client's policy must still send this traffic to a proxy, or allow it outright. */
+		judge(endpoint, DIRECTION_EGRESS, identity_of(&packet.destination), packet.protocol, packet.destination_port, &judgement);
+		report_judgement(&report, &judgement);
+		if (judgement.verdict == VERDICT_DENY)
+			return drop(skb, &packet, &report, judgement.reason);
+		reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_EGRESS_UPSTREAM, 0, &judgement);
+		if (reason)
+			return drop(skb, &packet, &report, reason);
+	}
+	server = local_endpoint(&packet.destination);
+	identity = endpoint->identity;
+	if (server)
+		return deliver_locally(skb, config, server, identity, &packet);
+	count(VERDICT_ALLOW, DIRECTION_EGRESS, REASON_NONE, skb->len);
+	return reenter(skb, endpoint, &packet.destination);
+}
+
+/* The ingress proxy answers whoever dialled it: this node's egress proxy, or a peer across the host. */
+SEC("tc")
+int from_leg_ingress_accepted(struct __sk_buff *skb)
+{
+	const struct config *config = settings();
+	struct endpoint *endpoint;
+	struct report report;
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	int reason;
+
+	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
+		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_LEG_UNEXPECTED);
+	endpoint = local_endpoint(&packet.source);
+	if (!endpoint)
+		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_INGRESS, 1);
+	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 1);
+	entry = ct_find(config, &key);
+	if (!entry || entry->leg != LEG_INGRESS_ACCEPTED)
+		return drop(skb, &packet, &report, REASON_NO_CONNECTION);
+	report_entry(&report, entry);
+	reason = ct_judge(endpoint, &key, entry);
+	if (reason && !is_farewell(&packet, reason))
+		return drop(skb, &packet, &report, reason);
+	ct_touch(entry, &packet, 0);
+	count(VERDICT_ALLOW, DIRECTION_INGRESS, REASON_NONE, skb->len);
+	if (entry->flags & CT_VIA_EGRESS_PROXY)
+		return into_proxy(skb, config, LEG_EGRESS_UPSTREAM, MARK_EGRESS_UPSTREAM);
+	return reenter(skb, endpoint, &packet.destination);
+}
+
+/* The ingress proxy speaks to its workload, in the client's name. */
+SEC("tc")
+int from_leg_ingress_upstream(struct __sk_buff *skb)
+{
+	const struct config *config = settings();
+	struct judgement judgement = {};
+	struct endpoint *endpoint;
+	struct report report;
+	struct packet packet;
+	struct ct_value *entry;
+	struct ct_key key;
+	int reason;
+
+	if (!config || !leg_packet(skb, &packet) || packet.icmp_error || packet.protocol != IPPROTO_TCP)
+		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_LEG_UNEXPECTED);
+	endpoint = local_endpoint(&packet.destination);
+	if (!endpoint)
+		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_NO_ENDPOINT);
+	report_of(&report, endpoint, DIRECTION_INGRESS, 0);
+	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, 0);
+	entry = is_opening(&packet) ? 0 : ct_find(config, &key);
+	if (entry) {
+		report_entry(&report, entry);
+		if (entry->leg != LEG_INGRESS_UPSTREAM)
+			return drop(skb, &packet, &report, REASON_NO_CONNECTION);
+		reason = ct_judge(endpoint, &key, entry);
+		if (reason && !is_farewell(&packet, reason))
+			return drop(skb, &packet, &report, reason);
+		ct_touch(entry, &packet, 1);
+	} else {
+		judge(endpoint, DIRECTION_INGRESS, identity_of(&packet.source), packet.protocol, packet.destination_port, &judgement);
+		report_judgement(&report, &judgement);
+		if (judgement.verdict == VERDICT_DENY)
+			return drop(skb, &packet, &report, judgement.reason);
+		reason = ct_create(config, endpoint, &key, DIRECTION_INGRESS, LEG_INGRESS_UPSTREAM, 0, &judgement);
+		if (reason)
+			return drop(skb, &packet, &report, reason);
+	}
+	count(VERDICT_ALLOW, DIRECTION_INGRESS, REASON_NONE, skb->len);
+	return into_workload(skb, endpoint);
+}
+
+/* Nothing is ever sent to a leg's device but what to_workload has just redirected. */
+SEC("tc")
+int guard_leg(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	struct handover *handover = bpf_map_lookup_elem(&handovers, &zero);
+	struct report report = {};
+
+	if (handover && handover->ifindex == skb->ifindex && handover->length == skb->len) {
+		handover->ifindex = 0;
+		return TCX_NEXT;
+	}
+	count(VERDICT_DENY, report.direction, REASON_LEG_UNEXPECTED, skb->len);
+	return TCX_DROP;
+}
+
+/* ---- inside the proxies' namespaces ---------------------------------------------------------------------------------------- */
+
+/* Kernel types, as far as they are read; offsets are relocated at load. */
+struct inet_request_sock {
+	__u32 ir_mark;
+} __attribute__((preserve_access_index));
+
+struct tcp_request_sock {
+	struct inet_request_sock req;
+} __attribute__((preserve_access_index));
+
+struct inet_timewait_sock {
+	__u32 tw_mark;
+} __attribute__((preserve_access_index));
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+} __attribute__((preserve_access_index));
+
+/* The mark of a socket that is found by its tuple, whatever its state. Returns 0 when it has none that could match. */
+static __always_inline __u32 mark_of(struct bpf_sock *sk)
+{
+	struct bpf_sock *full = bpf_sk_fullsock(sk);
+	struct tcp_request_sock *request;
+	struct tcp_timewait_sock *timewait;
+	__u32 mark = 0;
+
+	/* The barriers keep the compiler from merging the three loads into one address, which the verifier refuses. */
+	if (full) {
+		mark = full->mark;
+		barrier_var(mark);
+		return mark;
+	}
+	request = bpf_skc_to_tcp_request_sock(sk);
+	if (request) {
+		mark = request->req.ir_mark;
+		barrier_var(mark);
+		return mark;
+	}
+	timewait = bpf_skc_to_tcp_timewait_sock(sk);
+	if (timewait) {
+		mark = timewait->tw_sk.tw_mark;
+		barrier_var(mark);
+	}
+	return mark;
+}
+
+static __always_inline int hand_to_stack(struct __sk_buff *skb)
+{
+	skb->mark = MARK_LOCAL;
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return TCX_PASS;
+}
+
+/* Finds the socket that a packet is for, and insists on the mark that was asked for: class, and for accepted legs slot and generation. */
+static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 direction)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct packet packet;
+	struct bpf_sock *sk;
+	__u32 wanted = skb->mark;
+	int reason;
+
+	if (!leg_packet(skb, &packet))
+		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
+	if (packet.protocol != IPPROTO_TCP)
+		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
+	if (wanted == 0 && class == MARK_EGRESS_UPSTREAM) {
+		wanted = MARK_EGRESS_UPSTREAM;
+	} else if (wanted == 0 && class == MARK_INGRESS_ACCEPTED) {
+		/* Came through the host, which keeps no marks: conntrack knows the slot. */
+		const struct config *config = settings();
+		struct endpoint *endpoint = local_endpoint(packet.icmp_error ? &packet.source : &packet.destination);
+		struct ct_value *entry;
+		struct ct_key key;
+
+		if (!config || !endpoint)
+			return drop_on_leg(skb, &packet, direction, REASON_NO_ENDPOINT);
+		ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, packet.icmp_error);
+		entry = ct_find(config, &key);
+		if (!entry || entry->leg != LEG_INGRESS_ACCEPTED)
+			return drop_on_leg(skb, &packet, direction, REASON_NO_CONNECTION);
+		wanted = accepted_mark(MARK_INGRESS_ACCEPTED, entry->slot_port, entry->slot_generation);
+	}
+	if ((wanted & MARK_CLASS_MASK) != class)
+		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
+
+	if (is_opening(&packet)) {
+		/* Only ever the listener: an established socket must not see a SYN that another connection sent. */
+		if (class != MARK_EGRESS_ACCEPTED && class != MARK_INGRESS_ACCEPTED)
+			return drop_on_leg(skb, &packet, direction, REASON_NO_SOCKET);
+		tuple.ipv4.daddr = bpf_htonl(0x7f000001);
+		tuple.ipv4.dport = bpf_htons(wanted >> MARK_PORT_SHIFT);
+		sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		if (!sk)
+			return drop_on_leg(skb, &packet, direction, REASON_NO_LISTENER);
+		if (sk->state != BPF_TCP_LISTEN)
+			reason = REASON_NO_LISTENER;
+		else if (mark_of(sk) != wanted)
+			reason = REASON_WRONG_SOCKET;
+		else
+			reason = bpf_sk_assign(skb, sk, 0) ? REASON_SOCKET_ASSIGN : REASON_NONE;
+		bpf_sk_release(sk);
+		return reason ? drop_on_leg(skb, &packet, direction, reason) : hand_to_stack(skb);
+	}
+
+	/* For an ICMP error: the socket whose packet it is about. */
+	tuple.ipv4.saddr = packet.icmp_error ? packet.destination4 : packet.source4;
+	tuple.ipv4.daddr = packet.icmp_error ? packet.source4 : packet.destination4;
+	tuple.ipv4.sport = packet.icmp_error ? packet.destination_port : packet.source_port;
+	tuple.ipv4.dport = packet.icmp_error ? packet.source_port : packet.destination_port;
+	sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return drop_on_leg(skb, &packet, direction, REASON_NO_SOCKET);
+	if (sk->state == BPF_TCP_LISTEN)
+		reason = REASON_NO_SOCKET;
+	else if (mark_of(sk) != wanted)
+		reason = REASON_WRONG_SOCKET;
+	else if (packet.icmp_error)
+		reason = REASON_NONE;
+	else
+		reason = bpf_sk_assign(skb, sk, 0) ? REASON_SOCKET_ASSIGN : REASON_NONE;
+	bpf_sk_release(sk);
+	return reason ? drop_on_leg(skb, &packet, direction, reason) : hand_to_stack(skb);
+}
+
+SEC("tc")
+int into_leg_egress_accepted(struct __sk_buff *skb)
+{
+	return into_leg(skb, MARK_EGRESS_ACCEPTED, DIRECTION_EGRESS);
+}
+
+SEC("tc")
+int into_leg_egress_upstream(struct __sk_buff *skb)
+{
+	return into_leg(skb, MARK_EGRESS_UPSTREAM, DIRECTION_EGRESS);
+}
+
+SEC("tc")
+int into_leg_ingress_accepted(struct __sk_buff *skb)
+{
+	return into_leg(skb, MARK_INGRESS_ACCEPTED, DIRECTION_INGRESS);
+}
+
+SEC("tc")
+int into_leg_ingress_upstream(struct __sk_buff *skb)
+{
+	return into_leg(skb, MARK_INGRESS_UPSTREAM, DIRECTION_INGRESS);
+}
