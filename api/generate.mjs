@@ -23,6 +23,7 @@ const ENVOY_FILES = [
   'envoy/extensions/filters/listener/original_src/v3/original_src.proto',
   'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
   'envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto',
+  'envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.proto',
   'envoy/extensions/upstreams/http/v3/http_protocol_options.proto',
 ]
 
@@ -46,6 +47,14 @@ for (const message of messages) {
   if (!declared) validate = validate.replace(`message ${message}Rules {`, `message ${message}Rules {\n    optional bool ignore_empty = 40;`)
 }
 writeFileSync(validatePath, validate)
+
+// Younger than the package: a listener in another network namespace (SocketAddress, Envoy 1.36 and later).
+const addressPath = join(stage, 'envoy/config/core/v3/address.proto')
+const address = readFileSync(addressPath, 'utf8')
+if (!address.includes('network_namespace_filepath')) {
+  const last = 'bool ipv4_compat = 6;'
+  writeFileSync(addressPath, address.replace(last, `${last}\n  string network_namespace_filepath = 7;`))
+}
 
 writeFileSync(join(stage, 'buf.yaml'), 'version: v2\n')
 writeFileSync(join(stage, 'buf.gen.yaml'), `version: v2
