@@ -32,7 +32,7 @@ export class StructCodec<T extends object> {
     this.size = layout.size
   }
 
-  encode(value: Partial<T>): Buffer {
+  encode(value: T): Buffer {
     const bytes = Buffer.alloc(this.size)
     encodeInto(bytes, 0, this.layout, value as Record<string, unknown>)
     return bytes

@@ -1,0 +1,59 @@
+/** Reads the per-CPU counters: the numbers that never lie, whatever happens to events. */
+import { readFileSync } from 'node:fs'
+import { lookupElement } from '#sys/libbpf.ts'
+import { COUNTERS, counterValueCodec, DROP_REASON_NAMES, REASON_MAX, VERDICT_ALLOW, VERDICT_REDIRECT } from './gen/abi.ts'
+import { u32Codec } from './map.ts'
+
+export interface Counter {
+  readonly verdict: 'denied' | 'allowed' | 'redirected'
+  /** Name of the drop reason, `none` when nothing was dropped. */
+  readonly reason: string
+  readonly direction: 'ingress' | 'egress'
+  readonly packets: bigint
+  readonly bytes: bigint
+}
+
+/** CPUs that the kernel keeps values for, which can be more than are there. */
+function possibleCpuCount(): number {
+  const text = readFileSync('/sys/devices/system/cpu/possible', 'utf8').trim()
+  return Number(text.split(/[-,]/).at(-1)) + 1
+}
+
+/** All counters that are not zero. */
+export function readCounters(countersFd: number): Counter[] {
+  const cpus = possibleCpuCount()
+  const bytes = Buffer.alloc(counterValueCodec.size * cpus)
+  const counters: Counter[] = []
+  for (let index = 0; index < COUNTERS; index++) {
+    if (!lookupElement(countersFd, u32Codec.encode(index), bytes, 'counters')) continue
+    let packets = 0n
+    let length = 0n
+    for (let cpu = 0; cpu < cpus; cpu++) {
+      const value = counterValueCodec.decode(bytes.subarray(cpu * counterValueCodec.size))
+      packets += value.packets
+      length += value.bytes
+    }
+    if (packets === 0n) continue
+    const reason = index % REASON_MAX
+    const rest = Math.floor(index / REASON_MAX)
+    const verdict = Math.floor(rest / 2)
+    counters.push({
+      verdict: verdict === VERDICT_ALLOW ? 'allowed' : verdict === VERDICT_REDIRECT ? 'redirected' : 'denied',
+      reason: DROP_REASON_NAMES.get(reason) ?? String(reason),
+      direction: rest % 2 === 0 ? 'ingress' : 'egress',
+      packets,
+      bytes: length,
+    })
+  }
+  return counters
+}
+
+/** Events that found the ring full since it was made. */
+export function readEventsLost(eventsLostFd: number): bigint {
+  const cpus = possibleCpuCount()
+  const bytes = Buffer.alloc(8 * cpus)
+  if (!lookupElement(eventsLostFd, u32Codec.encode(0), bytes, 'events_lost')) return 0n
+  let total = 0n
+  for (let cpu = 0; cpu < cpus; cpu++) total += bytes.readBigUInt64LE(cpu * 8)
+  return total
+}

@@ -1,0 +1,226 @@
+/**
+ * The datapath in the kernel: loads the object over maps that are pinned already or makes and pins them, and keeps one pinned tcx link
+ * per device and direction. Pins outlive the process, so the datapath goes on without it. The folder carries the digest of the map
+ * layouts: another layout is another folder, beside the first.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { SystemCallError } from '#sys/errors.ts'
+import { close, mount } from '#sys/libc.ts'
+import {
+  BPF_TCX_EGRESS,
+  BPF_TCX_INGRESS,
+  closeObject,
+  createLink,
+  detachLink,
+  getPinned,
+  loadObject,
+  mapFd,
+  mapsOf,
+  objectInfo,
+  type OpenedObject,
+  openObject,
+  pin,
+  programsOf,
+  reuseMapFd,
+  setMaxEntries,
+  updateLink,
+} from '#sys/libbpf.ts'
+import { LAYOUT_DIGEST } from './gen/abi.ts'
+import { KernelMaps } from './maps.ts'
+
+const BPF_FS_MAGIC = 0xcafe4a11
+
+export type HookDirection = 'ingress' | 'egress'
+
+/** Sizes that the configuration sets; the rest stand in bpf/src/maps.h. */
+export interface MapSizes {
+  readonly conntrack: number
+  readonly ipcache: number
+}
+
+/** A link as found in the pin folder. */
+export interface PinnedLink {
+  readonly ifindex: number
+  readonly direction: HookDirection
+  readonly path: string
+}
+
+export class Kernel {
+  readonly maps: KernelMaps
+  /** Folder of this layout's pins. */
+  readonly folder: string
+  readonly #object: OpenedObject
+  readonly #programs: ReadonlyMap<string, number>
+
+  private constructor(object: OpenedObject, folder: string) {
+    this.#object = object
+    this.folder = folder
+    this.#programs = programsOf(object)
+    const maps = mapsOf(object)
+    this.maps = new KernelMaps((name) => {
+      const map = maps.get(name)
+      if (map === undefined) throw new RangeError(`no map ${name} in ${object.path}`)
+      return mapFd(map)
+    })
+  }
+
+  /**
+   * @param root the setting paths.bpf; the BPF file system is mounted there or above
+   * @throws SystemCallError when the kernel refuses; the verifier's log is in it
+   */
+  static load(objectPath: string, root: string, sizes: MapSizes): Kernel {
+    mountBpfFs(root)
+    const folder = join(root, pinFolderName(sizes))
+    for (const name of ['maps', 'links']) mkdirSync(join(folder, name), { recursive: true, mode: 0o700 })
+    let object = openWithMaps(objectPath, folder, sizes, false)
+    try {
+      loadObject(object)
+    } catch (error) {
+      if (!(error instanceof SystemCallError)) throw error
+      closeObject(object)
+      object = openWithMaps(objectPath, folder, sizes, true)
+      loadObject(object)
+    }
+    for (const [name, map] of mapsOf(object)) {
+      const path = join(folder, 'maps', name)
+      if (!existsSync(path)) pin(mapFd(map), path)
+    }
+    return new Kernel(object, folder)
+  }
+
+  /**
+   * Puts a program on a device, in place of the one that is there by our own pin, without a gap.
+   * @throws SystemCallError ENODEV when the device is gone
+   */
+  attach(program: string, ifindex: number, direction: HookDirection): void {
+    const programFd = this.#programs.get(program)
+    if (programFd === undefined) throw new RangeError(`no program ${program}`)
+    const path = this.#linkPath(ifindex, direction)
+    const pinned = getPinned(path)
+    if (pinned !== undefined) {
+      try {
+        // A device that went away leaves a dead link behind its pin.
+        if (linkIfindex(pinned) === ifindex) {
+          updateLink(pinned, programFd, path)
+          return
+        }
+      } finally {
+        close(pinned)
+      }
+      unlinkSync(path)
+    }
+    const link = createLink(programFd, ifindex, direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS, `${program} on device ${ifindex}`)
+    try {
+      pin(link, path)
+    } finally {
+      close(link)
+    }
+  }
+
+  /** Takes our program off a device. @returns whether there was one */
+  detach(ifindex: number, direction: HookDirection): boolean {
+    return removeLink(this.#linkPath(ifindex, direction))
+  }
+
+  links(): PinnedLink[] {
+    return pinnedLinks(this.folder)
+  }
+
+  /** Gives the descriptors back; pins and links stay. */
+  close(): void {
+    closeObject(this.#object)
+  }
+
+  #linkPath(ifindex: number, direction: HookDirection): string {
+    return join(this.folder, 'links', `${ifindex}-${direction}`)
+  }
+}
+
+/** Sizes are part of the name: a map of another size is another map. */
+export function pinFolderName(sizes: MapSizes): string {
+  return createHash('sha256')
+    .update(JSON.stringify([LAYOUT_DIGEST, sizes.conntrack, sizes.ipcache]))
+    .digest('hex')
+    .slice(0, 16)
+}
+
+/** Removes every pin below the root, links first. @returns what was removed */
+export function removePins(root: string): string[] {
+  const removed: string[] = []
+  if (!existsSync(root)) return removed
+  for (const name of readdirSync(root)) {
+    const folder = join(root, name)
+    for (const { path } of pinnedLinks(folder)) if (removeLink(path)) removed.push(path)
+    for (const kind of ['links', 'maps']) {
+      const inside = join(folder, kind)
+      if (!existsSync(inside)) continue
+      for (const entry of readdirSync(inside)) {
+        unlinkSync(join(inside, entry))
+        removed.push(join(inside, entry))
+      }
+      rmdirSync(inside)
+    }
+    rmdirSync(folder)
+  }
+  rmdirSync(root)
+  return removed
+}
+
+function pinnedLinks(folder: string): PinnedLink[] {
+  const links = join(folder, 'links')
+  if (!existsSync(links)) return []
+  return readdirSync(links).flatMap((name) => {
+    const [ifindex, direction] = name.split('-')
+    if (direction !== 'ingress' && direction !== 'egress') return []
+    return [{ ifindex: Number(ifindex), direction, path: join(links, name) }]
+  })
+}
+
+function removeLink(path: string): boolean {
+  const link = getPinned(path)
+  if (link === undefined) return false
+  try {
+    detachLink(link, path)
+  } catch (error) {
+    // The device is gone, and the attachment with it.
+    if (!(error instanceof SystemCallError && (error.code === 'ENOLINK' || error.code === 'ENODEV'))) throw error
+  } finally {
+    close(link)
+  }
+  unlinkSync(path)
+  return true
+}
+
+/** Device of a tcx link, 0 when it is dead. */
+function linkIfindex(fd: number): number {
+  // struct bpf_link_info: type, id, prog_id, (pad), tcx { ifindex, attach_type }
+  return objectInfo(fd, 32).readUInt32LE(16)
+}
+
+function openWithMaps(path: string, folder: string, sizes: MapSizes, withLog: boolean): OpenedObject {
+  const object = openObject(path, withLog)
+  for (const [name, map] of mapsOf(object)) {
+    if (name === 'conntrack') setMaxEntries(map, sizes.conntrack, name)
+    if (name === 'ipcache') setMaxEntries(map, sizes.ipcache, name)
+    const pinned = getPinned(join(folder, 'maps', name))
+    if (pinned === undefined) continue
+    reuseMapFd(map, pinned, name)
+    close(pinned)
+  }
+  return object
+}
+
+/** Mounts the BPF file system at the nearest place above `root` that Linux reserves for it, unless it is there. */
+function mountBpfFs(root: string): void {
+  const parent = dirname(root)
+  if (existsSync(parent) && isBpfFs(parent)) return
+  const MOUNT_POINT = '/sys/fs/bpf'
+  if (!root.startsWith(`${MOUNT_POINT}/`)) throw new RangeError(`not on a BPF file system: ${root}`)
+  mount('bpf', MOUNT_POINT, 'bpf', 0)
+}
+
+function isBpfFs(path: string): boolean {
+  return Number(statfsSync(path).type) === BPF_FS_MAGIC
+}

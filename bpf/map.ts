@@ -1,0 +1,117 @@
+/** Typed access to one BPF map by its file descriptor. Calls are synchronous system calls of about a microsecond each. */
+import { close } from '#sys/libc.ts'
+import {
+  BPF_ANY,
+  deleteElement,
+  lookupBatch,
+  lookupElement,
+  nextKey,
+  objectInfo,
+  updateBatch,
+  updateElement,
+} from '#sys/libbpf.ts'
+
+/** How a key or a value becomes bytes. */
+export interface Codec<T> {
+  readonly size: number
+  encode(value: T): Buffer
+  decode(bytes: Buffer): T
+}
+
+/** A 32-bit integer. */
+export const u32Codec: Codec<number> = {
+  size: 4,
+  encode(value) {
+    const bytes = Buffer.alloc(4)
+    bytes.writeUInt32LE(value)
+    return bytes
+  },
+  decode: (bytes) => bytes.readUInt32LE(0),
+}
+
+/** A single byte. */
+export const u8Codec: Codec<number> = { size: 1, encode: (value) => Buffer.from([value]), decode: (bytes) => bytes.readUInt8(0) }
+
+/** The 16 bytes of struct address, bare. */
+export const addressBytesCodec: Codec<Uint8Array> = { size: 16, encode: (value) => Buffer.from(value), decode: (bytes) => Buffer.from(bytes.subarray(0, 16)) }
+
+
+const BATCH_COUNT = 4096
+
+/** A hash, LRU, LPM or array map. The descriptor is its owner's: close() is for maps that nobody else holds. */
+export class BpfMap<K, V> {
+  readonly name: string
+  readonly fd: number
+  readonly #key: Codec<K>
+  readonly #value: Codec<V>
+
+  constructor(name: string, fd: number, key: Codec<K>, value: Codec<V>) {
+    this.name = name
+    this.fd = fd
+    this.#key = key
+    this.#value = value
+  }
+
+  get(key: K): V | undefined {
+    const bytes = Buffer.alloc(this.#value.size)
+    return lookupElement(this.fd, this.#key.encode(key), bytes, this.name) ? this.#value.decode(bytes) : undefined
+  }
+
+  /** @throws SystemCallError E2BIG or ENOSPC when the map is full */
+  set(key: K, value: V, flags = BPF_ANY): void {
+    updateElement(this.fd, this.#key.encode(key), this.#value.encode(value), flags, this.name)
+  }
+
+  /** @returns whether it was there */
+  delete(key: K): boolean {
+    return deleteElement(this.fd, this.#key.encode(key), this.name)
+  }
+
+  /** Writes many entries with one call. Not for LPM tries on old kernels. */
+  setMany(entries: readonly (readonly [K, V])[]): void {
+    if (entries.length === 0) return
+    const keys = Buffer.concat(entries.map(([key]) => this.#key.encode(key)))
+    const values = Buffer.concat(entries.map(([, value]) => this.#value.encode(value)))
+    updateBatch(this.fd, keys, values, entries.length, this.name)
+  }
+
+  /** All entries of a hash map, a batch at a time. Entries that change meanwhile may be missed or seen twice. */
+  *batches(): Generator<[K, V][]> {
+    const keys = Buffer.alloc(this.#key.size * BATCH_COUNT)
+    const values = Buffer.alloc(this.#value.size * BATCH_COUNT)
+    const cursor = Buffer.alloc(64)
+    for (let first = true; ; first = false) {
+      const { count, more } = lookupBatch(this.fd, cursor, first, keys, values, BATCH_COUNT, this.name)
+      const batch: [K, V][] = []
+      for (let index = 0; index < count; index++) {
+        batch.push([
+          this.#key.decode(keys.subarray(index * this.#key.size)),
+          this.#value.decode(values.subarray(index * this.#value.size)),
+        ])
+      }
+      yield batch
+      if (!more) return
+    }
+  }
+
+  /** All keys, one call each; for any kind of map. */
+  keys(): K[] {
+    const keys: K[] = []
+    let key: Buffer | null = null
+    for (;;) {
+      const next = Buffer.alloc(this.#key.size)
+      if (!nextKey(this.fd, key, next, this.name)) return keys
+      keys.push(this.#key.decode(next))
+      key = next
+    }
+  }
+
+  maxEntries(): number {
+    // struct bpf_map_info: type, id, key size, value size, max_entries
+    return objectInfo(this.fd, 20).readUInt32LE(16)
+  }
+
+  close(): void {
+    close(this.fd)
+  }
+}
