@@ -1,0 +1,113 @@
+/**
+ * Security identities: labels to numbers. The embedded allocator keeps them in a file; the interface is what the Kubernetes and etcd
+ * allocators will implement. The same labels get the same number after any restart, because a number is on disk before it is used.
+ */
+import { join } from 'node:path'
+import { z } from 'zod'
+import { StateFile } from '../state-file.ts'
+
+export interface Identity {
+  readonly id: number
+  /** source:key=value, sorted. */
+  readonly labels: readonly string[]
+}
+
+/** Gives numbers to label sets and to CIDR prefixes. */
+export interface IdentityAllocator {
+  /** @param labels sorted */
+  allocate(labels: readonly string[]): Identity
+  /** Node-local. @param prefix canonical */
+  allocateCidr(prefix: string): Identity
+  get(id: number): Identity | undefined
+}
+
+const FIRST_ID = 256
+const FIRST_CIDR_ID = 1 << 24
+
+const fileSchema = z.strictObject({
+  version: z.literal(1),
+  next: z.int().min(FIRST_ID),
+  nextCidr: z.int().min(FIRST_CIDR_ID),
+  identities: z.array(z.strictObject({ id: z.int(), labels: z.array(z.string()) })),
+  cidrs: z.array(z.strictObject({ id: z.int(), prefix: z.string() })),
+})
+
+export class EmbeddedAllocator implements IdentityAllocator {
+  readonly #file: StateFile<z.infer<typeof fileSchema>>
+  readonly #byLabels = new Map<string, Identity>()
+  readonly #byPrefix = new Map<string, Identity>()
+  readonly #byId = new Map<number, Identity>()
+  #next = FIRST_ID
+  #nextCidr = FIRST_CIDR_ID
+
+  /** @param stateFolder the setting paths.state @throws AgentError HG-2006 */
+  constructor(stateFolder: string) {
+    this.#file = new StateFile(join(stateFolder, 'agent/identities.json'), fileSchema)
+    const state = this.#file.read()
+    if (state === undefined) return
+    this.#next = state.next
+    this.#nextCidr = state.nextCidr
+    for (const { id, labels } of state.identities) this.#add({ id, labels })
+    for (const { id, prefix } of state.cidrs) this.#addCidr(id, prefix)
+  }
+
+  allocate(labels: readonly string[]): Identity {
+    const known = this.#byLabels.get(labels.join('\n'))
+    if (known !== undefined) return known
+    const identity = this.#add({ id: this.#next++, labels })
+    this.#save()
+    return identity
+  }
+
+  allocateCidr(prefix: string): Identity {
+    const known = this.#byPrefix.get(prefix)
+    if (known !== undefined) return known
+    const identity = this.#addCidr(this.#nextCidr++, prefix)
+    this.#save()
+    return identity
+  }
+
+  get(id: number): Identity | undefined {
+    return this.#byId.get(id)
+  }
+
+  #add(identity: Identity): Identity {
+    this.#byLabels.set(identity.labels.join('\n'), identity)
+    this.#byId.set(identity.id, identity)
+    return identity
+  }
+
+  #addCidr(id: number, prefix: string): Identity {
+    const identity = { id, labels: [`cidr:${prefix}`, 'reserved:world'] }
+    this.#byPrefix.set(prefix, identity)
+    this.#byId.set(id, identity)
+    return identity
+  }
+
+  #save(): void {
+    this.#file.write({
+      version: 1,
+      next: this.#next,
+      nextCidr: this.#nextCidr,
+      identities: [...this.#byLabels.values()].map(({ id, labels }) => ({ id, labels: [...labels] })),
+      cidrs: [...this.#byPrefix].map(([prefix, { id }]) => ({ id, prefix })),
+    })
+  }
+}
+
+/** Labels of an endpoint that make its identity, as Cilium derives them for a pod. */
+export function endpointLabels(
+  spec: { readonly namespace: string; readonly labels: Readonly<Record<string, string>>; readonly serviceAccount?: string | undefined },
+  cluster: string,
+  namespaceLabels: Readonly<Record<string, string>>,
+): string[] {
+  const labels = [
+    ...Object.entries(spec.labels).map(([key, value]) => `k8s:${key}=${value}`),
+    ...Object.entries(namespaceLabels).map(([key, value]) => `k8s:io.cilium.k8s.namespace.labels.${key}=${value}`),
+    `k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=${spec.namespace}`,
+    `k8s:io.cilium.k8s.policy.cluster=${cluster}`,
+    `k8s:io.kubernetes.pod.namespace=${spec.namespace}`,
+  ]
+  if (spec.serviceAccount !== undefined) labels.push(`k8s:io.cilium.k8s.policy.serviceaccount=${spec.serviceAccount}`)
+  return [...new Set(labels)].sort()
+}

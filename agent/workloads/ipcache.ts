@@ -1,0 +1,108 @@
+/**
+ * Address → identity, merged by source: endpoint over node over CIDR. What an address already is is never hidden by a weaker source.
+ * Keeps the kernel's map equal to the merge, entry by entry.
+ */
+import type { IpcacheKey, IpcacheValue } from '#bpf/gen/abi.ts'
+import type { BpfMap } from '#bpf/map.ts'
+import { bytesToAddress, parsePrefix } from '#sys/addresses.ts'
+
+/** Weakest first. */
+export const IPCACHE_SOURCES = ['cidr', 'node', 'endpoint'] as const
+export type IpcacheSource = (typeof IPCACHE_SOURCES)[number]
+
+export class Ipcache {
+  readonly #map: BpfMap<IpcacheKey, IpcacheValue>
+  readonly #onChange: () => void
+  /** By canonical prefix text; a slot per source. */
+  readonly #entries = new Map<string, Map<IpcacheSource, number>>()
+  /** What the kernel has. */
+  readonly #written = new Map<string, number>()
+
+  /** @param onChange called after each write: tracked connections have to be judged again */
+  constructor(map: BpfMap<IpcacheKey, IpcacheValue>, onChange: () => void) {
+    this.#map = map
+    this.#onChange = onChange
+    for (const key of map.keys()) {
+      const value = map.get(key)
+      if (value !== undefined) this.#written.set(textOf(key), value.identity)
+    }
+  }
+
+  get size(): number {
+    return this.#written.size
+  }
+
+  /** @param prefix address or address/bits */
+  set(prefix: string, source: IpcacheSource, identity: number): void {
+    const key = canonical(prefix)
+    const sources = this.#entries.get(key) ?? new Map<IpcacheSource, number>()
+    sources.set(source, identity)
+    this.#entries.set(key, sources)
+    this.#sync(key)
+  }
+
+  delete(prefix: string, source: IpcacheSource): void {
+    const key = canonical(prefix)
+    const sources = this.#entries.get(key)
+    if (sources?.delete(source) !== true) return
+    if (sources.size === 0) this.#entries.delete(key)
+    this.#sync(key)
+  }
+
+  /** Identity by longest prefix, as the kernel would find it. */
+  lookup(address: string): number | undefined {
+    const { bytes } = parsePrefix(address)
+    for (let length = 128; length >= 0; length--) {
+      const identity = this.#written.get(`${prefixText(bytes, length)}`)
+      if (identity !== undefined) return identity
+    }
+    return undefined
+  }
+
+  /** After a start: removes what an earlier agent wrote and nothing claims any more. */
+  reconcile(): void {
+    for (const key of [...this.#written.keys()]) if (!this.#entries.has(key)) this.#sync(key)
+  }
+
+  #sync(key: string): void {
+    const sources = this.#entries.get(key)
+    const wanted = sources && [...IPCACHE_SOURCES].reverse().map((source) => sources.get(source)).find((identity) => identity !== undefined)
+    if (wanted === this.#written.get(key)) return
+    const [hex = '', length] = key.split('/')
+    const mapKey = { prefixLength: Number(length), address: Buffer.from(hex, 'hex') }
+    if (wanted === undefined) {
+      this.#map.delete(mapKey)
+      this.#written.delete(key)
+    } else {
+      this.#map.set(mapKey, { identity: wanted, flags: 0 })
+      this.#written.set(key, wanted)
+    }
+    this.#onChange()
+  }
+}
+
+function canonical(prefix: string): string {
+  const { bytes, length } = parsePrefix(prefix)
+  return `${bytes.toString('hex')}/${length}`
+}
+
+function prefixText(bytes: Buffer, length: number): string {
+  const masked = Buffer.from(bytes)
+  for (let index = 0; index < 16; index++) {
+    const kept = Math.min(8, Math.max(0, length - index * 8))
+    masked[index] = (masked[index] ?? 0) & (0xff00 >> kept) & 0xff
+  }
+  return `${masked.toString('hex')}/${length}`
+}
+
+function textOf(key: IpcacheKey): string {
+  return `${Buffer.from(key.address).toString('hex')}/${key.prefixLength}`
+}
+
+/** For logs and listings. */
+export function prefixToText(key: string): string {
+  const [hex = '', length] = key.split('/')
+  const bytes = Buffer.from(hex, 'hex')
+  const isV4 = bytes.subarray(0, 12).equals(Buffer.from('00000000000000000000ffff', 'hex'))
+  return `${bytesToAddress(bytes)}/${isV4 ? Number(length) - 96 : length}`
+}

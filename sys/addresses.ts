@@ -1,0 +1,52 @@
+/**
+ * IP addresses as the kernel ABI has them: 16 bytes, IPv4 as ::ffff:a.b.c.d. Parsing is ipaddr.js's; only canonical dotted-quad IPv4
+ * is taken, because inet_aton's octal and short forms mean different things to different readers.
+ */
+import ipaddr from 'ipaddr.js'
+
+const IPV4_PREFIX_BITS = 96
+
+/** @throws RangeError for anything but a plain IPv4 or IPv6 address without zone */
+export function addressToBytes(text: string): Buffer {
+  if (!isAddress(text)) throw new RangeError(`not an IP address: ${text}`)
+  const address = ipaddr.parse(text)
+  if (address instanceof ipaddr.IPv4) return ipv4ToBytes(Buffer.from(address.toByteArray()))
+  return Buffer.from(address.toByteArray())
+}
+
+export function isAddress(text: string): boolean {
+  return ipaddr.IPv4.isValidFourPartDecimal(text) || (ipaddr.IPv6.isValid(text) && !text.includes('%'))
+}
+
+/** 4 bytes of IPv4 to the mapped form. */
+export function ipv4ToBytes(ipv4: Uint8Array): Buffer {
+  return Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...ipv4])
+}
+
+/** Canonical text; mapped IPv4 as dotted quad. */
+export function bytesToAddress(bytes: Uint8Array): string {
+  return ipaddr.process(ipaddr.fromByteArray([...bytes]).toString()).toString()
+}
+
+export interface Prefix {
+  /** 16 bytes, host bits zero. */
+  readonly bytes: Buffer
+  /** Bits of the 128; IPv4 prefixes count from 96. */
+  readonly length: number
+}
+
+/** Reads `address/bits` or a single address. @throws RangeError */
+export function parsePrefix(text: string): Prefix {
+  const [address = '', bits] = text.split('/')
+  const bytes = addressToBytes(address)
+  const isV4 = address.includes('.') && !address.includes(':')
+  const width = isV4 ? 32 : 128
+  const own = bits === undefined ? width : /^\d{1,3}$/.test(bits) ? Number(bits) : -1
+  if (own < 0 || own > width) throw new RangeError(`not a prefix: ${text}`)
+  const length = own + (isV4 ? IPV4_PREFIX_BITS : 0)
+  for (let index = 0; index < 16; index++) {
+    const kept = Math.min(8, Math.max(0, length - index * 8))
+    bytes[index] = (bytes[index] ?? 0) & (0xff00 >> kept) & 0xff
+  }
+  return { bytes, length }
+}
