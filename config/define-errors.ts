@@ -10,9 +10,10 @@ export interface ErrorEntry {
   readonly next: string
 }
 
-export type ErrorCode = `HG-${number}`
+/** HG-AREA-WHAT, in upper case: unique without a register of numbers, and it says something in a log. */
+export type ErrorCode = `HG-${string}`
 
-/** The codes of one area. Ranges: 1xxx configuration and command line, 2xxx agent, 3xxx policy, 4xxx kernel and datapath, 5xxx proxy and Envoy. */
+/** The codes of one area. */
 export class ErrorTable<Code extends ErrorCode = ErrorCode> {
   readonly area: string
   readonly entries: Readonly<Record<Code, ErrorEntry>>

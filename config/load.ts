@@ -7,7 +7,7 @@ import { parse as parseYaml } from 'yaml'
 import { ConfigError, type ConfigProblem } from './errors.ts'
 import { type ConfigFile, isPlainObject, parseConfigFile } from './file.ts'
 import { type Config, configSchema } from './schema.ts'
-import { keysOfSection, SETTINGS, SETTINGS_BY_KEY, SETTINGS_BY_VARIABLE, type Setting } from './settings.ts'
+import { keysOfSection, SETTINGS, SETTINGS_BY_KEY, SETTINGS_BY_VARIABLE, type Setting, VARIABLE_PREFIX } from './settings.ts'
 import { nearest } from './suggest.ts'
 
 export const DEFAULT_CONFIG_FILE = '/etc/headgate/config.yaml'
@@ -54,7 +54,7 @@ export function loadConfig(options: LoadOptions = {}): LoadedConfig {
     }
   }
   for (const [variable, text] of Object.entries(environment)) {
-    if (text === undefined || !variable.startsWith('HEADGATE_') || variable === CONFIG_FILE_VARIABLE) continue
+    if (text === undefined || !variable.startsWith(VARIABLE_PREFIX) || variable === CONFIG_FILE_VARIABLE) continue
     const setting = SETTINGS_BY_VARIABLE.get(variable)
     if (setting === undefined) problems.push(...unknownVariable(variable))
     else apply(setting, text, { kind: 'environment', variable })
@@ -75,7 +75,7 @@ export function loadConfig(options: LoadOptions = {}): LoadedConfig {
   }
   if (!parsed.success || problems.length > 0) {
     const count = `${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}`
-    throw new ConfigError('HG-1002', `the configuration is not valid: ${count}`, problems)
+    throw new ConfigError('HG-CONFIG-INVALID', `the configuration is not valid: ${count}`, problems)
   }
   return { config: deepFreeze(parsed.data), file: file?.file, origins }
 
@@ -118,7 +118,9 @@ function readConfigFile(named: string | undefined): ConfigFile | undefined {
     const { code } = cause as NodeJS.ErrnoException
     if (named === undefined && code === 'ENOENT') return undefined
     const message = code === 'ENOENT' ? 'no such file' : `cannot be read (${code})`
-    throw new ConfigError('HG-1001', `the configuration file ${code === 'ENOENT' ? 'does not exist' : message}: ${path}`, [], { cause })
+    throw new ConfigError('HG-CONFIG-UNREADABLE', `the configuration file ${code === 'ENOENT' ? 'does not exist' : message}: ${path}`, [], {
+      cause,
+    })
   }
   return parseConfigFile(path, text)
 }
@@ -154,17 +156,20 @@ function parseValue(setting: Setting, text: string): unknown {
   }
 }
 
-/**
- * Only variables that begin like a section are taken for misspelt settings: Kubernetes puts HEADGATE_SERVICE_HOST and the like into
- * every container beside a service of that name.
- */
+/** What Kubernetes puts into a container for each service whose name begins with headgate: not ours, never an error. */
+const SERVICE_VARIABLE = /_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)$/
+
+/** A variable that is no setting is an error when it begins like a section or is nearly a setting; else it is somebody else's. */
 function unknownVariable(variable: string): ConfigProblem[] {
-  const suggestion = nearest(variable, SETTINGS_BY_VARIABLE.keys())
+  if (SERVICE_VARIABLE.test(variable)) return []
+  const names = SETTINGS.map((setting) => setting.variable.slice(VARIABLE_PREFIX.length))
+  const suggestion = nearest(variable.slice(VARIABLE_PREFIX.length), names)
   const isSection = SETTINGS.some(
-    (setting) => setting.path.length > 1 && variable.startsWith(`HEADGATE_${setting.path[0]?.toUpperCase()}_`),
+    (setting) => setting.path.length > 1 && variable.startsWith(`${VARIABLE_PREFIX}${setting.path[0]?.toUpperCase()}_`),
   )
   if (suggestion === undefined && !isSection) return []
-  return [{ source: variable, path: '', message: 'unknown setting', ...hintFor(variable, SETTINGS_BY_VARIABLE.keys()) }]
+  const hint = suggestion === undefined ? {} : { hint: `did you mean ${VARIABLE_PREFIX}${suggestion}` }
+  return [{ source: variable, path: '', message: 'unknown setting', ...hint }]
 }
 
 /** What this module uses of a schema's issue. */

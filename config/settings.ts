@@ -36,7 +36,8 @@ interface SchemaNode {
   readonly live?: boolean
 }
 
-const VARIABLE_PREFIX = 'HEADGATE_'
+/** Of every setting's environment variable. */
+export const VARIABLE_PREFIX = 'HEADGATE_'
 
 const root = z.toJSONSchema(configSchema, { io: 'input' }) as SchemaNode
 

@@ -1,0 +1,19 @@
+/** `headgate agent` */
+import type { Command } from 'commander'
+import { addConfigOptions, assertRoot, configOf } from './options.ts'
+import { loadAgent } from './processes.ts'
+import { runUntilSignal } from './run-process.ts'
+
+const HELP = `
+Runs until SIGTERM or SIGINT. Logs go to standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
+
+export function define(command: Command): void {
+  addConfigOptions(command)
+    .addHelpText('after', HELP)
+    .action(async () => {
+      const config = await configOf(command)
+      assertRoot('run the agent')
+      const { runAgent } = await loadAgent()
+      await runUntilSignal(config, runAgent)
+    })
+}

@@ -1,0 +1,10 @@
+/** Entry of the command line. Small on purpose: the compile cache has to be on before anything of size is loaded. */
+import { enableCompileCache } from 'node:module'
+import { join } from 'node:path'
+import { PACKAGE_ROOT } from './package.ts'
+
+// Beside the package, which only its owner can write: a cache in a shared folder would be a way to run code as root.
+enableCompileCache(join(PACKAGE_ROOT, '.cache/compile'))
+
+const { runProgram } = await import('./program.ts')
+process.exitCode = await runProgram(process.argv.slice(2))

@@ -1,0 +1,135 @@
+/** Policy files as the command line reads, checks and writes them. The folder belongs to the operator: only whole files are moved in. */
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { text as readAll } from 'node:stream/consumers'
+import type { Problem } from '#policy/problems.ts'
+import { CliError } from './errors.ts'
+
+export interface CheckedFile {
+  /** As it was named; `-` for standard input. */
+  readonly file: string
+  readonly text: string
+  readonly isValid: boolean
+  readonly documents: readonly { readonly kind: string; readonly namespace: string; readonly name: string }[]
+  readonly problems: readonly Problem[]
+}
+
+export const STANDARD_INPUT = '-'
+const EXTENSIONS = /\.(ya?ml|json)$/
+
+/** Reads and validates; problems are part of the result. */
+export async function checkFile(file: string): Promise<CheckedFile> {
+  return checkText(file, file === STANDARD_INPUT ? await readAll(process.stdin) : readText(file))
+}
+
+/** @throws CliError with every error of every file */
+export function assertValid(files: readonly CheckedFile[]): void {
+  const refused = files.filter((file) => !file.isValid)
+  if (refused.length === 0) return
+  throw new CliError('HG-CLI-POLICY-REFUSED', `not valid: ${refused.map(({ file }) => file).join(', ')}`, {
+    details: refused.flatMap(({ problems }) => problems.map(formatProblem)),
+  })
+}
+
+/** `file:line:column: severity: path: message; hint` */
+export function formatProblem({ severity, file, line, column, path, message, hint }: Problem): string {
+  return `${file}:${line}:${column}: ${severity}: ${path === '' ? '' : `${path}: `}${message}${hint === '' ? '' : `; ${hint}`}`
+}
+
+/** Name that a file gets in the policy folder. */
+export function targetName(file: CheckedFile): string {
+  if (file.file !== STANDARD_INPUT) return EXTENSIONS.test(file.file) ? basename(file.file) : `${basename(file.file)}.yaml`
+  const [first] = file.documents
+  if (first === undefined)
+    throw new CliError('HG-CLI-BAD-ARGUMENT', 'no policy on standard input to take a name from; give one with --name')
+  return `${first.namespace}.${first.name}.yaml`
+}
+
+/**
+ * Puts a file in place in one step: a temporary file in the same folder, whose leading dot the watcher ignores, synced, renamed, and
+ * the folder synced. Whatever dies meanwhile, the old file is there or the new one.
+ */
+export function writePolicyFile(folder: string, name: string, text: string): void {
+  assertFileName(name)
+  const temporary = join(folder, `.${name}.${process.pid}.tmp`)
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o755 })
+    writeFileSync(temporary, text, { mode: 0o644, flush: true })
+    renameSync(temporary, join(folder, name))
+    syncFolder(folder)
+  } catch (cause) {
+    rmSync(temporary, { force: true })
+    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot write the policy file ${join(folder, name)}`, { cause })
+  }
+}
+
+export function removePolicyFile(folder: string, name: string): void {
+  assertFileName(name)
+  try {
+    rmSync(join(folder, name))
+    syncFolder(folder)
+  } catch (cause) {
+    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot remove the policy file ${join(folder, name)}`, { cause })
+  }
+}
+
+/**
+ * File in the folder by its name, or by namespace/name of the policy that is alone in it.
+ * @throws CliError when there is none, or when the file holds other policies too
+ */
+export async function findPolicyFile(folder: string, name: string): Promise<string> {
+  const files = listPolicyFiles(folder)
+  if (files.includes(name)) return name
+  for (const file of files) {
+    const { documents } = await checkText(file, readText(join(folder, file)))
+    if (!documents.some((document) => `${document.namespace}/${document.name}` === name)) continue
+    if (documents.length === 1) return file
+    throw new CliError(
+      'HG-CLI-BAD-ARGUMENT',
+      `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`,
+    )
+  }
+  throw new CliError('HG-CLI-NOT-FOUND', `there is no policy and no policy file ${name} in ${folder}`)
+}
+
+function listPolicyFiles(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((file) => !file.startsWith('.') && EXTENSIONS.test(file))
+  } catch (cause) {
+    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot read the policy folder ${folder}`, { cause })
+  }
+}
+
+interface PolicyParser {
+  parsePolicies(text: string, file: string): Pick<CheckedFile, 'documents' | 'problems'>
+}
+
+async function checkText(file: string, text: string): Promise<CheckedFile> {
+  const parser: string = '#policy/parse.ts'
+  const { parsePolicies } = (await import(parser)) as PolicyParser
+  const { documents, problems } = parsePolicies(text, file)
+  return { file, text, isValid: problems.every((problem) => problem.severity !== 'error'), documents, problems }
+}
+
+function assertFileName(name: string): void {
+  if (name !== basename(name) || name.startsWith('.') || !EXTENSIONS.test(name)) {
+    throw new CliError('HG-CLI-BAD-ARGUMENT', `a policy file's name ends in .yaml, .yml or .json and has no folder: ${name}`)
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot read ${path}`, { cause })
+  }
+}
+
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}

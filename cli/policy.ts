@@ -1,0 +1,233 @@
+/** `headgate policy` */
+import { create, toJson } from '@bufbuild/protobuf'
+import { type Command, Option } from 'commander'
+import type { PolicyDocument } from '#api/gen/headgate/v1/local_pb.js'
+import type { Config } from '#config/schema.ts'
+import type { AgentClient } from './agent-client.ts'
+import { CliError, EXIT_CODES } from './errors.ts'
+import { addConfigOptions, addOutputOption, collect, configOf, type OutputFormat, parseDurationMs } from './options.ts'
+import { formatTable, print, printJson } from './output.ts'
+import type { CheckedFile } from './policy-files.ts'
+
+const HELP = `
+Policies are files of CiliumNetworkPolicy documents (cilium.io/v2) in the folder paths.policies, which the agent watches: copying a
+file there is the same as applying it. A file is in force whole or not at all; a refused one leaves its last accepted version.`
+
+const APPLY_HELP = `
+The file is validated, written beside the others under its own name in one step, and waited for: the command returns when the kernel
+and Envoy have it. Applying a file of the same name again replaces it. From standard input (-f -), the name is made from the first
+document, or given with --name.`
+
+const DEFAULT_WAIT_MS = 30_000
+
+interface ApplyOptions {
+  readonly output: OutputFormat
+  readonly file: readonly string[]
+  readonly name?: string
+  readonly wait: boolean
+  readonly timeout: number
+}
+
+interface WaitOptions {
+  readonly output: OutputFormat
+  readonly timeout: number
+}
+
+export function define(command: Command): void {
+  command.addHelpText('after', HELP)
+  const child = (name: string, summary: string) => command.command(name).description(summary)
+  const waitable = (target: Command) =>
+    addOutputOption(addConfigOptions(target)).addOption(
+      new Option('--timeout <duration>', 'how long to wait').argParser(parseDurationMs).default(DEFAULT_WAIT_MS, '30s'),
+    )
+
+  addOutputOption(child('validate', 'check policy files; needs no agent and no root'))
+    .argument('<file...>', 'files, or - for standard input')
+    .action(async (files: string[], options: { output: OutputFormat }) => validate(files, options.output))
+  addOutputOption(addConfigOptions(child('list', 'documents that the agent knows, in force or refused'))).action(
+    (options: { output: OutputFormat }, self: Command) => list(self, options.output),
+  )
+  addOutputOption(addConfigOptions(child('get', 'one document: where it stands, whom it selects, what is wrong with it')))
+    .argument('<name>', 'namespace/name of the policy, or name of its file')
+    .action((name: string, options: { output: OutputFormat }, self: Command) => get(self, name, options.output))
+  waitable(child('apply', 'validate policy files and put them in force'))
+    .requiredOption('-f, --file <file>', 'file, or - for standard input; may be repeated', collect)
+    .option('--name <file>', 'name of the file in the policy folder; for one file only')
+    .option('--no-wait', 'return when the file is written')
+    .addHelpText('after', APPLY_HELP)
+    .action((options: ApplyOptions, self: Command) => apply(self, options))
+  waitable(child('delete', 'remove a policy file'))
+    .argument('<name...>', 'names of files in the policy folder, or namespace/name of the only policy in its file')
+    .option('--no-wait', 'return when the file is removed')
+    .action((names: string[], options: WaitOptions & { wait: boolean }, self: Command) => remove(self, names, options))
+  waitable(child('wait', 'return when every accepted policy is in the kernel and acknowledged by Envoy')).action(
+    (options: WaitOptions, self: Command) => wait(self, options),
+  )
+}
+
+async function validate(names: readonly string[], format: OutputFormat): Promise<void> {
+  const { checkFile, formatProblem } = await import('./policy-files.ts')
+  const files: CheckedFile[] = []
+  for (const name of names) files.push(await checkFile(name))
+  const isValid = files.every((file) => file.isValid)
+  if (format === 'json') {
+    printJson({
+      valid: isValid,
+      files: files.map(({ file, isValid: valid, documents, problems }) => ({ file, valid, documents, problems })),
+    })
+  } else {
+    for (const file of files) {
+      for (const problem of file.problems) print(formatProblem(problem))
+      const count = `${file.documents.length} ${file.documents.length === 1 ? 'policy' : 'policies'}`
+      print(`${file.file}: ${file.isValid ? `valid, ${count}` : 'refused'}`)
+    }
+  }
+  process.exitCode = isValid ? EXIT_CODES.OK : EXIT_CODES.FAILED
+}
+
+async function apply(command: Command, options: ApplyOptions): Promise<void> {
+  if (options.name !== undefined && options.file.length > 1) throw new CliError('HG-CLI-BAD-ARGUMENT', '--name goes with one file only')
+  const config = await configOf(command)
+  const { assertValid, checkFile, targetName, writePolicyFile } = await import('./policy-files.ts')
+  const checked: { target: string; file: CheckedFile }[] = []
+  for (const name of options.file) {
+    const file = await checkFile(name)
+    checked.push({ target: options.name ?? targetName(file), file })
+  }
+  assertValid(checked.map(({ file }) => file))
+  const targets = checked.map(({ target }) => target)
+  const twice = targets.find((target, index) => targets.indexOf(target) !== index)
+  if (twice !== undefined)
+    throw new CliError('HG-CLI-BAD-ARGUMENT', `two files would be written to ${twice}; apply them one by one with --name`)
+
+  const write = () => {
+    for (const { target, file } of checked) writePolicyFile(config.paths.policies, target, file.text)
+  }
+  if (!options.wait) {
+    write()
+    report(options.output, { files: targets, waited: false }, () => targets.map((target) => `${target}: written`))
+    return
+  }
+  // Asking for the agent first: without one, nothing is changed.
+  await withClient(config, async (agent) => {
+    write()
+    const { revision } = await waitInForce(agent, options.timeout)
+    const documents = (await listDocuments(agent)).documents.filter((document) => targets.includes(document.file))
+    const refused = documents.filter((document) => document.state !== 'in-force')
+    if (refused.length > 0) {
+      throw new CliError('HG-CLI-POLICY-REFUSED', `the agent refused ${[...new Set(refused.map(({ file }) => file))].join(', ')}`, {
+        details: refused.flatMap(describeProblems),
+      })
+    }
+    report(options.output, { files: targets, waited: true, revision: Number(revision) }, () =>
+      targets.map((target) => `${target}: in force, revision ${revision}`),
+    )
+  })
+}
+
+async function remove(command: Command, names: readonly string[], options: WaitOptions & { wait: boolean }): Promise<void> {
+  const config = await configOf(command)
+  const { findPolicyFile, removePolicyFile } = await import('./policy-files.ts')
+  const targets: string[] = []
+  for (const name of names) targets.push(await findPolicyFile(config.paths.policies, name))
+  const removeAll = () => {
+    for (const target of targets) removePolicyFile(config.paths.policies, target)
+  }
+  if (!options.wait) {
+    removeAll()
+    report(options.output, { files: targets, waited: false }, () => targets.map((target) => `${target}: removed`))
+    return
+  }
+  await withClient(config, async (agent) => {
+    removeAll()
+    const { revision } = await waitInForce(agent, options.timeout)
+    report(options.output, { files: targets, waited: true, revision: Number(revision) }, () =>
+      targets.map((target) => `${target}: removed, revision ${revision}`),
+    )
+  })
+}
+
+async function wait(command: Command, options: WaitOptions): Promise<void> {
+  const config = await configOf(command)
+  const deadline = performance.now() + options.timeout
+  await withClient(
+    config,
+    async (agent) => {
+      const { revision } = await waitInForce(agent, Math.max(1, deadline - performance.now()))
+      report(options.output, { revision: Number(revision) }, () => [`in force: revision ${revision}`])
+    },
+    options.timeout,
+  )
+}
+
+async function list(command: Command, format: OutputFormat): Promise<void> {
+  const { ListPoliciesResponseSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const response = await withClient(await configOf(command), listDocuments)
+  if (format === 'json') {
+    printJson(toJson(ListPoliciesResponseSchema, response, { alwaysEmitImplicit: true }))
+    return
+  }
+  const rows = response.documents.map((document) => [
+    `${document.namespace}/${document.name}`,
+    document.kind,
+    document.file,
+    document.state,
+    String(document.endpointCount),
+    document.problems[0]?.message ?? '',
+  ])
+  print(formatTable(['NAME', 'KIND', 'FILE', 'STATE', 'ENDPOINTS', 'PROBLEM'], rows))
+}
+
+async function get(command: Command, name: string, format: OutputFormat): Promise<void> {
+  const { PolicyDocumentSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { documents } = await withClient(await configOf(command), listDocuments)
+  const found = documents.filter((document) => `${document.namespace}/${document.name}` === name || document.file === name)
+  if (found.length === 0) throw new CliError('HG-CLI-NOT-FOUND', `there is no policy ${name}`)
+  if (format === 'json') {
+    printJson(found.map((document) => toJson(PolicyDocumentSchema, document, { alwaysEmitImplicit: true })))
+    return
+  }
+  for (const document of found) {
+    print(`${document.kind} ${document.namespace}/${document.name}`)
+    print(`file:       ${document.file}`)
+    print(`state:      ${document.state}`)
+    print(`endpoints:  ${document.endpointCount}`)
+    for (const line of describeProblems(document)) print(line)
+  }
+}
+
+async function withClient<T>(config: Config, use: (agent: AgentClient) => Promise<T>, waitMs = 0): Promise<T> {
+  const { withAgent } = await import('./agent-client.ts')
+  return withAgent(config, use, { waitMs })
+}
+
+async function listDocuments(agent: AgentClient) {
+  const { call } = await import('./agent-client.ts')
+  const { ListPoliciesRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  return call(agent, 'listPolicies', create(ListPoliciesRequestSchema))
+}
+
+async function waitInForce(agent: AgentClient, timeoutMs: number) {
+  const { call } = await import('./agent-client.ts')
+  const { WaitPolicyRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const response = await call(agent, 'waitPolicy', create(WaitPolicyRequestSchema, { rescan: true }), timeoutMs)
+  if (response.refused.length > 0) {
+    const details = response.refused.map(({ slotId, rule, reason }) => `slot ${slotId} ${rule || 'whole'}: ${reason}`)
+    throw new CliError('HG-CLI-POLICY-REFUSED', `Envoy refused ${response.refused.length} rules; what they would allow is denied`, {
+      details,
+    })
+  }
+  return response
+}
+
+function describeProblems(document: PolicyDocument): string[] {
+  return document.problems.map(
+    ({ severity, file, line, column, path, message, hint }) =>
+      `${file}:${line}:${column}: ${severity}: ${path === '' ? '' : `${path}: `}${message}${hint === '' ? '' : `; ${hint}`}`,
+  )
+}
+
+function report(format: OutputFormat, value: unknown, lines: () => readonly string[]): void {
+  if (format === 'json') printJson(value)
+  else for (const line of lines()) print(line)
+}
