@@ -34,6 +34,9 @@ const BPF_FS_MAGIC = 0xcafe4a11
 
 export type HookDirection = 'ingress' | 'egress'
 
+/** Whose device it is: indexes mean something in their own namespace only. */
+export type HookPlace = 'host' | 'egress-proxy' | 'ingress-proxy'
+
 /** Sizes that the configuration sets; the rest stand in bpf/src/maps.h. */
 export interface MapSizes {
   readonly conntrack: number
@@ -42,6 +45,7 @@ export interface MapSizes {
 
 /** A link as found in the pin folder. */
 export interface PinnedLink {
+  readonly place: HookPlace
   readonly ifindex: number
   readonly direction: HookDirection
   readonly path: string
@@ -91,17 +95,17 @@ export class Kernel {
   }
 
   /**
-   * Puts a program on a device, in place of the one that is there by our own pin, without a gap.
+   * Puts a program on a device of the current namespace, in place of the one that is there by our own pin, without a gap.
    * @throws SystemCallError ENODEV when the device is gone
    */
-  attach(program: string, ifindex: number, direction: HookDirection): void {
+  attach(program: string, place: HookPlace, ifindex: number, direction: HookDirection): void {
     const programFd = this.#programs.get(program)
     if (programFd === undefined) throw new RangeError(`no program ${program}`)
-    const path = this.#linkPath(ifindex, direction)
+    const path = this.#linkPath(place, ifindex, direction)
     const pinned = getPinned(path)
     if (pinned !== undefined) {
       try {
-        // A device that went away leaves a dead link behind its pin.
+    // A device that went away leaves a dead link behind its pin.
         if (linkIfindex(pinned) === ifindex) {
           updateLink(pinned, programFd, path)
           return
@@ -120,8 +124,8 @@ export class Kernel {
   }
 
   /** Takes our program off a device. @returns whether there was one */
-  detach(ifindex: number, direction: HookDirection): boolean {
-    return removeLink(this.#linkPath(ifindex, direction))
+  detach(place: HookPlace, ifindex: number, direction: HookDirection): boolean {
+    return removeLink(this.#linkPath(place, ifindex, direction))
   }
 
   links(): PinnedLink[] {
@@ -133,8 +137,8 @@ export class Kernel {
     closeObject(this.#object)
   }
 
-  #linkPath(ifindex: number, direction: HookDirection): string {
-    return join(this.folder, 'links', `${ifindex}-${direction}`)
+  #linkPath(place: HookPlace, ifindex: number, direction: HookDirection): string {
+    return join(this.folder, 'links', `${place}_${ifindex}_${direction}`)
   }
 }
 
@@ -172,9 +176,9 @@ function pinnedLinks(folder: string): PinnedLink[] {
   const links = join(folder, 'links')
   if (!existsSync(links)) return []
   return readdirSync(links).flatMap((name) => {
-    const [ifindex, direction] = name.split('-')
-    if (direction !== 'ingress' && direction !== 'egress') return []
-    return [{ ifindex: Number(ifindex), direction, path: join(links, name) }]
+    const match = /^(host|egress-proxy|ingress-proxy)_(\d+)_(ingress|egress)$/.exec(name)
+    if (match === null) return []
+    return [{ place: match[1] as HookPlace, ifindex: Number(match[2]), direction: match[3] as HookDirection, path: join(links, name) }]
   })
 }
 

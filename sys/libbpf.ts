@@ -29,6 +29,7 @@ const native = {
   mapSetMaxEntries: lib.func('int bpf_map__set_max_entries(void *map, unsigned int count)'),
   objPin: lib.func('int bpf_obj_pin(int fd, const char *path)'),
   objGet: lib.func('int bpf_obj_get(const char *path)'),
+  mapFdById: lib.func('int bpf_map_get_fd_by_id(unsigned int id)'),
   objInfo: lib.func('int bpf_obj_get_info_by_fd(int fd, _Inout_ uint8_t *info, _Inout_ uint8_t *length)'),
   mapCreate: lib.func('int bpf_map_create(int type, const char *name, unsigned int keyBytes, unsigned int valueBytes, unsigned int count, const uint8_t *options)'),
   mapUpdate: lib.func('int bpf_map_update_elem(int fd, const uint8_t *key, const uint8_t *value, uint64_t flags)'),
@@ -160,6 +161,14 @@ export function createMap(type: number, name: string, keyBytes: number, valueByt
   options.writeBigUInt64LE(56n, 0)
   options.writeUInt32LE(flags, 28)
   return check('bpf_map_create', native.mapCreate(type, name, keyBytes, valueBytes, maxEntries, options), name)
+}
+
+/** @returns undefined when there is no such map any more */
+export function mapFdById(id: number): number | undefined {
+  const fd = native.mapFdById(id)
+  if (fd >= 0) return fd
+  if (koffi.errno() === koffi.os.errno.ENOENT) return undefined
+  throw failed('bpf_map_get_fd_by_id', `map ${id}`)
 }
 
 export const BPF_ANY = 0

@@ -1,0 +1,211 @@
+/**
+ * The policy map of one group: what is in the kernel, what is wanted, and the way from one to the other. Each row is complete in
+ * itself, so rows can be written one by one; the order makes sure that no packet meets a verdict wider than both the old and the new
+ * policy give. A redirect is written when its slot can take it:
+ *
+ *   from deny  → when the listener and the rules are acknowledged; until then a deny row holds the place
+ *   from allow → when the listener is there, or when `force` says that waiting is over (the listener's default denies all)
+ */
+import {
+  DIRECTION_EGRESS,
+  DIRECTION_INGRESS,
+  POLICY_EXPLICIT_DENY,
+  POLICY_PREFIX_L3,
+  POLICY_PREFIX_PROTOCOL,
+  type PolicyKey,
+  type PolicyValue,
+  VERDICT_ALLOW,
+  VERDICT_DENY,
+  VERDICT_REDIRECT,
+} from '#bpf/gen/abi.ts'
+import type { PolicyRowsMap } from '#bpf/maps.ts'
+import { ANY_IDENTITY, type Direction, type PolicyRow } from '#policy/resolved.ts'
+
+/** A row as the kernel is to have it. */
+export interface WantedRow {
+  readonly row: PolicyRow
+  readonly cookie: number
+  /** With verdict redirect. */
+  readonly slot: { readonly port: number; readonly generation: number } | undefined
+}
+
+/** How far a slot is. */
+export type SlotReadiness = 'absent' | 'listening' | 'ready'
+
+interface AppliedRow {
+  readonly key: PolicyKey
+  readonly value: PolicyValue
+}
+
+export class GroupRows {
+  readonly #map: PolicyRowsMap
+  readonly #applied = new Map<string, AppliedRow>()
+  #wanted = new Map<string, WantedRow>()
+  /** Directions in which packets are judged; elsewhere everything is allowed. */
+  #enforced: Record<Direction, boolean>
+
+  /** @param enforced what packets meet now: for a group that is new, both true, so that nothing counts as allowed before */
+  constructor(map: PolicyRowsMap, enforced: Record<Direction, boolean>) {
+    this.#map = map
+    this.#enforced = enforced
+    // Rows that an earlier agent wrote stay until they are replaced: traffic goes on.
+    for (const key of map.keys()) {
+      const value = map.get(key)
+      if (value !== undefined) this.#applied.set(keyText(key), { key, value })
+    }
+  }
+
+  get map(): PolicyRowsMap {
+    return this.#map
+  }
+
+  get size(): number {
+    return this.#applied.size
+  }
+
+  setWanted(wanted: Map<string, WantedRow>): void {
+    this.#wanted = wanted
+  }
+
+  /** To be called when the endpoints' flags have been written. */
+  setEnforced(enforced: Record<Direction, boolean>): void {
+    this.#enforced = enforced
+  }
+
+  /** Slots (port, generation) that a row in the kernel points at. */
+  *pointedAt(): Generator<{ port: number; generation: number }> {
+    for (const { value } of this.#applied.values()) {
+      if (value.verdict === VERDICT_REDIRECT) yield { port: value.slotPort, generation: value.slotGeneration }
+    }
+  }
+
+  /**
+   * Brings the kernel as close to the wanted rows as the slots allow.
+   * @param force rows that were allowed do not wait for their listener any longer
+   * @returns whether rows are still waiting, and whether anything was written
+   */
+  step(readiness: (port: number, generation: number) => SlotReadiness, force: boolean): { pending: boolean; changed: boolean } {
+    const target = new Map<string, AppliedRow>()
+    let pending = false
+    for (const wanted of this.#wanted.values()) {
+      const key = keyOf(wanted.row)
+      const { value, waits } = this.#valueFor(key, wanted, readiness, force)
+      pending ||= waits
+      target.set(keyText(key), { key, value })
+    }
+    const changed = this.#write(target)
+    return { pending, changed }
+  }
+
+  #valueFor(
+    key: PolicyKey,
+    wanted: WantedRow,
+    readiness: (port: number, generation: number) => SlotReadiness,
+    force: boolean,
+  ): { value: PolicyValue; waits: boolean } {
+    const value = valueOf(wanted)
+    if (value.verdict !== VERDICT_REDIRECT) return { value, waits: false }
+    const now = this.#effective(key)
+    if (now.verdict === VERDICT_REDIRECT && now.slotPort === value.slotPort && now.slotGeneration === value.slotGeneration) {
+      return { value, waits: false }
+    }
+    const ready = readiness(value.slotPort, value.slotGeneration)
+    if (ready === 'ready') return { value, waits: false }
+    if (now.verdict === VERDICT_DENY) return { value: { ...value, verdict: VERDICT_DENY, slotPort: 0, slotGeneration: 0 }, waits: true }
+    if (ready === 'listening' || force) return { value, waits: false }
+    return { value: { ...now, cookie: value.cookie }, waits: true }
+  }
+
+  /** What packets of a key meet now. */
+  #effective(key: PolicyKey): PolicyValue {
+    const direction: Direction = key.direction === DIRECTION_INGRESS ? 'ingress' : 'egress'
+    if (!this.#enforced[direction]) return ALLOW
+    const exact = this.#applied.get(keyText(key))
+    if (exact !== undefined) return exact.value
+    for (const identity of key.identity === ANY_IDENTITY ? [ANY_IDENTITY] : [key.identity, ANY_IDENTITY]) {
+      let best: AppliedRow | undefined
+      for (const row of this.#applied.values()) {
+        if (row.key.identity !== identity || !covers(row.key, key)) continue
+        if (best === undefined || row.key.prefixLength > best.key.prefixLength) best = row
+      }
+      if (best !== undefined) return best.value
+    }
+    return DENY
+  }
+
+  /** Denies first, then what narrows, then removals from wide to narrow, then what widens. */
+  #write(target: ReadonlyMap<string, AppliedRow>): boolean {
+    const upserts = [...target].filter(([text, row]) => !sameValue(this.#applied.get(text)?.value, row.value))
+    const removals = [...this.#applied].filter(([text]) => !target.has(text))
+    // From deny to anything else widens; everything that is not a deny now can only narrow, or keep what it is.
+    const widens = ([, row]: [string, AppliedRow]): boolean =>
+      row.value.verdict !== VERDICT_DENY && (row.value.verdict === VERDICT_ALLOW || this.#effective(row.key).verdict === VERDICT_DENY)
+    const first = upserts.filter((entry) => !widens(entry))
+    const last = upserts.filter(widens)
+    for (const [text, row] of first) this.#set(text, row)
+    removals.sort(([, a], [, b]) => a.key.prefixLength - b.key.prefixLength)
+    for (const [text, row] of removals) {
+      this.#map.delete(row.key)
+      this.#applied.delete(text)
+    }
+    // Narrow before wide: a wide allow must not show through where a narrower row is still to come.
+    last.sort(([, a], [, b]) => b.key.prefixLength - a.key.prefixLength)
+    for (const [text, row] of last) this.#set(text, row)
+    return upserts.length > 0 || removals.length > 0
+  }
+
+  #set(text: string, row: AppliedRow): void {
+    this.#map.set(row.key, row.value)
+    this.#applied.set(text, row)
+  }
+}
+
+const ALLOW: PolicyValue = { verdict: VERDICT_ALLOW, flags: 0, slotPort: 0, slotGeneration: 0, precedence: 0, cookie: 0 }
+const DENY: PolicyValue = { ...ALLOW, verdict: VERDICT_DENY }
+
+function keyOf(row: PolicyRow): PolicyKey {
+  const prefixLength =
+    row.protocol === 0 ? POLICY_PREFIX_L3 : POLICY_PREFIX_PROTOCOL + row.portPrefixLength
+  return {
+    prefixLength,
+    identity: row.identity,
+    direction: row.direction === 'ingress' ? DIRECTION_INGRESS : DIRECTION_EGRESS,
+    protocol: row.protocol,
+    port: row.port,
+  }
+}
+
+function valueOf({ row, cookie, slot }: WantedRow): PolicyValue {
+  return {
+    verdict: row.verdict === 'deny' ? VERDICT_DENY : row.verdict === 'allow' ? VERDICT_ALLOW : VERDICT_REDIRECT,
+    flags: row.explicitDeny ? POLICY_EXPLICIT_DENY : 0,
+    slotPort: slot?.port ?? 0,
+    slotGeneration: slot?.generation ?? 0,
+    precedence: 0,
+    cookie,
+  }
+}
+
+function keyText(key: PolicyKey): string {
+  return `${key.direction}/${key.identity}/${key.protocol}/${key.port}/${key.prefixLength}`
+}
+
+/** Whether every packet of `narrow` is one of `wide` too; both of one identity. */
+function covers(wide: PolicyKey, narrow: PolicyKey): boolean {
+  if (wide.direction !== narrow.direction || wide.prefixLength > narrow.prefixLength) return false
+  if (wide.prefixLength <= POLICY_PREFIX_L3) return true
+  if (wide.protocol !== narrow.protocol) return false
+  const bits = wide.prefixLength - POLICY_PREFIX_PROTOCOL
+  return bits === 0 || wide.port >>> (16 - bits) === narrow.port >>> (16 - bits)
+}
+
+function sameValue(a: PolicyValue | undefined, b: PolicyValue): boolean {
+  return (
+    a !== undefined &&
+    a.verdict === b.verdict &&
+    a.flags === b.flags &&
+    a.slotPort === b.slotPort &&
+    a.slotGeneration === b.slotGeneration &&
+    a.cookie === b.cookie
+  )
+}

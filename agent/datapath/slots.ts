@@ -1,0 +1,229 @@
+/**
+ * Slots: which listener stands for which peer class. A slot outlives changes of the rules in it, so that connections stay where they
+ * are: new classes of a group are matched to the group's old slots by how many rows they share. A port comes back with another
+ * generation, and only after nothing points at it any more. Everything is on disk before it is used.
+ */
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM, MARK_GENERATION_SHIFT, MARK_INGRESS_ACCEPTED, MARK_INGRESS_UPSTREAM, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
+import type { Direction, PeerClass, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
+import { AgentError } from '../errors.ts'
+import { StateFile } from '../state-file.ts'
+
+/** A listener of Envoy and the rules behind it. */
+export interface Slot {
+  readonly id: number
+  readonly generation: number
+  readonly direction: Direction
+  readonly port: number
+  /** Identity of the endpoints whose peers it serves. */
+  readonly group: number
+  classKey: string
+  ruleset: ResolvedRuleset
+}
+
+/** Which slot each class of a group has, and what moved. */
+export interface SlotAssignment {
+  readonly byClass: ReadonlyMap<string, Slot>
+  /** Slots that no class of the group has any more. */
+  readonly orphans: readonly Slot[]
+  /** Slots that are new, or whose rules changed. */
+  readonly changed: readonly Slot[]
+}
+
+const GENERATION_MAX = 4095
+
+const fileSchema = z.strictObject({
+  version: z.literal(1),
+  /** Lineage of slots and revisions: a proxy that knows another one starts over. Decimal. */
+  epoch: z.string(),
+  slots: z.array(
+    z.strictObject({
+      id: z.int(),
+      generation: z.int(),
+      direction: z.enum(['ingress', 'egress']),
+      group: z.int(),
+      classKey: z.string(),
+      members: z.array(z.string()),
+    }),
+  ),
+  /** Last generation of ids that are free, oldest first. */
+  free: z.array(z.strictObject({ id: z.int(), generation: z.int() })),
+  nextId: z.int(),
+})
+
+export class SlotAllocator {
+  readonly epoch: bigint
+  readonly #file: StateFile<z.infer<typeof fileSchema>>
+  readonly #firstPort: number
+  readonly #slotsMax: number
+  readonly #slots = new Map<number, Slot>()
+  /** Rows that lead to a slot, for matching. */
+  readonly #members = new Map<number, ReadonlySet<string>>()
+  readonly #free: { id: number; generation: number }[] = []
+  #nextId = 1
+
+  constructor(stateFolder: string, firstPort: number, slotsMax: number) {
+    this.#file = new StateFile(join(stateFolder, 'agent/slots.json'), fileSchema)
+    this.#firstPort = firstPort
+    this.#slotsMax = slotsMax
+    const state = this.#file.read()
+    this.epoch = state === undefined ? randomBytes(8).readBigUInt64LE(0) >> 1n : BigInt(state.epoch)
+    if (state === undefined) return
+    this.#nextId = state.nextId
+    this.#free.push(...state.free)
+    for (const { id, generation, direction, group, classKey, members } of state.slots) {
+      this.#slots.set(id, { id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: { allowAll: false, http: [] } })
+      this.#members.set(id, new Set(members))
+    }
+  }
+
+  get slots(): ReadonlyMap<number, Slot> {
+    return this.#slots
+  }
+
+  /**
+   * Gives every class of a group a slot: the one with the same class key, else the one that shares most rows, else a new one.
+   * @throws AgentError HG-2009 when no slot is left; nothing is changed then
+   */
+  assign(group: ResolvedGroup): SlotAssignment {
+    const members = membersByClass(group)
+    const own = [...this.#slots.values()].filter((slot) => slot.group === group.identity)
+    const matched = matchSlots(group, members, own, this.#members)
+    const missing = [...group.classes.keys()].filter((key) => !matched.has(key))
+    if (this.#slots.size + missing.length > this.#slotsMax) {
+      throw new AgentError('HG-2009', `${missing.length} more slots are needed and datapath.slotsMax is ${this.#slotsMax}`)
+    }
+    const changed: Slot[] = []
+    for (const key of missing) {
+      const peerClass = group.classes.get(key)
+      if (peerClass !== undefined) matched.set(key, this.#allocate(group.identity, peerClass))
+    }
+    for (const [key, slot] of matched) {
+      const peerClass = group.classes.get(key)
+      if (peerClass === undefined) continue
+      if (!sameRuleset(slot.ruleset, peerClass.ruleset) || missing.includes(key)) changed.push(slot)
+      slot.classKey = key
+      slot.ruleset = peerClass.ruleset
+      this.#members.set(slot.id, members.get(key) ?? new Set())
+    }
+    const kept = new Set([...matched.values()].map((slot) => slot.id))
+    return { byClass: matched, orphans: own.filter((slot) => !kept.has(slot.id)), changed }
+  }
+
+  /** Slots of a group that is no more. */
+  orphansOf(identity: number): Slot[] {
+    return [...this.#slots.values()].filter((slot) => slot.group === identity)
+  }
+
+  /** Gives a slot back, once no row and no listener has it. */
+  release(slot: Slot): void {
+    if (!this.#slots.delete(slot.id)) return
+    this.#members.delete(slot.id)
+    this.#free.push({ id: slot.id, generation: slot.generation })
+  }
+
+  /** Writes the state; to be called before a new slot is told to anybody. */
+  save(): void {
+    this.#file.write({
+      version: 1,
+      epoch: this.epoch.toString(),
+      nextId: this.#nextId,
+      free: this.#free,
+      slots: [...this.#slots.values()].map(({ id, generation, direction, group, classKey }) => ({
+        id,
+        generation,
+        direction,
+        group,
+        classKey,
+        members: [...(this.#members.get(id) ?? [])],
+      })),
+    })
+  }
+
+  #allocate(group: number, peerClass: PeerClass): Slot {
+    // Fresh ids first: a port that was in use rests as long as it can.
+    const reused = this.#nextId <= this.#slotsMax ? undefined : this.#free.shift()
+    const id = reused?.id ?? this.#nextId++
+    const generation = reused === undefined ? 1 : (reused.generation % GENERATION_MAX) + 1
+    const slot = { id, generation, direction: peerClass.direction, port: this.#portOf(id), group, classKey: '', ruleset: { allowAll: false, http: [] } }
+    this.#slots.set(id, slot)
+    return slot
+  }
+
+  #portOf(id: number): number {
+    return this.#firstPort + id - 1
+  }
+}
+
+/** SO_MARK of a slot's listener and of the connections that it accepts. */
+export function slotMark(slot: Pick<Slot, 'direction' | 'generation' | 'port'>): number {
+  const legClass = slot.direction === 'egress' ? MARK_EGRESS_ACCEPTED : MARK_INGRESS_ACCEPTED
+  return (legClass | (slot.generation << MARK_GENERATION_SHIFT) | (slot.port << MARK_PORT_SHIFT)) >>> 0
+}
+
+/** SO_MARK of upstream sockets. */
+export function upstreamMark(direction: Direction): number {
+  return direction === 'egress' ? MARK_EGRESS_UPSTREAM : MARK_INGRESS_UPSTREAM
+}
+
+/** Whether everything that `narrow` allows, `wide` allows too: by content of the rules, so names may differ. */
+export function isSuperset(wide: ResolvedRuleset, narrow: ResolvedRuleset): boolean {
+  if (wide.allowAll) return true
+  if (narrow.allowAll) return false
+  const contents = new Set(wide.http.map(ruleContent))
+  return narrow.http.every((rule) => contents.has(ruleContent(rule)))
+}
+
+function ruleContent({ name: _name, ...content }: ResolvedRuleset['http'][number]): string {
+  return JSON.stringify(content, Object.keys(content).sort().concat('name', 'value'))
+}
+
+function sameRuleset(a: ResolvedRuleset, b: ResolvedRuleset): boolean {
+  return a.allowAll === b.allowAll && a.http.length === b.http.length && a.http.every((rule, index) => rule.name === b.http[index]?.name)
+}
+
+function membersByClass(group: ResolvedGroup): Map<string, Set<string>> {
+  const members = new Map<string, Set<string>>()
+  for (const [key, row] of group.rows) {
+    if (row.classKey === undefined) continue
+    const set = members.get(row.classKey)
+    if (set === undefined) members.set(row.classKey, new Set([key]))
+    else set.add(key)
+  }
+  return members
+}
+
+function matchSlots(
+  group: ResolvedGroup,
+  members: ReadonlyMap<string, ReadonlySet<string>>,
+  own: readonly Slot[],
+  oldMembers: ReadonlyMap<number, ReadonlySet<string>>,
+): Map<string, Slot> {
+  const matched = new Map<string, Slot>()
+  const taken = new Set<number>()
+  for (const slot of own) {
+    if (!group.classes.has(slot.classKey) || matched.has(slot.classKey)) continue
+    matched.set(slot.classKey, slot)
+    taken.add(slot.id)
+  }
+  const candidates: { key: string; slot: Slot; shared: number }[] = []
+  for (const [key, peerClass] of group.classes) {
+    if (matched.has(key)) continue
+    for (const slot of own) {
+      if (taken.has(slot.id) || slot.direction !== peerClass.direction) continue
+      const old = oldMembers.get(slot.id)
+      const shared = old === undefined ? 0 : [...(members.get(key) ?? [])].filter((row) => old.has(row)).length
+      if (shared > 0) candidates.push({ key, slot, shared })
+    }
+  }
+  candidates.sort((a, b) => b.shared - a.shared || a.slot.id - b.slot.id)
+  for (const { key, slot } of candidates) {
+    if (matched.has(key) || taken.has(slot.id)) continue
+    matched.set(key, slot)
+    taken.add(slot.id)
+  }
+  return matched
+}
+

@@ -1,0 +1,244 @@
+/**
+ * The endpoints of this node: those of the workloads file and those added at run time, each with a number of its own that no other
+ * endpoint ever gets. What is missing on the machine makes an endpoint wait; the device event that brings it makes it ready.
+ */
+import { join } from 'node:path'
+import { z } from 'zod'
+import { netnsInode } from '#sys/netns.ts'
+import type { Route } from '#sys/rtnetlink.ts'
+import { AgentError } from '../errors.ts'
+import { StateFile } from '../state-file.ts'
+import { type Attachment, resolveAttachment } from './attachment.ts'
+import { ENDPOINTS_MAX, type EndpointSpec, endpointSpecSchema, NO_WORKLOADS, type Workloads } from './file.ts'
+import { endpointLabels, type Identity, type IdentityAllocator } from './identities.ts'
+
+export type EndpointState = 'ready' | 'waiting'
+
+export interface EndpointEntry {
+  readonly key: string
+  readonly spec: EndpointSpec
+  /** file or api. */
+  readonly origin: 'file' | 'api'
+  id: number
+  identity: Identity
+  state: EndpointState
+  /** Why it waits. */
+  reason: string
+  attachment: Attachment | undefined
+}
+
+/** Told of every change, in the order in which it has to reach the kernel. */
+export interface EndpointSink {
+  attach(endpoint: EndpointEntry & { readonly attachment: Attachment }): void
+  detach(endpoint: EndpointEntry & { readonly attachment: Attachment }): void
+}
+
+const fileSchema = z.strictObject({
+  version: z.literal(1),
+  nextId: z.int().min(1),
+  /** What made each number: another device or namespace is another endpoint. */
+  ids: z.array(z.strictObject({ key: z.string(), id: z.int(), place: z.string() })),
+  endpoints: z.array(endpointSpecSchema),
+})
+
+export class Endpoints {
+  readonly #file: StateFile<z.infer<typeof fileSchema>>
+  readonly #allocator: IdentityAllocator
+  readonly #host: Route
+  readonly #sink: EndpointSink
+  readonly #entries = new Map<string, EndpointEntry>()
+  readonly #ids = new Map<string, { id: number; place: string }>()
+  #nextId = 1
+  #workloads: Workloads = NO_WORKLOADS
+  readonly #added: EndpointSpec[] = []
+
+  constructor(stateFolder: string, allocator: IdentityAllocator, host: Route, sink: EndpointSink) {
+    this.#file = new StateFile(join(stateFolder, 'agent/endpoints.json'), fileSchema)
+    this.#allocator = allocator
+    this.#host = host
+    this.#sink = sink
+    const state = this.#file.read()
+    if (state === undefined) return
+    this.#nextId = state.nextId
+    for (const { key, id, place } of state.ids) this.#ids.set(key, { id, place })
+    this.#added.push(...state.endpoints)
+  }
+
+  get workloads(): Workloads {
+    return this.#workloads
+  }
+
+  list(): EndpointEntry[] {
+    return [...this.#entries.values()]
+  }
+
+  get(namespace: string, name: string): EndpointEntry | undefined {
+    return this.#entries.get(`${namespace}/${name}`)
+  }
+
+  byId(id: number): EndpointEntry | undefined {
+    return this.list().find((entry) => entry.id === id)
+  }
+
+  /** Takes a workloads file as it is now: what it no longer has goes, what changed is replaced. */
+  setWorkloads(workloads: Workloads): void {
+    this.#workloads = workloads
+    this.#reconcile()
+  }
+
+  /** @throws AgentError HG-2002, HG-2003; nothing is kept then */
+  add(spec: EndpointSpec): EndpointEntry {
+    const key = keyOf(spec)
+    if (this.#entries.has(key)) throw new AgentError('HG-2003', `there is an endpoint ${key}`)
+    if (this.#entries.size >= ENDPOINTS_MAX) throw new AgentError('HG-2003', `there are ${ENDPOINTS_MAX} endpoints already`)
+    const entry = this.#create(spec, 'api')
+    entry.attachment = this.#resolve(entry)
+    this.#added.push(spec)
+    this.#entries.set(key, entry)
+    this.#activate(entry, entry.attachment)
+    this.#save()
+    return entry
+  }
+
+  /** @throws AgentError HG-2004, HG-2005 */
+  remove(namespace: string, name: string): EndpointEntry {
+    const key = `${namespace}/${name}`
+    const entry = this.#entries.get(key)
+    if (entry === undefined) throw new AgentError('HG-2004', `no endpoint ${key}`)
+    if (entry.origin === 'file') throw new AgentError('HG-2005', `the endpoint comes from the workloads file: ${key}`)
+    this.#drop(entry)
+    this.#added.splice(
+      this.#added.findIndex((spec) => keyOf(spec) === key),
+      1,
+    )
+    this.#save()
+    return entry
+  }
+
+  /** Devices or addresses changed: those that wait may be ready now, and those that are ready may have lost their device. */
+  recheck(): void {
+    let changed = false
+    for (const entry of this.#entries.values()) {
+      const before = entry.attachment
+      const now = this.#tryResolve(entry)
+      if (sameAttachment(before, now)) continue
+      changed = true
+      if (before !== undefined) this.#deactivate(entry)
+      if (now !== undefined) this.#activate(entry, now)
+    }
+    if (changed) this.#save()
+  }
+
+  #reconcile(): void {
+    const wanted = new Map<string, { spec: EndpointSpec; origin: 'file' | 'api' }>()
+    for (const spec of this.#workloads.endpoints) wanted.set(keyOf(spec), { spec, origin: 'file' })
+    for (const spec of this.#added) if (!wanted.has(keyOf(spec))) wanted.set(keyOf(spec), { spec, origin: 'api' })
+    for (const entry of [...this.#entries.values()]) {
+      const now = wanted.get(entry.key)
+      const labels = now && this.#labelsOf(now.spec)
+      const same =
+        now !== undefined &&
+        JSON.stringify(now.spec) === JSON.stringify(entry.spec) &&
+        now.origin === entry.origin &&
+        labels?.join('\n') === entry.identity.labels.join('\n')
+      if (!same) this.#drop(entry)
+    }
+    for (const [key, { spec, origin }] of wanted) {
+      if (this.#entries.has(key)) continue
+      const entry = this.#create(spec, origin)
+      this.#entries.set(key, entry)
+      const attachment = this.#tryResolve(entry)
+      if (attachment !== undefined) this.#activate(entry, attachment)
+    }
+    this.#save()
+  }
+
+  #create(spec: EndpointSpec, origin: 'file' | 'api'): EndpointEntry {
+    const identity = this.#allocator.allocate(this.#labelsOf(spec))
+    return { key: keyOf(spec), spec, origin, id: 0, identity, state: 'waiting', reason: '', attachment: undefined }
+  }
+
+  #labelsOf(spec: EndpointSpec): string[] {
+    const namespace = this.#workloads.namespaces.find(({ name }) => name === spec.namespace)
+    return endpointLabels(spec, this.#workloads.cluster, namespace?.labels ?? {})
+  }
+
+  /** @throws AgentError */
+  #resolve(entry: EndpointEntry): Attachment {
+    const attachment = resolveAttachment(entry.spec, this.#host)
+    for (const other of this.#entries.values()) {
+      if (other === entry || other.attachment === undefined) continue
+      if (other.attachment.hostLink.index === attachment.hostLink.index) {
+        throw new AgentError('HG-2003', `device ${attachment.hostLink.name} belongs to endpoint ${other.key}`)
+      }
+      const shared = attachment.addresses.find((address) => other.attachment?.addresses.includes(address))
+      if (shared !== undefined) throw new AgentError('HG-2003', `endpoint ${other.key} has the address ${shared}`)
+    }
+    return attachment
+  }
+
+  /** As #resolve, but what is missing makes the endpoint wait. */
+  #tryResolve(entry: EndpointEntry): Attachment | undefined {
+    try {
+      const attachment = this.#resolve(entry)
+      entry.reason = ''
+      return attachment
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error
+      entry.reason = error.message
+      return undefined
+    }
+  }
+
+  #activate(entry: EndpointEntry, attachment: Attachment): void {
+    const place = `${attachment.hostLink.index}/${attachment.netnsPath === undefined ? '' : netnsInode(attachment.netnsPath)}`
+    const known = this.#ids.get(entry.key)
+    if (known?.place === place) {
+      entry.id = known.id
+    } else {
+      entry.id = this.#nextId++
+      this.#ids.set(entry.key, { id: entry.id, place })
+      // On disk before it is used: a number must never be given twice.
+      this.#save()
+    }
+    entry.attachment = attachment
+    entry.state = 'ready'
+    this.#sink.attach({ ...entry, attachment })
+  }
+
+  #deactivate(entry: EndpointEntry): void {
+    if (entry.attachment === undefined) return
+    this.#sink.detach({ ...entry, attachment: entry.attachment })
+    entry.attachment = undefined
+    entry.state = 'waiting'
+  }
+
+  #drop(entry: EndpointEntry): void {
+    this.#deactivate(entry)
+    this.#entries.delete(entry.key)
+    this.#ids.delete(entry.key)
+  }
+
+  #save(): void {
+    this.#file.write({
+      version: 1,
+      nextId: this.#nextId,
+      ids: [...this.#ids].map(([key, { id, place }]) => ({ key, id, place })),
+      endpoints: this.#added,
+    })
+  }
+}
+
+function keyOf(spec: { readonly namespace: string; readonly name: string }): string {
+  return `${spec.namespace}/${spec.name}`
+}
+
+function sameAttachment(a: Attachment | undefined, b: Attachment | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b
+  return (
+    a.hostLink.index === b.hostLink.index &&
+    a.netnsPath === b.netnsPath &&
+    a.mac.equals(b.mac) &&
+    a.addresses.join() === b.addresses.join()
+  )
+}
