@@ -72,7 +72,7 @@ export class ChildKeeper {
     this.#loop = this.#keep()
   }
 
-  /** SIGTERM, a bounded wait, SIGKILL to its whole process group; resolves when it is gone. */
+  /** SIGTERM, a bounded wait, SIGKILL, each to its whole process group; resolves when it is gone. */
   async stop(): Promise<void> {
     this.#stopping.abort()
     await this.#terminate()
@@ -147,7 +147,7 @@ export class ChildKeeper {
   async #terminate(): Promise<void> {
     const child = this.#child
     if (child === undefined) return
-    signal(child.identity, 'SIGTERM')
+    signalGroup(child.identity, 'SIGTERM')
     const timeout = new AbortController()
     const isGone = await Promise.race([
       child.exited.then(() => true),
@@ -174,15 +174,7 @@ async function exitOf(identity: ChildIdentity): Promise<string> {
   return 'gone'
 }
 
-function signal(identity: ChildIdentity, name: NodeJS.Signals): void {
-  if (!isAlive(identity)) return
-  try {
-    process.kill(identity.pid, name)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
-  }
-}
-
+/** The child leads a group of its own: what it started goes with it. */
 function signalGroup(identity: ChildIdentity, name: NodeJS.Signals): void {
   if (!isAlive(identity)) return
   try {
