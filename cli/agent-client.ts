@@ -72,7 +72,7 @@ export function call<K extends UnaryName>(
     let isLate = false
     const running = method(request, (error, value) => {
       clearTimeout(timer)
-      if (isLate) reject(new CliError('HG-CLI-TIMEOUT', `no answer from the agent within ${timeoutMs / 1000} s: ${name}`))
+      if (isLate) reject(new CliError('HG-1104', `no answer from the agent within ${timeoutMs / 1000} s: ${name}`))
       else if (error !== null) reject(asCliError(error))
       else resolve(value as ResponseOf<K>)
     })
@@ -91,15 +91,15 @@ export function asCliError(error: ServiceError): Error {
   if (code !== undefined) return new AgentError(code, message, next)
   switch (error.code) {
     case UNAVAILABLE:
-      return new CliError('HG-CLI-NO-AGENT', `the agent went away: ${message}`)
+      return new CliError('HG-1101', `the agent went away: ${message}`)
     case NOT_FOUND:
-      return new CliError('HG-CLI-NOT-FOUND', message)
+      return new CliError('HG-1107', message)
     case INVALID_ARGUMENT:
-      return new CliError('HG-CLI-BAD-ARGUMENT', message)
+      return new CliError('HG-1108', message)
     case CANCELLED:
-      return new CliError('HG-CLI-TIMEOUT', message)
+      return new CliError('HG-1104', message)
     default:
-      return new CliError('HG-CLI-AGENT-REFUSED', message)
+      return new CliError('HG-1109', message)
   }
 }
 
@@ -108,8 +108,8 @@ async function assertAnswering(path: string, waitMs: number): Promise<void> {
   for (;;) {
     const code = await connectError(path)
     if (code === undefined) return
-    if (code === 'EACCES') throw new CliError('HG-CLI-NOT-PERMITTED', `this user may not use the agent's socket: ${path}`)
-    if (performance.now() >= deadline) throw new CliError('HG-CLI-NO-AGENT', `no agent answers on ${path}`)
+    if (code === 'EACCES') throw new CliError('HG-1110', `this user may not use the agent's socket: ${path}`)
+    if (performance.now() >= deadline) throw new CliError('HG-1101', `no agent answers on ${path}`)
     await delay(CONNECT_RETRY_MS)
   }
 }

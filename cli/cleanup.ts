@@ -34,7 +34,7 @@ async function stopRunning(run: string, mayStop: boolean): Promise<string[]> {
   if (running.length === 0) return []
   if (!mayStop) {
     const names = running.map((process) => `${process.name} (pid ${process.pid})`).join(', ')
-    throw new CliError('HG-CLI-ALREADY-RUNNING', `still running: ${names}`, { details: ['stop them, or run `headgate cleanup --stop`'] })
+    throw new CliError('HG-1105', `still running: ${names}`, { details: ['stop them, or run `headgate cleanup --stop`'] })
   }
   const stopped: string[] = []
   for (const process of running) {

@@ -15,7 +15,7 @@ export function define(command: Command): void {
     .addHelpText('after', HELP)
     .action(async (shell: string) => {
       const { CliError } = await import('./errors.ts')
-      if (!isShell(shell)) throw new CliError('HG-CLI-BAD-ARGUMENT', `expected one of ${SHELLS.join(', ')}, not ${shell}`)
+      if (!isShell(shell)) throw new CliError('HG-1108', `expected one of ${SHELLS.join(', ')}, not ${shell}`)
       process.stdout.write(await completionScript(shell))
     })
 }

@@ -54,7 +54,7 @@ export function define(command: Command): void {
 async function addEndpoint(command: Command, name: string, options: AddOptions): Promise<void> {
   const { AddEndpointRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
   if ((options.netns === undefined) === (options.interface === undefined)) {
-    throw new CliError('HG-CLI-BAD-ARGUMENT', `give either --netns or --interface for ${name}`)
+    throw new CliError('HG-1108', `give either --netns or --interface for ${name}`)
   }
   const addresses = options.ip ?? []
   const request = create(AddEndpointRequestSchema, {
@@ -84,7 +84,7 @@ async function getEndpoint(command: Command, name: string, options: NamedOptions
     const { ListEndpointsRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
     const { endpoints } = await client.call(agent, 'listEndpoints', create(ListEndpointsRequestSchema))
     const found = endpoints.find(({ spec }) => spec?.name === wanted.name && spec.namespace === wanted.namespace)
-    if (found === undefined) throw new CliError('HG-CLI-NOT-FOUND', `there is no endpoint ${wanted.namespace}/${wanted.name}`)
+    if (found === undefined) throw new CliError('HG-1107', `there is no endpoint ${wanted.namespace}/${wanted.name}`)
     return found
   })
 }
@@ -161,21 +161,19 @@ function enforcement({ ingressEnforced, egressEnforced }: Endpoint): string {
 /** `namespace/name`, or a name in the namespace of the option. */
 function splitName(name: string, namespace: string): { namespace: string; name: string } {
   const [first = '', second, ...rest] = name.split('/')
-  if (first === '' || second === '' || rest.length > 0)
-    throw new CliError('HG-CLI-BAD-ARGUMENT', `expected NAME or NAMESPACE/NAME, not ${name}`)
+  if (first === '' || second === '' || rest.length > 0) throw new CliError('HG-1108', `expected NAME or NAMESPACE/NAME, not ${name}`)
   return second === undefined ? { namespace, name: first } : { namespace: first, name: second }
 }
 
 function parseLabel(text: string): readonly [string, string] {
   const match = /^([^=\s]+)=(.*)$/.exec(text)
-  if (match === null) throw new CliError('HG-CLI-BAD-ARGUMENT', `expected --label KEY=VALUE, not ${text}`)
+  if (match === null) throw new CliError('HG-1108', `expected --label KEY=VALUE, not ${text}`)
   return [match[1] ?? '', match[2] ?? '']
 }
 
 function parsePort(text: string): { name: string; port: number; protocol: string } {
   const match = /^([a-z0-9-]{1,15})=(\d{1,5})(?:\/(TCP|UDP|SCTP))?$/i.exec(text)
   const port = Number(match?.[2])
-  if (match === null || port < 1 || port > 65535)
-    throw new CliError('HG-CLI-BAD-ARGUMENT', `expected --port NAME=PORT/PROTOCOL, not ${text}`)
+  if (match === null || port < 1 || port > 65535) throw new CliError('HG-1108', `expected --port NAME=PORT/PROTOCOL, not ${text}`)
   return { name: match[1] ?? '', port, protocol: (match[3] ?? 'TCP').toUpperCase() }
 }

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { addConfigOptions, assertRoot, configOf } from './options.ts'
 import { loadEnvoy } from './processes.ts'
+import { runUntilSignal } from './run-process.ts'
 
 const HELP = `
 Writes Envoy's bootstrap and becomes Envoy: the process id stays the same. Normally started by \`headgate up\` or a systemd unit.`
@@ -13,6 +14,6 @@ export function define(command: Command): void {
       const config = await configOf(command)
       assertRoot('run Envoy')
       const { runEnvoy } = await loadEnvoy()
-      await runEnvoy(config)
+      await runUntilSignal(config, runEnvoy)
     })
 }

@@ -12,47 +12,47 @@ export const EXIT_CODES = {
 } as const
 
 export const CLI_ERRORS = defineErrors('Command line', {
-  'HG-CLI-NO-AGENT': {
+  'HG-1101': {
     cause: 'The agent does not answer on its local socket.',
     next: 'Start it with `headgate up`, or name its configuration with --config or its folder with --set paths.run=PATH.',
   },
-  'HG-CLI-NEEDS-ROOT': {
+  'HG-1102': {
     cause: 'The command needs root.',
     next: 'Run it as root, or with sudo.',
   },
-  'HG-CLI-POLICY-REFUSED': {
+  'HG-1103': {
     cause: 'A policy document is refused; every problem is listed with its file, line and field.',
     next: 'Correct what is listed and run the command again; nothing was changed.',
   },
-  'HG-CLI-TIMEOUT': {
+  'HG-1104': {
     cause: 'Something did not happen within the time given.',
     next: 'Look at `headgate status`, or give more time with --timeout.',
   },
-  'HG-CLI-ALREADY-RUNNING': {
+  'HG-1105': {
     cause: 'Headgate is running already with the same paths.run.',
     next: 'Stop the other one first, or give this one its own instance and paths.',
   },
-  'HG-CLI-CHECKS-FAILED': {
+  'HG-1106': {
     cause: 'This machine cannot run Headgate as it is; `headgate doctor` lists what is missing.',
     next: 'Follow the hints of the failed checks.',
   },
-  'HG-CLI-NOT-FOUND': {
+  'HG-1107': {
     cause: 'There is nothing of that name.',
     next: 'List what there is: `headgate endpoint list`, `headgate policy list`.',
   },
-  'HG-CLI-BAD-ARGUMENT': {
+  'HG-1108': {
     cause: 'An argument has a form that the command does not accept.',
     next: 'See `headgate help COMMAND`.',
   },
-  'HG-CLI-AGENT-REFUSED': {
+  'HG-1109': {
     cause: 'The agent refused the request.',
     next: 'The message says why; `headgate status` shows the state that it refers to.',
   },
-  'HG-CLI-NOT-PERMITTED': {
+  'HG-1110': {
     cause: 'This user may not use the agent’s local socket.',
     next: 'Run the command as root or as a member of the group that the setting `group` names.',
   },
-  'HG-CLI-FILE-UNUSABLE': {
+  'HG-1111': {
     cause: 'A file or folder that the command writes or reads could not be used.',
     next: 'Check that the path exists and its permissions.',
   },
@@ -60,15 +60,7 @@ export const CLI_ERRORS = defineErrors('Command line', {
 
 export type CliErrorCode = CodeOf<typeof CLI_ERRORS>
 
-const COULD_NOT_RUN: ReadonlySet<CliErrorCode> = new Set([
-  'HG-CLI-NO-AGENT',
-  'HG-CLI-NEEDS-ROOT',
-  'HG-CLI-ALREADY-RUNNING',
-  'HG-CLI-CHECKS-FAILED',
-  'HG-CLI-BAD-ARGUMENT',
-  'HG-CLI-NOT-PERMITTED',
-  'HG-CLI-FILE-UNUSABLE',
-])
+const COULD_NOT_RUN: ReadonlySet<CliErrorCode> = new Set(['HG-1101', 'HG-1102', 'HG-1105', 'HG-1106', 'HG-1108', 'HG-1110', 'HG-1111'])
 
 export class CliError extends HeadgateError<CliErrorCode> {
   override readonly name = 'CliError'

@@ -1,7 +1,7 @@
 /** Entry of the command line. Small on purpose: the compile cache has to be on before anything of size is loaded. */
 import { enableCompileCache } from 'node:module'
 import { join } from 'node:path'
-import { PACKAGE_ROOT } from './package.ts'
+import { PACKAGE_ROOT } from '#config/package.ts'
 
 // Beside the package, which only its owner can write: a cache in a shared folder would be a way to run code as root.
 enableCompileCache(join(PACKAGE_ROOT, '.cache/compile'))

@@ -57,7 +57,7 @@ async function observe(command: Command, options: ObserveOptions): Promise<void>
       if (!options.follow) return
     } catch (error) {
       // Only an agent that was there is waited for; a new one has a new ring, and everything in it is news.
-      const isGone = error instanceof CliError && error.code === 'HG-CLI-NO-AGENT'
+      const isGone = error instanceof CliError && error.code === 'HG-1101'
       if (!options.follow || !hasConnected || !isGone) throw error
     }
     process.stderr.write('the agent went away; waiting for it\n')

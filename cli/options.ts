@@ -64,5 +64,5 @@ export function parseCount(text: string): number {
 }
 
 export function assertRoot(what: string): void {
-  if (process.getuid?.() !== 0) throw new CliError('HG-CLI-NEEDS-ROOT', `root is needed to ${what}`)
+  if (process.getuid?.() !== 0) throw new CliError('HG-1102', `root is needed to ${what}`)
 }

@@ -26,7 +26,7 @@ export async function checkFile(file: string): Promise<CheckedFile> {
 export function assertValid(files: readonly CheckedFile[]): void {
   const refused = files.filter((file) => !file.isValid)
   if (refused.length === 0) return
-  throw new CliError('HG-CLI-POLICY-REFUSED', `not valid: ${refused.map(({ file }) => file).join(', ')}`, {
+  throw new CliError('HG-1103', `not valid: ${refused.map(({ file }) => file).join(', ')}`, {
     details: refused.flatMap(({ problems }) => problems.map(formatProblem)),
   })
 }
@@ -40,8 +40,7 @@ export function formatProblem({ severity, file, line, column, path, message, hin
 export function targetName(file: CheckedFile): string {
   if (file.file !== STANDARD_INPUT) return EXTENSIONS.test(file.file) ? basename(file.file) : `${basename(file.file)}.yaml`
   const [first] = file.documents
-  if (first === undefined)
-    throw new CliError('HG-CLI-BAD-ARGUMENT', 'no policy on standard input to take a name from; give one with --name')
+  if (first === undefined) throw new CliError('HG-1108', 'no policy on standard input to take a name from; give one with --name')
   return `${first.namespace}.${first.name}.yaml`
 }
 
@@ -59,7 +58,7 @@ export function writePolicyFile(folder: string, name: string, text: string): voi
     syncFolder(folder)
   } catch (cause) {
     rmSync(temporary, { force: true })
-    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot write the policy file ${join(folder, name)}`, { cause })
+    throw new CliError('HG-1111', `cannot write the policy file ${join(folder, name)}`, { cause })
   }
 }
 
@@ -69,7 +68,7 @@ export function removePolicyFile(folder: string, name: string): void {
     rmSync(join(folder, name))
     syncFolder(folder)
   } catch (cause) {
-    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot remove the policy file ${join(folder, name)}`, { cause })
+    throw new CliError('HG-1111', `cannot remove the policy file ${join(folder, name)}`, { cause })
   }
 }
 
@@ -84,19 +83,16 @@ export async function findPolicyFile(folder: string, name: string): Promise<stri
     const { documents } = await checkText(file, readText(join(folder, file)))
     if (!documents.some((document) => `${document.namespace}/${document.name}` === name)) continue
     if (documents.length === 1) return file
-    throw new CliError(
-      'HG-CLI-BAD-ARGUMENT',
-      `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`,
-    )
+    throw new CliError('HG-1108', `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`)
   }
-  throw new CliError('HG-CLI-NOT-FOUND', `there is no policy and no policy file ${name} in ${folder}`)
+  throw new CliError('HG-1107', `there is no policy and no policy file ${name} in ${folder}`)
 }
 
 function listPolicyFiles(folder: string): string[] {
   try {
     return readdirSync(folder).filter((file) => !file.startsWith('.') && EXTENSIONS.test(file))
   } catch (cause) {
-    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot read the policy folder ${folder}`, { cause })
+    throw new CliError('HG-1111', `cannot read the policy folder ${folder}`, { cause })
   }
 }
 
@@ -113,7 +109,7 @@ async function checkText(file: string, text: string): Promise<CheckedFile> {
 
 function assertFileName(name: string): void {
   if (name !== basename(name) || name.startsWith('.') || !EXTENSIONS.test(name)) {
-    throw new CliError('HG-CLI-BAD-ARGUMENT', `a policy file's name ends in .yaml, .yml or .json and has no folder: ${name}`)
+    throw new CliError('HG-1108', `a policy file's name ends in .yaml, .yml or .json and has no folder: ${name}`)
   }
 }
 
@@ -121,7 +117,7 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
-    throw new CliError('HG-CLI-FILE-UNUSABLE', `cannot read ${path}`, { cause })
+    throw new CliError('HG-1111', `cannot read ${path}`, { cause })
   }
 }
 

@@ -86,7 +86,7 @@ async function validate(names: readonly string[], format: OutputFormat): Promise
 }
 
 async function apply(command: Command, options: ApplyOptions): Promise<void> {
-  if (options.name !== undefined && options.file.length > 1) throw new CliError('HG-CLI-BAD-ARGUMENT', '--name goes with one file only')
+  if (options.name !== undefined && options.file.length > 1) throw new CliError('HG-1108', '--name goes with one file only')
   const config = await configOf(command)
   const { assertValid, checkFile, targetName, writePolicyFile } = await import('./policy-files.ts')
   const checked: { target: string; file: CheckedFile }[] = []
@@ -97,8 +97,7 @@ async function apply(command: Command, options: ApplyOptions): Promise<void> {
   assertValid(checked.map(({ file }) => file))
   const targets = checked.map(({ target }) => target)
   const twice = targets.find((target, index) => targets.indexOf(target) !== index)
-  if (twice !== undefined)
-    throw new CliError('HG-CLI-BAD-ARGUMENT', `two files would be written to ${twice}; apply them one by one with --name`)
+  if (twice !== undefined) throw new CliError('HG-1108', `two files would be written to ${twice}; apply them one by one with --name`)
 
   const write = () => {
     for (const { target, file } of checked) writePolicyFile(config.paths.policies, target, file.text)
@@ -115,7 +114,7 @@ async function apply(command: Command, options: ApplyOptions): Promise<void> {
     const documents = (await listDocuments(agent)).documents.filter((document) => targets.includes(document.file))
     const refused = documents.filter((document) => document.state !== 'in-force')
     if (refused.length > 0) {
-      throw new CliError('HG-CLI-POLICY-REFUSED', `the agent refused ${[...new Set(refused.map(({ file }) => file))].join(', ')}`, {
+      throw new CliError('HG-1103', `the agent refused ${[...new Set(refused.map(({ file }) => file))].join(', ')}`, {
         details: refused.flatMap(describeProblems),
       })
     }
@@ -182,7 +181,7 @@ async function get(command: Command, name: string, format: OutputFormat): Promis
   const { PolicyDocumentSchema } = await import('#api/gen/headgate/v1/local_pb.js')
   const { documents } = await withClient(await configOf(command), listDocuments)
   const found = documents.filter((document) => `${document.namespace}/${document.name}` === name || document.file === name)
-  if (found.length === 0) throw new CliError('HG-CLI-NOT-FOUND', `there is no policy ${name}`)
+  if (found.length === 0) throw new CliError('HG-1107', `there is no policy ${name}`)
   if (format === 'json') {
     printJson(found.map((document) => toJson(PolicyDocumentSchema, document, { alwaysEmitImplicit: true })))
     return
@@ -213,7 +212,7 @@ async function waitInForce(agent: AgentClient, timeoutMs: number) {
   const response = await call(agent, 'waitPolicy', create(WaitPolicyRequestSchema, { rescan: true }), timeoutMs)
   if (response.refused.length > 0) {
     const details = response.refused.map(({ slotId, rule, reason }) => `slot ${slotId} ${rule || 'whole'}: ${reason}`)
-    throw new CliError('HG-CLI-POLICY-REFUSED', `Envoy refused ${response.refused.length} rules; what they would allow is denied`, {
+    throw new CliError('HG-1103', `Envoy refused ${response.refused.length} rules; what they would allow is denied`, {
       details,
     })
   }

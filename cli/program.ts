@@ -77,7 +77,7 @@ async function assertCommand(name: string): Promise<void> {
   const { nearest } = await import('#config/suggest.ts')
   const suggestion = nearest(name, names)
   const details = [suggestion === undefined ? `commands: ${names.join(', ')}` : `did you mean ${suggestion}`]
-  throw new CliError('HG-CLI-BAD-ARGUMENT', `there is no command ${name}`, { details })
+  throw new CliError('HG-1108', `there is no command ${name}`, { details })
 }
 
 async function reportError(error: unknown): Promise<number> {

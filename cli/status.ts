@@ -30,7 +30,7 @@ export function define(command: Command): void {
 
 /** Without an agent there is still something to say: which processes do run. */
 async function withRunning(config: Config, error: unknown): Promise<never> {
-  if (!(error instanceof CliError) || error.code !== 'HG-CLI-NO-AGENT') throw error
+  if (!(error instanceof CliError) || error.code !== 'HG-1101') throw error
   const { runningProcesses } = await import('./supervisor/running.ts')
   const running = runningProcesses(config.paths.run).map((process) => `${process.name} runs with pid ${process.pid}`)
   const details = running.length === 0 ? ['no process of this instance runs'] : running

@@ -6,10 +6,10 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Command } from 'commander'
+import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { CliError } from './errors.ts'
 import { addConfigOptions, assertRoot, configOf } from './options.ts'
-import { PACKAGE_ROOT, packageVersion } from './package.ts'
 import { loadProbes } from './processes.ts'
 import type { ChildSpec } from './supervisor/child-keeper.ts'
 
@@ -44,7 +44,7 @@ async function assertProbes(config: Config): Promise<void> {
   const failed = findings.filter((finding) => finding.level === 'error')
   if (failed.length === 0) return
   const details = failed.map((finding) => `${finding.name}: ${finding.detail}${finding.hint === '' ? '' : `; ${finding.hint}`}`)
-  throw new CliError('HG-CLI-CHECKS-FAILED', `this machine cannot run Headgate: ${failed.length} of ${findings.length} checks failed`, {
+  throw new CliError('HG-1106', `this machine cannot run Headgate: ${failed.length} of ${findings.length} checks failed`, {
     details,
   })
 }
@@ -61,7 +61,7 @@ async function up(config: Config): Promise<void> {
     acquireLock(join(config.paths.run, 'locks/up'))
   } catch (error) {
     if (!(error instanceof LockHeldError)) throw error
-    throw new CliError('HG-CLI-ALREADY-RUNNING', `another headgate up (pid ${error.holderPid}) runs with ${config.paths.run}`, {
+    throw new CliError('HG-1105', `another headgate up (pid ${error.holderPid}) runs with ${config.paths.run}`, {
       cause: error,
     })
   }

@@ -5,10 +5,10 @@ import { release } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Command } from 'commander'
+import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { addConfigOptions, addOutputOption, configOf, type OutputFormat } from './options.ts'
 import { print, printJson } from './output.ts'
-import { PACKAGE_ROOT, packageVersion } from './package.ts'
 
 const NOT_FOUND = 'not found'
 const LIBRARY_FOLDERS = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/lib']

@@ -10,10 +10,12 @@ export interface ErrorEntry {
   readonly next: string
 }
 
-/** HG-AREA-WHAT, in upper case: unique without a register of numbers, and it says something in a log. */
-export type ErrorCode = `HG-${string}`
+export type ErrorCode = `HG-${number}`
 
-/** The codes of one area. */
+/**
+ * The codes of one area. Ranges: 1xxx configuration and command line, 2xxx agent, 3xxx policy, 4xxx kernel and datapath,
+ * 5xxx proxy, Envoy and the sockets between processes.
+ */
 export class ErrorTable<Code extends ErrorCode = ErrorCode> {
   readonly area: string
   readonly entries: Readonly<Record<Code, ErrorEntry>>

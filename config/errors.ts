@@ -2,11 +2,11 @@
 import { type CodeOf, defineErrors, HeadgateError } from './define-errors.ts'
 
 export const CONFIG_ERRORS = defineErrors('Configuration', {
-  'HG-CONFIG-UNREADABLE': {
+  'HG-1001': {
     cause: 'The configuration file cannot be read, or a file that was named does not exist.',
     next: 'Check the path given with --config or HEADGATE_CONFIG and that this user may read it.',
   },
-  'HG-CONFIG-INVALID': {
+  'HG-1002': {
     cause: 'A setting is unknown or its value is not allowed; each problem is listed with its file and line, variable or flag.',
     next: 'Correct what is listed; `headgate config show --origin` prints every setting, docs/configuration.md explains them.',
   },

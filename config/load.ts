@@ -75,7 +75,7 @@ export function loadConfig(options: LoadOptions = {}): LoadedConfig {
   }
   if (!parsed.success || problems.length > 0) {
     const count = `${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}`
-    throw new ConfigError('HG-CONFIG-INVALID', `the configuration is not valid: ${count}`, problems)
+    throw new ConfigError('HG-1002', `the configuration is not valid: ${count}`, problems)
   }
   return { config: deepFreeze(parsed.data), file: file?.file, origins }
 
@@ -118,7 +118,7 @@ function readConfigFile(named: string | undefined): ConfigFile | undefined {
     const { code } = cause as NodeJS.ErrnoException
     if (named === undefined && code === 'ENOENT') return undefined
     const message = code === 'ENOENT' ? 'no such file' : `cannot be read (${code})`
-    throw new ConfigError('HG-CONFIG-UNREADABLE', `the configuration file ${code === 'ENOENT' ? 'does not exist' : message}: ${path}`, [], {
+    throw new ConfigError('HG-1001', `the configuration file ${code === 'ENOENT' ? 'does not exist' : message}: ${path}`, [], {
       cause,
     })
   }

@@ -11,7 +11,7 @@ export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
 const logLevel = z.enum(LOG_LEVELS)
 
 export const configSchema = z.strictObject({
-  apiVersion: z.literal('headgate.io/v1').default('headgate.io/v1'),
+  apiVersion: z.literal('headgate.io/v1').default('headgate.io/v1').describe('Version of this file’s form.'),
   instance: z
     .string()
     .regex(/^[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?$/, 'lower-case letters, digits and hyphens, at most 16')
@@ -45,19 +45,19 @@ export const configSchema = z.strictObject({
     .strictObject({
       conntrackEntriesMax: z.int().min(1024).max(16777216).default(524288).describe('Tracked connections.'),
       ipcacheEntriesMax: z.int().min(1024).max(4194304).default(512000).describe('Addresses and prefixes with an identity.'),
-      tcpTimeoutSeconds: z.int().min(1).max(864000).default(8000),
-      tcpSynTimeoutSeconds: z.int().min(1).max(3600).default(60),
-      tcpCloseTimeoutSeconds: z.int().min(1).max(3600).default(10),
-      otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('UDP and ICMP.'),
+      tcpTimeoutSeconds: z.int().min(1).max(864000).default(8000).describe('How long an idle established TCP connection is remembered.'),
+      tcpSynTimeoutSeconds: z.int().min(1).max(3600).default(60).describe('The same, until both sides have spoken.'),
+      tcpCloseTimeoutSeconds: z.int().min(1).max(3600).default(10).describe('The same, after both sides have closed.'),
+      otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('The same, for UDP and ICMP.'),
       slotPortFirst: port.default(20000).describe('First listener port inside the proxies’ namespaces.'),
-      slotsMax: z.int().min(1).max(10000).default(4000),
+      slotsMax: z.int().min(1).max(10000).default(4000).describe('Listeners, one for each set of L7 rules in use.'),
     })
     .prefault({}),
   envoy: z
     .strictObject({
       binary: z.string().default('').describe('Path of the Envoy binary; found in the set-up’s cache or on PATH when empty.'),
       concurrency: z.int().min(1).max(256).default(2).describe('Worker threads.'),
-      logLevel: z.enum(['trace', 'debug', 'info', 'warning', 'error', 'critical', 'off']).default('warning'),
+      logLevel: z.enum(['trace', 'debug', 'info', 'warning', 'error', 'critical', 'off']).default('warning').describe('Of Envoy itself.'),
       drainTimeSeconds: z.int().min(0).max(3600).default(5).describe('How long a removed listener’s open connections live.'),
     })
     .prefault({}),
@@ -76,17 +76,16 @@ export const configSchema = z.strictObject({
     .prefault({}),
   log: z
     .strictObject({
-      level: logLevel.default('info'),
-      format: z.enum(['text', 'json']).default('text'),
+      level: logLevel.default('info').describe('What is logged, of every process.'),
+      format: z.enum(['text', 'json']).default('text').describe('Lines for people or for machines.'),
       levels: z
         .strictObject({
-          up: logLevel.optional(),
-          agent: logLevel.optional(),
-          proxy: logLevel.optional(),
-          envoy: logLevel.optional(),
+          up: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          agent: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          proxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          envoy: logLevel.optional().describe('Level of this process; log.level when not given.'),
         })
-        .prefault({})
-        .describe('Level per process; log.level where none is given.'),
+        .prefault({}),
     })
     .prefault({}),
 })

@@ -44,7 +44,7 @@ function temporaryFolder(t: ExecutionContext): string {
 }
 
 function childSpec(command: readonly string[], overrides: Partial<ChildSpec> = {}): ChildSpec {
-  return { name: 'agent', command, environment: { PATH: process.env['PATH'] }, digest: 'one', stopTimeoutMs: 5000, ...overrides }
+  return { name: 'agent', command, environment: { PATH: process.env.PATH }, digest: 'one', stopTimeoutMs: 5000, ...overrides }
 }
 
 function supervise(t: ExecutionContext, folder: string, children: readonly ChildSpec[]): { supervisor: Supervisor; events: Events } {

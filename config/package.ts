@@ -1,4 +1,4 @@
-/** Where this package lies, as a checkout (cli/package.ts) or installed (dist/cli/package.js). */
+/** Where this package lies, as a checkout (config/package.ts) or installed (dist/config/package.js), and its version. */
 import { readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
