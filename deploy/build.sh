@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 build_bpf() { sh bpf/build.sh; }
-build_dist() { bin/node deploy/dist.mjs; }
+build_dist() { bin/node --disable-warning=ExperimentalWarning deploy/dist.mjs; }
 
 case ${1-} in
   '')

@@ -6,7 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # Every Debian package that Headgate or its tests use, in one place.
-runtime_packages='clang-19 libbpf1 libbpf-dev linux-libc-dev iproute2 ca-certificates'
+runtime_packages='libbpf1 iproute2 ca-certificates'
+build_packages='clang-19 libbpf-dev linux-libc-dev'
 test_packages='nginx-light wrk tcpdump nftables curl bpftool'
 kernel_floor=6.6
 
@@ -17,7 +18,12 @@ fail() {
 }
 say() { echo "setup: $*"; }
 
+# An installed package brings its modules, generated code and BPF programs; what is left to do is the machine and Envoy.
+is_checkout=no
+[ ! -f package-lock.json ] || is_checkout=yes
+
 packages=$runtime_packages
+[ "$is_checkout" = no ] || packages="$packages $build_packages"
 for argument in "$@"; do
   case $argument in
     --tests) packages="$packages $test_packages" ;;
@@ -130,17 +136,20 @@ if [ -n "$missing" ]; then
 fi
 
 # ---- Node 26 and all JavaScript
-lock_hash=$(hash_of package-lock.json .npmrc)-$machine
-if ! stamped modules "$lock_hash" || [ ! -f node_modules/.package-lock.json ]; then
-  if node deploy/modules.mjs; then
-    say "node_modules is as package-lock.json says"
-  else
-    begin "Node 26 and modules (npm ci)"
-    npm ci --ignore-scripts --loglevel=error || fail "npm ci failed"
-    node deploy/modules.mjs || fail "npm ci left out a module that Headgate needs"
+install_modules() {
+  lock_hash=$(hash_of package-lock.json .npmrc)-$machine
+  if ! stamped modules "$lock_hash" || [ ! -f node_modules/.package-lock.json ]; then
+    if node deploy/modules.mjs; then
+      say "node_modules is as package-lock.json says"
+    else
+      begin "Node 26 and modules (npm ci)"
+      npm ci --ignore-scripts --loglevel=error || fail "npm ci failed"
+      node deploy/modules.mjs || fail "npm ci left out a module that Headgate needs"
+    fi
+    stamp modules "$lock_hash"
   fi
-  stamp modules "$lock_hash"
-fi
+}
+[ "$is_checkout" = no ] || install_modules
 
 # ---- Envoy
 requirements=deploy/envoy-requirements.txt
@@ -170,21 +179,24 @@ PYTHON
 fi
 
 # ---- generated code
-api_hash=$(hash_of api/*.proto api/generate.mjs package-lock.json)
-if ! stamped api "$api_hash" || [ ! -f api/gen/headgate/v1/local_pb.js ]; then
-  begin "protobuf types"
-  bin/node api/generate.mjs || fail "the protobuf types could not be generated"
-  stamp api "$api_hash"
-fi
-
-if [ -f bpf/build.sh ]; then
-  bpf_hash=$(hash_of bpf/build.sh $(find bpf -path bpf/gen -prune -o -path bpf/objects -prune -o -type f -print | LC_ALL=C sort))
-  if ! stamped bpf "$bpf_hash" || ! ls bpf/objects/*.o >/dev/null 2>&1; then
-    begin "BPF programs"
-    sh deploy/build.sh --bpf || fail "the BPF programs could not be built"
-    stamp bpf "$bpf_hash"
+generate_code() {
+  api_hash=$(hash_of api/*.proto api/generate.mjs package-lock.json)
+  if ! stamped api "$api_hash" || [ ! -f api/gen/headgate/v1/local_pb.js ]; then
+    begin "protobuf types"
+    bin/node api/generate.mjs || fail "the protobuf types could not be generated"
+    stamp api "$api_hash"
   fi
-fi
+
+  if [ -f bpf/build.sh ]; then
+    bpf_hash=$(hash_of bpf/build.sh $(find bpf -path bpf/gen -prune -o -path bpf/objects -prune -o -type f -print | LC_ALL=C sort))
+    if ! stamped bpf "$bpf_hash" || ! ls bpf/objects/*.o >/dev/null 2>&1; then
+      begin "BPF programs"
+      sh deploy/build.sh --bpf || fail "the BPF programs could not be built"
+      stamp bpf "$bpf_hash"
+    fi
+  fi
+}
+[ "$is_checkout" = no ] || generate_code
 
 if [ "$done_count" -eq 0 ]; then
   say "everything is in place"
