@@ -59,6 +59,7 @@ export class ControlServer {
   readonly #removals: { id: number; revision: bigint }[] = []
   readonly #streams = new Set<ProxyStream>()
   #listening = new Set<number>()
+  readonly #waiters: { check: () => boolean; resolve: () => void }[] = []
   #revision: bigint
   /** Revision below which removals are forgotten. */
   #removalsSince: bigint
@@ -112,6 +113,16 @@ export class ControlServer {
     return slot !== undefined && this.isListening(id, generation) && this.proxy.appliedRevision >= slot.revision
   }
 
+  /** Resolves when the proxy has everything of now in force. */
+  applied(): Promise<void> {
+    const wanted = this.#revision
+    return new Promise((resolve) => {
+      const check = (): boolean => this.#slots.size === 0 || this.proxy.appliedRevision >= wanted
+      if (check()) resolve()
+      else this.#waiters.push({ check, resolve })
+    })
+  }
+
   #onProxy(call: ServerDuplexStream<ProxyReport, ProxyUpdate>): void {
     const stream: ProxyStream = { call, sentRevision: undefined }
     const gone = (): void => {
@@ -152,6 +163,10 @@ export class ControlServer {
       refused: report.refused,
     })
     this.#listening = new Set(sameEpoch ? report.listening : [])
+    for (const waiter of this.#waiters.splice(0)) {
+      if (waiter.check()) waiter.resolve()
+      else this.#waiters.push(waiter)
+    }
     this.#events.onProxyReport()
   }
 

@@ -75,21 +75,14 @@ export class BpfMap<K, V> {
     updateBatch(this.fd, keys, values, entries.length, this.name)
   }
 
-  /** All entries of a hash map, a batch at a time. Entries that change meanwhile may be missed or seen twice. */
-  *batches(): Generator<[K, V][]> {
+  /** All entries of a hash map, undecoded, a batch at a time; the buffers are used again. Entries that change meanwhile may be missed or seen twice. */
+  *rawBatches(): Generator<{ readonly keys: Buffer; readonly values: Buffer; readonly count: number }> {
     const keys = Buffer.alloc(this.#key.size * BATCH_COUNT)
     const values = Buffer.alloc(this.#value.size * BATCH_COUNT)
     const cursor = Buffer.alloc(64)
     for (let first = true; ; first = false) {
       const { count, more } = lookupBatch(this.fd, cursor, first, keys, values, BATCH_COUNT, this.name)
-      const batch: [K, V][] = []
-      for (let index = 0; index < count; index++) {
-        batch.push([
-          this.#key.decode(keys.subarray(index * this.#key.size)),
-          this.#value.decode(values.subarray(index * this.#value.size)),
-        ])
-      }
-      yield batch
+      yield { keys, values, count }
       if (!more) return
     }
   }

@@ -97,6 +97,22 @@ export class GroupRows {
     return { pending, changed }
   }
 
+  /** What the kernel would answer for a packet: the longest row of the peer, else of any peer. */
+  lookup(direction: Direction, identity: number, protocol: number, port: number): PolicyValue {
+    if (!this.#enforced[direction]) return ALLOW
+    const number = direction === 'ingress' ? DIRECTION_INGRESS : DIRECTION_EGRESS
+    for (const peer of [identity, ANY_IDENTITY]) {
+      for (let bits = 16; bits >= 0; bits--) {
+        const block = bits === 0 ? 0 : port & (0xffff << (16 - bits)) & 0xffff
+        const row = this.#applied.get(`${number}/${peer}/${protocol}/${block}/${POLICY_PREFIX_PROTOCOL + bits}`)
+        if (row !== undefined) return row.value
+      }
+      const row = this.#applied.get(`${number}/${peer}/0/0/${POLICY_PREFIX_L3}`)
+      if (row !== undefined) return row.value
+    }
+    return DENY
+  }
+
   #valueFor(
     key: PolicyKey,
     wanted: WantedRow,

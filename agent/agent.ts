@@ -1,0 +1,367 @@
+/**
+ * The agent: what happens when an endpoint, a policy file, an address of this machine or the proxy's state changes. One thread, one
+ * change at a time, each carried through to the kernel before the next: identities, then policy, then rows, then addresses.
+ */
+import { release } from 'node:os'
+import { create } from '@bufbuild/protobuf'
+import {
+  type Identity as IdentityMessage,
+  IdentitySchema,
+  type ListPoliciesResponse,
+  ListPoliciesResponseSchema,
+  type Status,
+  StatusSchema,
+  type WaitPolicyResponse,
+  WaitPolicyResponseSchema,
+} from '#api/gen/headgate/v1/local_pb.js'
+import { readCounters, readEventsLost } from '#bpf/counters.ts'
+import type { Config } from '#config/schema.ts'
+import type { FlowRing } from '#flows/ring.ts'
+import type { PolicyEngine } from '#policy/engine.ts'
+import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import type { Route } from '#sys/rtnetlink.ts'
+import type { ControlServer } from './control-server.ts'
+import type { Datapath } from './datapath/datapath.ts'
+import { EndpointRows } from './datapath/endpoint-rows.ts'
+import { PolicySync } from './datapath/policy-sync.ts'
+import type { SlotAllocator } from './datapath/slots.ts'
+import type { FlowContext } from './flows/flow-builder.ts'
+import type { LocalBackend } from './local-server.ts'
+import type { FolderChange, PolicyFolder } from './policies/folder.ts'
+import { type EndpointEntry, Endpoints, type EndpointSink } from './workloads/endpoints.ts'
+import type { EndpointSpec, Workloads } from './workloads/file.ts'
+import type { IdentityAllocator } from './workloads/identities.ts'
+import { Ipcache } from './workloads/ipcache.ts'
+import { NodeAddresses } from './workloads/node-addresses.ts'
+
+export interface AgentParts {
+  readonly config: Config
+  readonly version: string
+  readonly node: string
+  readonly datapath: Datapath
+  readonly host: Route
+  readonly allocator: IdentityAllocator
+  readonly slots: SlotAllocator
+  readonly control: ControlServer
+  readonly engine: PolicyEngine
+  readonly folder: PolicyFolder
+  readonly flows: FlowRing
+  readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void }
+}
+
+export class Agent implements LocalBackend, FlowContext {
+  readonly flows: FlowRing
+  readonly node: string
+  readonly #parts: AgentParts
+  readonly #rows: EndpointRows
+  readonly #sync: PolicySync
+  readonly #ipcache: Ipcache
+  readonly #endpoints: Endpoints
+  readonly #nodes: NodeAddresses
+  /** Endpoints by identity. */
+  readonly #subjects = new Map<number, number>()
+  /** CIDR identities in use, by prefix. */
+  readonly #prefixes = new Map<string, number>()
+  #ipcacheDirty = false
+  #revision = 0
+  #workloadsProblem = ''
+  #folderWarning = ''
+  #eventsLostBefore: bigint
+
+  constructor(parts: AgentParts) {
+    const { config, datapath } = parts
+    this.#parts = parts
+    this.flows = parts.flows
+    this.node = parts.node
+    const { maps } = datapath.kernel
+    this.#eventsLostBefore = readEventsLost(maps.eventsLostFd)
+    this.#rows = new EndpointRows(datapath.kernel, config.policy.allowLocalhost === 'always')
+    this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, () => {})
+    this.#ipcache = new Ipcache(maps.ipcache, () => {
+      this.#ipcacheDirty = true
+    })
+    const sink: EndpointSink = {
+      attach: (endpoint) => this.#attach(endpoint),
+      detach: (endpoint) => this.#detach(endpoint),
+    }
+    this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink)
+    this.#nodes = new NodeAddresses(parts.host, this.#ipcache)
+  }
+
+  /** First state after a start: what was accepted before, then what the files say now; then leftovers go. */
+  start(workloads: Workloads | undefined): void {
+    this.#takeFolderChange(this.#parts.folder.restore())
+    this.#takeFolderChange(this.#parts.folder.scan())
+    this.#nodes.refresh(workloads ?? this.#endpoints.workloads)
+    this.#endpoints.setWorkloads(workloads ?? this.#endpoints.workloads)
+    this.#commit()
+    this.#rows.reconcile()
+    this.#sync.reconcile()
+    this.#ipcache.reconcile()
+    this.#flush()
+  }
+
+  setWorkloads(workloads: Workloads): void {
+    this.#workloadsProblem = ''
+    this.#nodes.refresh(workloads)
+    this.#endpoints.setWorkloads(workloads)
+    this.#commit()
+    this.#flush()
+  }
+
+  setWorkloadsProblem(problem: string): void {
+    if (problem !== this.#workloadsProblem) this.#parts.log.warn({ problem }, 'workloads file is refused; what was accepted stays')
+    this.#workloadsProblem = problem
+  }
+
+  onPoliciesChanged(): void {
+    this.#takeFolderChange(this.#parts.folder.scan())
+    this.#commit()
+    this.#flush()
+  }
+
+  onLinksChanged(): void {
+    this.#endpoints.recheck()
+    this.#commit()
+    this.#flush()
+  }
+
+  onAddressesChanged(): void {
+    this.#nodes.refresh(this.#endpoints.workloads)
+    this.#flush()
+  }
+
+  onProxyReport(): void {
+    this.#sync.onProxyReport()
+  }
+
+  stop(): void {
+    this.#sync.stop()
+  }
+
+  // ---- local API
+
+  addEndpoint(spec: EndpointSpec): EndpointEntry {
+    const entry = this.#endpoints.add(spec)
+    this.#flush()
+    return entry
+  }
+
+  removeEndpoint(namespace: string, name: string): EndpointEntry {
+    const entry = this.#endpoints.remove(namespace, name)
+    this.#commit()
+    this.#flush()
+    return entry
+  }
+
+  listEndpoints(): EndpointEntry[] {
+    return this.#endpoints.list()
+  }
+
+  enforcedOf(identity: number): { readonly ingress: boolean; readonly egress: boolean } {
+    return this.#subjects.has(identity) ? this.#sync.enforcedOf(identity) : { ingress: false, egress: false }
+  }
+
+  identities(): IdentityMessage[] {
+    const reserved = Object.entries(RESERVED_IDENTITIES).map(([name, id]) =>
+      create(IdentitySchema, { id, labels: [`reserved:${name}`] }),
+    )
+    const ids = new Set([...this.#endpoints.list().map(({ identity }) => identity.id), ...this.#prefixes.values()])
+    const others = [...ids]
+      .sort((a, b) => a - b)
+      .map((id) =>
+        create(IdentitySchema, {
+          id,
+          labels: [...(this.#parts.allocator.get(id)?.labels ?? [])],
+          endpointCount: this.#subjects.get(id) ?? 0,
+        }),
+      )
+    return [...reserved, ...others]
+  }
+
+  policies(): ListPoliciesResponse {
+    const documents = this.#parts.folder.states.flatMap(({ file, documents, refused, problems, state }) => [
+      ...documents.map(({ kind, namespace, name }) => ({ kind, namespace, name, file, state, problems: [...problems] })),
+      ...refused.map(({ kind, namespace, name }) => ({ kind, namespace, name, file, state: 'refused', problems: [...problems] })),
+      ...(documents.length + refused.length === 0
+        ? [{ kind: '', namespace: '', name: '', file, state: 'refused', problems: [...problems] }]
+        : []),
+    ])
+    return create(ListPoliciesResponseSchema, { revision: BigInt(this.#revision), documents })
+  }
+
+  async waitPolicy(rescan: boolean): Promise<WaitPolicyResponse> {
+    if (rescan) this.onPoliciesChanged()
+    await this.#sync.settled()
+    await this.#parts.control.applied()
+    return create(WaitPolicyResponseSchema, { revision: BigInt(this.#revision), refused: [...this.#parts.control.proxy.refused] })
+  }
+
+  status(): Status {
+    const { control, datapath, slots, folder, version } = this.#parts
+    const { maps } = datapath.kernel
+    const { proxy } = control
+    const lost = readEventsLost(maps.eventsLostFd) - this.#eventsLostBefore
+    return create(StatusSchema, {
+      version,
+      pid: process.pid,
+      epoch: control.epoch,
+      revision: control.revision,
+      processes: [
+        { name: 'agent', pid: process.pid, version, connected: true, revision: control.revision, appliedRevision: control.revision },
+        {
+          name: 'proxy',
+          pid: proxy.pid,
+          version: proxy.version,
+          connected: proxy.connected,
+          revision: control.revision,
+          appliedRevision: proxy.appliedRevision,
+        },
+        { name: 'envoy', version: proxy.envoyVersion, connected: proxy.connected && proxy.envoyConnected },
+      ],
+      maps: [
+        { name: 'ipcache', entries: this.#ipcache.size, maxEntries: maps.ipcache.maxEntries() },
+        { name: 'endpoints', entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length, maxEntries: maps.endpoints.maxEntries() },
+      ],
+      counters: readCounters(maps.countersFd).map(({ verdict, reason, direction, packets, bytes }) => ({
+        verdict,
+        reason,
+        direction: direction === 'ingress' ? 1 : 2,
+        packets,
+        bytes,
+      })),
+      refused: [...proxy.refused],
+      refusedPolicies: this.policies().documents.filter(({ state }) => state !== 'in-force'),
+      endpointCount: this.#endpoints.list().length,
+      identityCount: this.identities().length,
+      slotCount: slots.slots.size,
+      flowsSeen: BigInt(this.flows.seen),
+      flowsLost: BigInt(this.flows.lost) + lost,
+      warnings: this.#warnings(folder),
+      kernelRelease: release(),
+    })
+  }
+
+  // ---- what flows are made with
+
+  endpointById(id: number): ReturnType<FlowContext['endpointById']> {
+    const entry = this.#endpoints.byId(id)
+    return entry && { id: entry.id, namespace: entry.spec.namespace, name: entry.spec.name, identity: entry.identity.id }
+  }
+
+  endpointByAddress(address: string): ReturnType<FlowContext['endpointByAddress']> {
+    const entry = this.#endpoints.list().find(({ attachment }) => attachment?.addresses.includes(address))
+    return entry && this.endpointById(entry.id)
+  }
+
+  identityOf(address: string): number {
+    return this.#ipcache.lookup(address) ?? RESERVED_IDENTITIES.world
+  }
+
+  labelsOf(identity: number): readonly string[] {
+    const reserved = Object.entries(RESERVED_IDENTITIES).find(([, id]) => id === identity)
+    return reserved === undefined ? (this.#parts.allocator.get(identity)?.labels ?? []) : [`reserved:${reserved[0]}`]
+  }
+
+  originsOf(cookie: number): readonly string[] {
+    return this.#sync.originsOf(cookie)
+  }
+
+  directionOfSlot(id: number): 'ingress' | 'egress' | undefined {
+    return this.#parts.slots.slots.get(id)?.direction
+  }
+
+  // ---- carrying changes through
+
+  #attach(endpoint: Parameters<EndpointSink['attach']>[0]): void {
+    const { id, identity, attachment } = endpoint
+    const count = this.#subjects.get(identity.id) ?? 0
+    this.#subjects.set(identity.id, count + 1)
+    if (count === 0) {
+      this.#parts.engine.upsertIdentity({ id: identity.id, labels: identity.labels })
+      this.#parts.engine.addSubject(identity.id)
+    }
+    // The rows of the endpoint's own group, and of its peers' for it, come before the address means anything.
+    this.#commit()
+    this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
+    for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
+    this.#parts.log.info({ endpoint: endpoint.key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
+  }
+
+  #detach(endpoint: Parameters<EndpointSink['detach']>[0]): void {
+    const { id, identity, attachment } = endpoint
+    for (const address of attachment.addresses) this.#ipcache.delete(address, 'endpoint')
+    this.#rows.remove(id)
+    const count = (this.#subjects.get(identity.id) ?? 1) - 1
+    if (count > 0) {
+      this.#subjects.set(identity.id, count)
+    } else {
+      this.#subjects.delete(identity.id)
+      this.#parts.engine.removeSubject(identity.id)
+      this.#parts.engine.removeIdentity(identity.id)
+    }
+    this.#parts.log.info({ endpoint: endpoint.key, id }, 'endpoint detached')
+  }
+
+  #takeFolderChange({ changed, removed, warning }: FolderChange): void {
+    if (warning !== '' && warning !== this.#folderWarning) this.#parts.log.warn({}, warning)
+    this.#folderWarning = warning
+    for (const { file, documents, refused, problems, state } of changed) {
+      this.#parts.engine.upsertFile(file, documents, refused)
+      const errors = problems.filter(({ severity }) => severity === 'error')
+      if (state === 'in-force') this.#parts.log.info({ file, documents: documents.length }, 'policy file accepted')
+      else if (errors.length > 0) this.#parts.log.warn({ file, state, problem: errors[0] }, 'policy file refused')
+    }
+    for (const file of removed) {
+      this.#parts.engine.removeFile(file)
+      this.#parts.log.info({ file }, 'policy file removed')
+    }
+  }
+
+  /** Resolves what changed and puts it in the kernel. Addresses get their new meaning after the rows for it, and lose it before. */
+  #commit(): void {
+    const { engine, allocator } = this.#parts
+    const wanted = engine.cidrPrefixes()
+    const added: [string, number][] = []
+    for (const prefix of wanted) {
+      if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
+      const identity = allocator.allocateCidr(prefix)
+      engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
+      this.#prefixes.set(prefix, identity.id)
+      added.push([prefix, identity.id])
+    }
+    for (const [prefix, id] of this.#prefixes) {
+      if (wanted.has(prefix)) continue
+      this.#ipcache.delete(prefix, 'cidr')
+      engine.removeIdentity(id)
+      this.#prefixes.delete(prefix)
+    }
+    const delta = engine.commit()
+    if (delta.changed.length > 0 || delta.removed.length > 0) {
+      this.#revision = delta.revision
+      this.#sync.apply(delta)
+    }
+    for (const [prefix, id] of added) this.#ipcache.set(prefix, 'cidr', id)
+  }
+
+  #flush(): void {
+    if (!this.#ipcacheDirty) return
+    this.#ipcacheDirty = false
+    this.#parts.datapath.bumpRevision()
+  }
+
+  #warnings(folder: PolicyFolder): string[] {
+    const warnings: string[] = []
+    if (this.#workloadsProblem !== '') warnings.push(`workloads file is refused: ${this.#workloadsProblem}`)
+    if (this.#folderWarning !== '') warnings.push(this.#folderWarning)
+    for (const { file, state } of folder.states) {
+      if (state === 'refused') warnings.push(`policy file ${file} is refused; endpoints that it selects are at default deny`)
+      if (state === 'last-accepted') warnings.push(`policy file ${file} is refused; its last accepted version is in force`)
+    }
+    for (const { identity, message } of this.#sync.problems) warnings.push(`policy of identity ${identity} is not in force: ${message}`)
+    for (const { key, state, reason } of this.#endpoints.list()) if (state === 'waiting') warnings.push(`endpoint ${key} waits: ${reason}`)
+    if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')
+    else if (!this.#parts.control.proxy.envoyConnected) warnings.push('Envoy is not connected: L7 connections are refused')
+    return warnings
+  }
+}

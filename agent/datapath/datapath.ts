@@ -1,0 +1,59 @@
+/** The kernel side as the agent sets it up: object, legs, configuration row. */
+import { join } from 'node:path'
+import { type Config as KernelConfig, EVENTS_ALLOWED } from '#bpf/gen/abi.ts'
+import { Kernel } from '#bpf/kernel.ts'
+import type { Config } from '#config/schema.ts'
+import { inNetns } from '#sys/netns.ts'
+import { ensureTopology, type Topology } from './topology.ts'
+
+export interface Datapath {
+  readonly kernel: Kernel
+  readonly topology: Topology
+  /** The ipcache changed: every tracked connection is judged again from its next packet on. */
+  bumpRevision(): void
+}
+
+/** Where the compiled programs are, in a checkout and in an installed package alike. */
+export function objectPath(packageRoot: string): string {
+  return join(packageRoot, 'bpf/objects/headgate.bpf.o')
+}
+
+/** Loads the programs, makes the proxies' namespaces, and writes the configuration row. What is there already is taken over. */
+export function setUpDatapath(config: Config, packageRoot: string): Datapath {
+  const kernel = Kernel.load(objectPath(packageRoot), config.paths.bpf, {
+    conntrack: config.datapath.conntrackEntriesMax,
+    ipcache: config.datapath.ipcacheEntriesMax,
+  })
+  const topology = ensureTopology(config.instance, config.paths.run, (leg, netnsPath) => {
+    kernel.attach(leg.plan.fromProgram, 'host', leg.hostIfindex, 'ingress')
+    kernel.attach('guard_leg', 'host', leg.hostIfindex, 'egress')
+    const place = leg.plan.namespace === 'egress' ? 'egress-proxy' : 'ingress-proxy'
+    inNetns(netnsPath, () => kernel.attach(leg.plan.intoProgram, place, leg.innerIfindex, 'ingress'))
+  })
+  let row = configRow(config, topology, (kernel.maps.config.get(0)?.revision ?? 0) + 1)
+  kernel.maps.config.set(0, row)
+  return {
+    kernel,
+    topology,
+    bumpRevision() {
+      row = { ...row, revision: (row.revision + 1) >>> 0 }
+      kernel.maps.config.set(0, row)
+    },
+  }
+}
+
+function configRow(config: Config, topology: Topology, revision: number): KernelConfig {
+  const legs = Array.from({ length: 5 }, (_, leg) => ({
+    hostIfindex: topology.legs.find(({ plan }) => plan.leg === leg)?.hostIfindex ?? 0,
+  }))
+  return {
+    revision,
+    flags: 0,
+    legs,
+    tcpTimeoutSeconds: config.datapath.tcpTimeoutSeconds,
+    tcpSynTimeoutSeconds: config.datapath.tcpSynTimeoutSeconds,
+    tcpCloseTimeoutSeconds: config.datapath.tcpCloseTimeoutSeconds,
+    otherTimeoutSeconds: config.datapath.otherTimeoutSeconds,
+    eventFlags: config.flows.mode === 'denied' ? 0 : EVENTS_ALLOWED,
+  }
+}

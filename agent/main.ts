@@ -1,0 +1,179 @@
+/**
+ * The agent process, from lock to last goodbye: takes over what is in the kernel, reads what is wanted, serves its two sockets, and
+ * then reacts to events. Ending it changes nothing on the wire.
+ */
+import { watch } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { basename, dirname, join } from 'node:path'
+import { createLogger } from '#config/log.ts'
+import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
+import type { Config } from '#config/schema.ts'
+import { FlowRing } from '#flows/ring.ts'
+import { PolicyEngine } from '#policy/engine.ts'
+import { parsePolicyFile } from '#policy/parse.ts'
+import { LockHeldError } from '#sys/errors.ts'
+import { acquireLock } from '#sys/flock.ts'
+import { monitorLinks, Route } from '#sys/rtnetlink.ts'
+import { Agent } from './agent.ts'
+import { ControlServer } from './control-server.ts'
+import { setUpDatapath } from './datapath/datapath.ts'
+import { probe } from './datapath/probes.ts'
+import { SlotAllocator } from './datapath/slots.ts'
+import { AgentError } from './errors.ts'
+import { FlowBuilder } from './flows/flow-builder.ts'
+import { readKernelEvents } from './flows/kernel-events.ts'
+import { serveLocal } from './local-server.ts'
+import { PolicyFolder } from './policies/folder.ts'
+import { parseWorkloads, type Workloads } from './workloads/file.ts'
+import { EmbeddedAllocator } from './workloads/identities.ts'
+
+/** Writers take a moment between their first and last write; events within it are one change. */
+const FILE_QUIET_MS = 15
+/** Device events come in bursts; what they mean is looked up once. */
+const LINK_QUIET_MS = 5
+
+/** Runs until the signal aborts. @throws AgentError when it cannot start */
+export async function runAgent(config: Config, signal: AbortSignal): Promise<void> {
+  const log = createLogger(config, 'agent')
+  const lock = takeLock(config)
+  const version = packageVersion()
+  const failed = (await probe(config)).filter(({ level }) => level === 'error')
+  if (failed.length > 0) throw new AgentError('HG-2010', failed.map(({ name, detail }) => `${name}: ${detail}`).join('\n'))
+
+  const allocator = new EmbeddedAllocator(config.paths.state)
+  const slots = new SlotAllocator(config.paths.state, config.datapath.slotPortFirst, config.datapath.slotsMax)
+  const datapath = setUpDatapath(config, PACKAGE_ROOT)
+  const host = new Route()
+  const flows = new FlowRing(config.flows.ringSize)
+  const engine = new PolicyEngine()
+  const folder = new PolicyFolder(config.paths.policies, config.paths.state, config.policy.emptyFolder, (text, file) =>
+    parsePolicyFile(text, file, { regexProgramSizeMax: config.http.regexProgramSizeMax }),
+  )
+  const control = new ControlServer(slots.epoch, BigInt(Date.now()), {
+    onProxyReport: () => agent.onProxyReport(),
+    onFlows: (batch, lost) => {
+      flows.addLost(Number(lost))
+      for (const http of batch) {
+        const flow = builder.fromEnvoy(http)
+        if (flow === undefined) flows.addLost(1)
+        else flows.add(flow)
+      }
+    },
+  })
+  const node = config.nodeName || hostname()
+  const agent: Agent = new Agent({ config, version, node, datapath, host, allocator, slots, control, engine, folder, flows, log })
+  const builder = new FlowBuilder(agent)
+
+  agent.start(await readWorkloads(config, agent))
+  const closeControl = await control.listen(join(config.paths.run, 'control.sock'))
+  const closeLocal = await serveLocal(join(config.paths.run, 'local.sock'), config.group, agent)
+  log.info({ version, endpoints: agent.listEndpoints().length, slots: slots.slots.size }, 'agent is up')
+
+  const stopWatching = [
+    watchPath(config.paths.policies, 'folder', () => agent.onPoliciesChanged()),
+    watchPath(config.paths.workloads, 'file', () => {
+      readWorkloads(config, agent).then(
+        (workloads) => workloads && agent.setWorkloads(workloads),
+        (error: unknown) => log.error({ err: error }, 'workloads file cannot be read'),
+      )
+    }),
+  ]
+  await Promise.all([
+    readKernelEvents(datapath.kernel.maps.eventsFd, (event) => flows.add(builder.fromKernel(event)), signal),
+    followLinks(agent, signal),
+    aborted(signal).then(() => {
+      for (const stop of stopWatching) stop()
+      closeLocal()
+      closeControl()
+    }),
+  ])
+  agent.stop()
+  host.close()
+  datapath.kernel.close()
+  lock.release()
+  log.info({}, 'agent ends; what is in the kernel stays in force')
+}
+
+function takeLock(config: Config): ReturnType<typeof acquireLock> {
+  try {
+    return acquireLock(join(config.paths.run, 'locks/agent'))
+  } catch (error) {
+    if (error instanceof LockHeldError) throw new AgentError('HG-2007', error.message, { cause: error })
+    throw error
+  }
+}
+
+/** @returns undefined when there is no file, or it is refused: what was accepted stays */
+async function readWorkloads(config: Config, agent: Agent): Promise<Workloads | undefined> {
+  let text: string
+  try {
+    text = await readFile(config.paths.workloads, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') agent.setWorkloadsProblem((error as Error).message)
+    return undefined
+  }
+  try {
+    return parseWorkloads(text, config.paths.workloads)
+  } catch (error) {
+    if (!(error instanceof AgentError)) throw error
+    agent.setWorkloadsProblem(error.message)
+    return undefined
+  }
+}
+
+/** Calls back some moments after the last of a burst of changes. Watches the parent, because files are replaced by rename. */
+function watchPath(path: string, kind: 'file' | 'folder', onChange: () => void): () => void {
+  let timer: NodeJS.Timeout | undefined
+  const changed = (): void => {
+    clearTimeout(timer)
+    timer = setTimeout(onChange, FILE_QUIET_MS)
+  }
+  const watchers: { close(): void }[] = []
+  const open = (target: string, filter: (name: string | null) => boolean): boolean => {
+    try {
+      const watcher = watch(target, (_event, name) => {
+        if (filter(name)) changed()
+      })
+      watcher.on('error', () => watcher.close())
+      watchers.push(watcher)
+      return true
+    } catch {
+      return false
+    }
+  }
+  const name = basename(path)
+  if (kind === 'folder') open(path, () => true)
+  // The folder itself may come, go or be replaced: its parent tells.
+  open(dirname(path), (changedName) => {
+    if (changedName !== name) return false
+    if (kind === 'folder') open(path, () => true)
+    return true
+  })
+  return () => {
+    clearTimeout(timer)
+    for (const watcher of watchers) watcher.close()
+  }
+}
+
+async function followLinks(agent: Agent, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  let links = false
+  for await (const event of monitorLinks(signal)) {
+    links ||= event.type !== 'addresses'
+    timer ??= setTimeout(() => {
+      timer = undefined
+      if (links) agent.onLinksChanged()
+      agent.onAddressesChanged()
+      links = false
+    }, LINK_QUIET_MS)
+  }
+  clearTimeout(timer)
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}

@@ -1,0 +1,183 @@
+/**
+ * The policy folder: every file in it is in force whole, as last accepted, or not at all. Accepted versions are kept on disk, so that a
+ * file which is broken, half-written or gone with its mount leaves what it last said in force, after a restart too.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import type { PolicyDocument, RefusedDocument } from '#policy/model.ts'
+import type { Problem } from '#policy/problems.ts'
+import { readFileIfPresent, writeFileAtomic } from '#sys/atomic-file.ts'
+import { StateFile } from '../state-file.ts'
+
+/** What reading one file's text yields. */
+export interface ParsedFile {
+  readonly documents: readonly PolicyDocument[]
+  /** Of a refused file: what is known of its documents. */
+  readonly refused: readonly RefusedDocument[]
+  readonly problems: readonly Problem[]
+}
+
+/** What a file means now. */
+export interface FileState {
+  readonly file: string
+  /** Documents in force. */
+  readonly documents: readonly PolicyDocument[]
+  /** Documents that were refused and never accepted: their subjects are at default deny. */
+  readonly refused: readonly RefusedDocument[]
+  /** Of the version on disk. */
+  readonly problems: readonly Problem[]
+  /** in-force; last-accepted: an earlier version is; refused: nothing is. */
+  readonly state: 'in-force' | 'last-accepted' | 'refused'
+}
+
+export interface FolderChange {
+  readonly changed: readonly FileState[]
+  readonly removed: readonly string[]
+  /** Something an operator should know, or empty. */
+  readonly warning: string
+}
+
+/** Left by `policy delete` when it removed the last file: the folder is meant to be empty. */
+export const EMPTY_MARKER = '.headgate-empty'
+
+export const POLICY_FILE_BYTES_MAX = 4 << 20
+const POLICY_FILE = /^[^.].*\.(ya?ml|json)$/
+
+const indexSchema = z.strictObject({
+  version: z.literal(1),
+  files: z.array(z.strictObject({ file: z.string(), digest: z.string(), acceptedAt: z.string() })),
+})
+
+export class PolicyFolder {
+  readonly #folder: string
+  readonly #accepted: string
+  readonly #index: StateFile<z.infer<typeof indexSchema>>
+  readonly #parse: (text: string, file: string) => ParsedFile
+  readonly #emptyMeans: 'keep' | 'apply'
+  readonly #acceptedAt = new Map<string, { digest: string; acceptedAt: string }>()
+  readonly #states = new Map<string, FileState>()
+  /** Digest of what was last read of each file. */
+  readonly #seen = new Map<string, string>()
+
+  constructor(folder: string, stateFolder: string, emptyMeans: 'keep' | 'apply', parse: (text: string, file: string) => ParsedFile) {
+    this.#folder = folder
+    this.#accepted = join(stateFolder, 'policies')
+    this.#index = new StateFile(join(this.#accepted, 'index.json'), indexSchema)
+    this.#emptyMeans = emptyMeans
+    this.#parse = parse
+  }
+
+  get states(): readonly FileState[] {
+    return [...this.#states.values()]
+  }
+
+  /** What was accepted before this process started. To be called once, before the first scan. */
+  restore(): FolderChange {
+    const changed: FileState[] = []
+    for (const { file, digest, acceptedAt } of this.#index.read()?.files ?? []) {
+      const text = readFileIfPresent(this.#acceptedPath(file))
+      if (text === undefined) continue
+      this.#acceptedAt.set(file, { digest, acceptedAt })
+      const { documents, refused, problems } = this.#parse(text.toString('utf8'), file)
+      // A newer version of Headgate may refuse what an older one took; its subjects are then at default deny.
+      const state: FileState = { file, documents, refused, problems, state: documents.length > 0 ? 'last-accepted' : 'refused' }
+      this.#states.set(file, state)
+      changed.push(state)
+    }
+    return { changed, removed: [], warning: '' }
+  }
+
+  /** Compares the folder with what is known. */
+  scan(): FolderChange {
+    const files = this.#list()
+    if (typeof files === 'string') return { changed: [], removed: [], warning: files }
+    const changed: FileState[] = []
+    for (const file of files) {
+      const state = this.#read(file)
+      if (state !== undefined) changed.push(state)
+    }
+    const removed = [...this.#states.keys()].filter((file) => !files.includes(file))
+    if (removed.length > 0 && files.length === 0 && this.#emptyMeans === 'keep' && !existsSync(join(this.#folder, EMPTY_MARKER))) {
+      return { changed, removed: [], warning: `the policy folder is empty; what was in force stays: ${this.#folder}` }
+    }
+    for (const file of removed) this.#forget(file)
+    return { changed, removed, warning: '' }
+  }
+
+  #list(): string[] | string {
+    try {
+      return readdirSync(this.#folder, { withFileTypes: true })
+        .filter((entry) => POLICY_FILE.test(entry.name) && (entry.isFile() || entry.isSymbolicLink()))
+        .map((entry) => entry.name)
+        .sort()
+    } catch (error) {
+      return `the policy folder cannot be read (${(error as NodeJS.ErrnoException).code}); what was in force stays: ${this.#folder}`
+    }
+  }
+
+  /** @returns undefined when nothing changed */
+  #read(file: string): FileState | undefined {
+    const path = join(this.#folder, file)
+    let text: string
+    try {
+      if (statSync(path).size > POLICY_FILE_BYTES_MAX) throw new RangeError(`larger than ${POLICY_FILE_BYTES_MAX} bytes`)
+      text = readFileSync(path, 'utf8')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      return this.#refuse(file, [], [problemOf(file, (error as Error).message)])
+    }
+    const digest = createHash('sha256').update(text).digest('hex')
+    if (this.#seen.get(file) === digest) return undefined
+    this.#seen.set(file, digest)
+    const { documents, refused, problems } = this.#parse(text, file)
+    if (problems.some(({ severity }) => severity === 'error')) return this.#refuse(file, refused, problems)
+    if (this.#acceptedAt.get(file)?.digest !== digest) {
+      writeFileAtomic(this.#acceptedPath(file), text)
+      this.#acceptedAt.set(file, { digest, acceptedAt: new Date().toISOString() })
+      this.#saveIndex()
+    }
+    const state: FileState = { file, documents, refused: [], problems, state: 'in-force' }
+    this.#states.set(file, state)
+    return state
+  }
+
+  #refuse(file: string, refused: readonly RefusedDocument[], problems: readonly Problem[]): FileState {
+    const documents = this.#states.get(file)?.documents ?? []
+    const known = new Set(documents.map(({ namespace, name }) => `${namespace}/${name}`))
+    const state: FileState = {
+      file,
+      documents,
+      refused: refused.filter(({ namespace, name }) => !known.has(`${namespace}/${name}`)),
+      problems,
+      state: documents.length > 0 ? 'last-accepted' : 'refused',
+    }
+    this.#states.set(file, state)
+    return state
+  }
+
+  #forget(file: string): void {
+    this.#states.delete(file)
+    this.#seen.delete(file)
+    if (!this.#acceptedAt.delete(file)) return
+    this.#saveIndex()
+    const path = this.#acceptedPath(file)
+    if (existsSync(path)) unlinkSync(path)
+  }
+
+  #acceptedPath(file: string): string {
+    return join(this.#accepted, `${file}.accepted`)
+  }
+
+  #saveIndex(): void {
+    this.#index.write({
+      version: 1,
+      files: [...this.#acceptedAt].map(([file, { digest, acceptedAt }]) => ({ file, digest, acceptedAt })),
+    })
+  }
+}
+
+function problemOf(file: string, message: string): Problem {
+  return { severity: 'error', file, line: 1, column: 1, path: '', message, hint: 'check the file and its permissions' }
+}
