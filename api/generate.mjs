@@ -39,8 +39,24 @@ for (const name of ['control', 'local']) {
 
 // The package's validate.proto is older than the Envoy protos beside it: they use `ignore_empty`, which it does not declare.
 const validatePath = join(stage, 'validate/validate.proto')
-const messages = ['Float', 'Double', 'Int32', 'Int64', 'UInt32', 'UInt64', 'SInt32', 'SInt64', 'Fixed32', 'Fixed64',
-  'SFixed32', 'SFixed64', 'String', 'Bytes', 'Repeated', 'Map']
+const messages = [
+  'Float',
+  'Double',
+  'Int32',
+  'Int64',
+  'UInt32',
+  'UInt64',
+  'SInt32',
+  'SInt64',
+  'Fixed32',
+  'Fixed64',
+  'SFixed32',
+  'SFixed64',
+  'String',
+  'Bytes',
+  'Repeated',
+  'Map',
+]
 let validate = readFileSync(validatePath, 'utf8')
 for (const message of messages) {
   const declared = new RegExp(`message ${message}Rules \\{[^}]*ignore_empty`).test(validate)
@@ -57,14 +73,17 @@ if (!address.includes('network_namespace_filepath')) {
 }
 
 writeFileSync(join(stage, 'buf.yaml'), 'version: v2\n')
-writeFileSync(join(stage, 'buf.gen.yaml'), `version: v2
+writeFileSync(
+  join(stage, 'buf.gen.yaml'),
+  `version: v2
 clean: true
 plugins:
   - local: [${JSON.stringify(process.execPath)}, ${JSON.stringify(join(root, 'node_modules/@bufbuild/protoc-gen-es/bin/protoc-gen-es'))}]
     out: ${JSON.stringify(join(root, 'api/gen'))}
     include_imports: true
     opt: [target=js+dts, import_extension=js]
-`)
+`,
+)
 const paths = ['headgate/v1/control.proto', 'headgate/v1/local.proto', ...ENVOY_FILES].flatMap((file) => ['--path', file])
 const run = spawnSync(join(root, 'node_modules/.bin/buf'), ['generate', ...paths], { cwd: stage, stdio: 'inherit' })
 process.exit(run.status ?? 1)

@@ -209,7 +209,8 @@ function clientMethod(client: Client, method: MethodDefinition<Any, Any>, kind: 
     case 'server_streaming':
       return (request: unknown) => client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, request, waiting())
     case 'client_streaming':
-      return (callback: Callback<unknown>) => client.makeClientStreamRequest(path, requestSerialize, responseDeserialize, waiting(), callback)
+      return (callback: Callback<unknown>) =>
+        client.makeClientStreamRequest(path, requestSerialize, responseDeserialize, waiting(), callback)
     case 'bidi_streaming':
       return () => client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, waiting())
   }

@@ -1,12 +1,19 @@
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
-import { Control, FlowBatchSchema, ProxyReportSchema, ProxyUpdateSchema, ReportFlowsSummarySchema, SlotSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { digestOfSlots } from '#api/digest.ts'
 import { ApiError } from '#api/errors.ts'
+import {
+  Control,
+  FlowBatchSchema,
+  ProxyReportSchema,
+  ProxyUpdateSchema,
+  ReportFlowsSummarySchema,
+  SlotSchema,
+} from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createClient, createServer, isAnswering, listenOnSocket, type ServiceHandlers } from '#api/grpc.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'headgate-api-'))

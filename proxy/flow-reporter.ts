@@ -1,0 +1,85 @@
+/**
+ * Sends flows to the agent. The queue is bounded: what the agent cannot take in time, or while it is away, is counted as lost and the
+ * count is sent with the next batch; requests never wait for it.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import { create } from '@bufbuild/protobuf'
+import type { ClientWritableStream } from '@grpc/grpc-js'
+import { type Control, type FlowBatch, FlowBatchSchema, type HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
+import { RECONNECT_MS_MAX, type ServiceClient } from '#api/grpc.ts'
+
+const QUEUE_FLOWS_MAX = 16_384
+const BATCH_FLOWS_MAX = 512
+
+export class FlowReporter {
+  readonly #client: ServiceClient<typeof Control.method>
+  readonly #signal: AbortSignal
+  #queue: HttpFlow[] = []
+  #lost = 0n
+  #stream: ClientWritableStream<FlowBatch> | undefined
+  #blocked = false
+  #flushDue = false
+
+  constructor(client: ServiceClient<typeof Control.method>, signal: AbortSignal) {
+    this.#client = client
+    this.#signal = signal
+  }
+
+  /** Flows dropped and not yet told to the agent. */
+  get lost(): bigint {
+    return this.#lost
+  }
+
+  /** Keeps a stream open until the signal. */
+  async run(): Promise<void> {
+    while (!this.#signal.aborted) {
+      await this.#runStream()
+      await delay(RECONNECT_MS_MAX, undefined, { signal: this.#signal }).catch(() => {})
+    }
+  }
+
+  add(flow: HttpFlow): void {
+    if (this.#queue.length >= QUEUE_FLOWS_MAX) {
+      this.#lost += 1n
+      return
+    }
+    this.#queue.push(flow)
+    if (this.#flushDue || this.#blocked) return
+    this.#flushDue = true
+    setImmediate(() => {
+      this.#flushDue = false
+      this.#flush()
+    })
+  }
+
+  #runStream(): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        this.#signal.removeEventListener('abort', cancel)
+        if (this.#stream === stream) this.#stream = undefined
+        resolve()
+      }
+      const stream: ClientWritableStream<FlowBatch> = this.#client.reportFlows(end)
+      const cancel = () => stream.cancel()
+      this.#signal.addEventListener('abort', cancel, { once: true })
+      stream.on('error', end)
+      stream.on('drain', () => {
+        this.#blocked = false
+        this.#flush()
+      })
+      this.#stream = stream
+      this.#blocked = false
+      this.#flush()
+    })
+  }
+
+  #flush(): void {
+    while (this.#stream !== undefined && !this.#blocked && this.#queue.length > 0) {
+      const http = this.#queue.slice(0, BATCH_FLOWS_MAX)
+      this.#queue = this.#queue.slice(BATCH_FLOWS_MAX)
+      const batch = create(FlowBatchSchema, { http, lost: this.#lost })
+      this.#lost = 0n
+      this.#blocked = !this.#stream.write(batch)
+    }
+  }
+}

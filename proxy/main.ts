@@ -1,0 +1,129 @@
+/**
+ * `headgate proxy`: the control plane of this node's Envoy. Slots come from the agent, are written to disk, and go to Envoy; what
+ * Envoy took or refused goes back. It can die at any moment: Envoy keeps what it has, and the next one goes on from the copy on disk.
+ */
+import { dirname } from 'node:path'
+import { create } from '@bufbuild/protobuf'
+import { ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import { createLogger } from '#config/log.ts'
+import type { Config } from '#config/schema.ts'
+import { acquireLock } from '#sys/flock.ts'
+import { registerAccessLog } from './access-log/server.ts'
+import { ControlClient } from './control-client.ts'
+import { readNamespaces } from './envoy/netns.ts'
+import { FlowReporter } from './flow-reporter.ts'
+import { proxyPaths } from './paths.ts'
+import { Refusals } from './refusals.ts'
+import { Rollout, type RolloutOptions } from './rollout.ts'
+import { SlotStore } from './slot-store.ts'
+import { waitInFolder } from './wait-for.ts'
+import type { ResourceSettings } from './xds/resources.ts'
+import { XdsServer } from './xds/server.ts'
+
+const GENERATION_BITS = 12
+
+export interface ProxyOptions {
+  /** Replaces settings that only tests set. */
+  readonly resources?: Partial<ResourceSettings>
+  readonly version?: string
+}
+
+/**
+ * Runs until the signal.
+ * @throws LockHeldError when another proxy serves this instance @throws ProxyError when its state cannot be read
+ */
+export async function runProxy(config: Config, signal: AbortSignal, options: ProxyOptions = {}): Promise<void> {
+  const log = createLogger(config, 'proxy')
+  const paths = proxyPaths(config)
+  const lock = acquireLock(paths.proxyLock)
+  const store = new SlotStore(paths.snapshot)
+  store.load()
+  const refusals = new Refusals(paths.refusals)
+  refusals.load()
+
+  const settings = await resourceSettings(config, signal, options)
+  if (settings === undefined) return
+
+  const rolloutOptions: RolloutOptions = {
+    settings,
+    refusals,
+    publish: (snapshot) => xds.setSnapshot(snapshot),
+    onProgress: () => control.touch(),
+    onRefusal: ({ slotId, rules, reason }) =>
+      log.warn({ slotId, rules: rules.length, reason }, 'envoy refused a part of the configuration'),
+    onIgnored: (reason) => log.debug({ reason }, 'message of envoy ignored'),
+  }
+  const rollout = new Rollout(rolloutOptions)
+  const xds = new XdsServer(rollout)
+  const control = new ControlClient({
+    socketPath: paths.control,
+    signal,
+    report: () => {
+      const { epoch, appliedRevision, listening, refused, connected, envoyVersion } = rollout.status()
+      return create(ProxyReportSchema, {
+        epoch,
+        appliedRevision,
+        refused: [...refused],
+        listening: listening.map(({ id, generation }) => ((id << GENERATION_BITS) | generation) >>> 0),
+        envoyConnected: connected,
+        envoyVersion,
+        proxyVersion: options.version ?? '',
+        pid: process.pid,
+      })
+    },
+    onUpdate: (update) => {
+      const applied = store.apply(update)
+      log.debug(
+        { epoch: update.epoch, revision: update.revision, full: update.full, slots: update.slots.length, applied },
+        'update of the agent',
+      )
+      if (applied) void bringIn()
+      return applied
+    },
+    onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
+  })
+  const flows = new FlowReporter(control.client, signal)
+
+  /** Disk first, Envoy second; updates that come while the disk is busy are brought in together. */
+  let busy = false
+  const bringIn = async () => {
+    if (busy) return
+    busy = true
+    for (let revision: bigint | undefined; revision !== store.revision; ) {
+      revision = store.revision
+      await store.persist().catch((error: unknown) => log.error({ err: error }, 'the slots cannot be written to disk'))
+      const change = store.takeChange()
+      if (change !== undefined) rollout.apply(change)
+    }
+    busy = false
+  }
+
+  const server = createServer()
+  xds.register(server)
+  registerAccessLog(server, (flow) => flows.add(flow))
+  const held = store.takeChange()
+  if (held !== undefined) rollout.apply(held)
+  await listenOnSocket(server, paths.xds, { mode: 0o600 })
+  log.info({ revision: store.revision, holdsSlots: store.holdsEpoch }, 'serving envoy')
+  try {
+    await Promise.all([control.run(), flows.run()])
+  } finally {
+    rollout.close()
+    closeServer(server, paths.xds)
+    lock.release()
+  }
+}
+
+/** The namespaces are the agent's to make; nothing can be said to Envoy before they are there. @returns undefined when the signal came */
+async function resourceSettings(config: Config, signal: AbortSignal, { resources }: ProxyOptions): Promise<ResourceSettings | undefined> {
+  const { netns } = proxyPaths(config)
+  const ingressNetns =
+    resources !== undefined && 'ingressNetns' in resources
+      ? resources.ingressNetns
+      : (await waitInFolder(dirname(netns), () => readNamespaces(netns), { signal }))?.ingress
+  if (signal.aborted) return undefined
+  const { deniedBody } = config.http
+  const { mode, sampleRate } = config.flows
+  return { ingressNetns, deniedBody, accessLog: { mode, sampleRate }, ...resources }
+}

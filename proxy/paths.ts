@@ -1,0 +1,29 @@
+/** Where this process and Envoy keep what (docs/state-files.md). */
+import { join } from 'node:path'
+import type { Config } from '#config/schema.ts'
+
+export interface ProxyPaths {
+  readonly control: string
+  readonly xds: string
+  readonly envoyAdmin: string
+  readonly envoyBootstrap: string
+  readonly netns: string
+  readonly proxyLock: string
+  readonly envoyLock: string
+  readonly snapshot: string
+  readonly refusals: string
+}
+
+export function proxyPaths({ paths: { run, state } }: Config): ProxyPaths {
+  return {
+    control: join(run, 'control.sock'),
+    xds: join(run, 'xds.sock'),
+    envoyAdmin: join(run, 'envoy-admin.sock'),
+    envoyBootstrap: join(run, 'envoy.json'),
+    netns: join(run, 'netns.json'),
+    proxyLock: join(run, 'locks/proxy'),
+    envoyLock: join(run, 'locks/envoy'),
+    snapshot: join(state, 'proxy/snapshot.bin'),
+    refusals: join(state, 'proxy/refusals.json'),
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * The set of slots as the agent last stated it, and its copy on disk. The copy is written before anything of it reaches Envoy, so a
+ * restarted proxy never serves less than what Envoy has already, and can take away what is not in it.
+ */
+import { createHash } from 'node:crypto'
+import { create, equals, fromBinary, toBinary } from '@bufbuild/protobuf'
+import { digestOfSlots } from '#api/digest.ts'
+import { type ProxyUpdate, ProxyUpdateSchema, type Slot, SlotSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { readIfThere, writeDurably } from './durable-file.ts'
+import { ProxyError } from './errors.ts'
+
+const MAGIC = 'HGPS'
+const VERSION = 1
+const DIGEST_LENGTH = 32
+const HEADER_LENGTH = MAGIC.length + 4 + DIGEST_LENGTH
+
+export interface SlotChange {
+  readonly epoch: bigint
+  readonly revision: bigint
+  readonly changed: readonly Slot[]
+  readonly removedIds: readonly number[]
+}
+
+export class SlotStore {
+  readonly #path: string
+  readonly #slots = new Map<number, Slot>()
+  readonly #touchedIds = new Set<number>()
+  #epoch = 0n
+  #revision = 0n
+  #holdsEpoch = false
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  get epoch(): bigint {
+    return this.#epoch
+  }
+
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  /** Whether a complete set is held, however small. */
+  get holdsEpoch(): boolean {
+    return this.#holdsEpoch
+  }
+
+  /** Reads the copy on disk, if there is one. @throws ProxyError when it is damaged or too new */
+  load(): void {
+    const bytes = readIfThere(this.#path)
+    if (bytes === undefined) return
+    this.#replace(decodeSnapshot(bytes, this.#path))
+  }
+
+  /** @returns whether the set is now what the agent holds; if not, it is unchanged and a full update is needed */
+  apply(update: ProxyUpdate): boolean {
+    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return false
+    const next = update.full ? new Map<number, Slot>() : new Map(this.#slots)
+    for (const id of update.removedSlotIds) next.delete(id)
+    for (const slot of update.slots) next.set(slot.id, slot)
+    if (Buffer.compare(digestOfSlots(next.values()), update.digest) !== 0) return false
+    this.#replace(update, next)
+    return true
+  }
+
+  /** What changed since the last time. @returns undefined while no complete set is held */
+  takeChange(): SlotChange | undefined {
+    if (!this.#holdsEpoch) return undefined
+    const ids = [...this.#touchedIds]
+    this.#touchedIds.clear()
+    return {
+      epoch: this.#epoch,
+      revision: this.#revision,
+      changed: ids.flatMap((id) => this.#slots.get(id) ?? []),
+      removedIds: ids.filter((id) => !this.#slots.has(id)),
+    }
+  }
+
+  persist(): Promise<void> {
+    return writeDurably(this.#path, this.#encode())
+  }
+
+  #replace(update: ProxyUpdate, next = new Map(update.slots.map((slot) => [slot.id, slot]))): void {
+    for (const id of this.#slots.keys()) if (!next.has(id)) this.#touchedIds.add(id)
+    for (const [id, slot] of next) {
+      const known = this.#slots.get(id)
+      if (known === undefined || (known !== slot && !equals(SlotSchema, known, slot))) this.#touchedIds.add(id)
+    }
+    this.#slots.clear()
+    for (const [id, slot] of next) this.#slots.set(id, slot)
+    this.#epoch = update.epoch
+    this.#revision = update.revision
+    this.#holdsEpoch = true
+  }
+
+  #encode(): Uint8Array {
+    const slots = [...this.#slots.values()].sort((a, b) => a.id - b.id)
+    const body = toBinary(
+      ProxyUpdateSchema,
+      create(ProxyUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, slots, digest: digestOfSlots(slots) }),
+    )
+    const header = Buffer.alloc(MAGIC.length + 4)
+    header.write(MAGIC, 0, 'latin1')
+    header.writeUInt32BE(VERSION, MAGIC.length)
+    return Buffer.concat([header, createHash('sha256').update(body).digest(), body])
+  }
+}
+
+/** `HGPS`, version (4 bytes, big endian), SHA-256 of the rest, ProxyUpdate. */
+function decodeSnapshot(bytes: Buffer, path: string): ProxyUpdate {
+  if (bytes.length < HEADER_LENGTH || bytes.toString('latin1', 0, MAGIC.length) !== MAGIC) {
+    throw new ProxyError('HG-5001', `not a snapshot of slots: ${path}`)
+  }
+  const version = bytes.readUInt32BE(MAGIC.length)
+  if (version !== VERSION) throw new ProxyError('HG-5001', `snapshot has version ${version}, this program knows ${VERSION}: ${path}`)
+  const body = bytes.subarray(HEADER_LENGTH)
+  const digest = createHash('sha256').update(body).digest()
+  if (!digest.equals(bytes.subarray(MAGIC.length + 4, HEADER_LENGTH))) throw new ProxyError('HG-5001', `snapshot is damaged: ${path}`)
+  return fromBinary(ProxyUpdateSchema, body)
+}

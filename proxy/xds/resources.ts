@@ -1,0 +1,242 @@
+/**
+ * What one slot is to Envoy: a listener that is bound at once and denies everything, and an extension configuration that holds its
+ * rules and is edited in place. Names hold the generation, so that nothing of a slot's former life is ever taken for its present one.
+ *
+ * The cluster is one for all: it sends a request where the client wanted to go. Everything that would make the proxy visible to
+ * client or server is switched off (transparency.ts).
+ */
+import { createHash } from 'node:crypto'
+import { create, toBinary } from '@bufbuild/protobuf'
+import { AccessLogSchema } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
+import { CircuitBreakers_ThresholdsSchema, CircuitBreakersSchema } from '#api/gen/envoy/config/cluster/v3/circuit_breaker_pb.js'
+import {
+  type Cluster,
+  Cluster_DiscoveryType,
+  Cluster_LbPolicy,
+  ClusterSchema,
+  UpstreamConnectionOptionsSchema,
+} from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
+import { type Address, AddressSchema, SocketAddressSchema, TcpKeepaliveSchema } from '#api/gen/envoy/config/core/v3/address_pb.js'
+import { RoutingPriority } from '#api/gen/envoy/config/core/v3/base_pb.js'
+import {
+  AggregatedConfigSourceSchema,
+  ApiVersion,
+  ConfigSourceSchema,
+  ExtensionConfigSourceSchema,
+} from '#api/gen/envoy/config/core/v3/config_source_pb.js'
+import { TypedExtensionConfigSchema } from '#api/gen/envoy/config/core/v3/extension_pb.js'
+import { HttpProtocolOptionsSchema } from '#api/gen/envoy/config/core/v3/protocol_pb.js'
+import { SocketOption_SocketState, SocketOptionSchema } from '#api/gen/envoy/config/core/v3/socket_option_pb.js'
+import { ClusterLoadAssignmentSchema } from '#api/gen/envoy/config/endpoint/v3/endpoint_pb.js'
+import { FilterChainSchema, FilterSchema, ListenerFilterSchema } from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
+import { type Listener, ListenerSchema } from '#api/gen/envoy/config/listener/v3/listener_pb.js'
+import { RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
+import { OriginalDstSchema } from '#api/gen/envoy/extensions/filters/listener/original_dst/v3/original_dst_pb.js'
+import { OriginalSrcSchema } from '#api/gen/envoy/extensions/filters/listener/original_src/v3/original_src_pb.js'
+import {
+  HttpConnectionManagerSchema,
+  HttpFilterSchema,
+} from '#api/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
+import {
+  HttpProtocolOptions_UseDownstreamHttpConfigSchema,
+  HttpProtocolOptionsSchema as UpstreamHttpProtocolOptionsSchema,
+} from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
+import { Direction, type Ruleset, type Slot } from '#api/gen/headgate/v1/control_pb.js'
+import { type AccessLogSettings, accessLogOf } from '../access-log/config.ts'
+import { createResource, createSealedResource, packAny, type Resource } from './resource.ts'
+import { compileRuleset, denyAll } from './ruleset.ts'
+import {
+  connectionManagerOptions,
+  downstreamHttp1,
+  downstreamHttp2,
+  requestFiltersAround,
+  routesOf,
+  upstreamHttp1,
+  upstreamHttp2,
+} from './transparency.ts'
+import { CLUSTER_TYPE, EXTENSION_CONFIG_TYPE, LISTENER_TYPE } from './type-urls.ts'
+
+export interface ResourceSettings {
+  /** Path of the network namespace that ingress listeners live in. Undefined: Envoy's own, as egress listeners. */
+  readonly ingressNetns: string | undefined
+  /** Body of the 403 of a denied request. */
+  readonly deniedBody: string
+  readonly accessLog: AccessLogSettings
+  /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
+  readonly upstream?: { readonly address: string; readonly port: number }
+}
+
+export const CLUSTER_NAME = 'original-destination'
+
+const CONNECT_TIMEOUT_SECONDS = 5n
+/** A pooled upstream connection that carries nothing is closed after this; the workloads' own limits are mostly shorter. */
+const UPSTREAM_IDLE_SECONDS = 60n
+const UNLIMITED = 0xffffffff
+const SOL_SOCKET = 1n
+const SO_MARK = 36n
+const SO_KEEPALIVE = 9n
+
+/** Name of the listener and of the rules of a slot. */
+export function slotName({ id, generation }: Pick<Slot, 'id' | 'generation'>): string {
+  return `slot-${id}-${generation}`
+}
+
+/** @returns undefined for a name that slotName did not make */
+export function parseSlotName(name: string): { readonly id: number; readonly generation: number } | undefined {
+  const match = /^slot-(\d+)-(\d+)$/.exec(name)
+  return match === null ? undefined : { id: Number(match[1]), generation: Number(match[2]) }
+}
+
+/** The rules of a slot. @param ruleset those that are to be in force, which may be fewer than the slot's */
+export function rulesetResource(slot: Slot, ruleset: Ruleset): Resource {
+  const name = slotName(slot)
+  return createSealedResource(EXTENSION_CONFIG_TYPE, name, TypedExtensionConfigSchema, (seal) =>
+    create(TypedExtensionConfigSchema, { name, typedConfig: packAny(RBACSchema, compileRuleset(ruleset, seal)) }),
+  )
+}
+
+/** Identifies what Envoy would judge, whichever slot it is for: a ruleset refused once is refused everywhere. */
+export function rulesetDigest(ruleset: Ruleset): string {
+  return createHash('sha256')
+    .update(toBinary(RBACSchema, compileRuleset(ruleset, '')))
+    .digest('hex')
+}
+
+/** @param attempt grows when a listener that Envoy refused is to be tried again: the same bytes would not be looked at */
+export function listenerResource(slot: Slot, settings: ResourceSettings, attempt = 0): Resource {
+  const name = slotName(slot)
+  return createResource(LISTENER_TYPE, name, ListenerSchema, listenerOf(name, slot, settings, attempt))
+}
+
+export function clusterResource(settings: ResourceSettings): Resource {
+  return createResource(CLUSTER_TYPE, CLUSTER_NAME, ClusterSchema, clusterOf(settings))
+}
+
+function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attempt: number): Listener {
+  const networkNamespaceFilepath = slot.direction === Direction.INGRESS ? (settings.ingressNetns ?? '') : ''
+  return create(ListenerSchema, {
+    name,
+    // Counters of all slots together: a counter a slot costs memory that nobody reads.
+    statPrefix: 'slots',
+    address: socketAddress('127.0.0.1', slot.port, networkNamespaceFilepath),
+    transparent: true,
+    socketOptions: [intOption(SO_MARK, slot.mark), intOption(SO_KEEPALIVE, 1)],
+    listenerFilters: [
+      create(ListenerFilterSchema, {
+        name: 'envoy.filters.listener.original_dst',
+        configType: { case: 'typedConfig', value: packAny(OriginalDstSchema, create(OriginalDstSchema)) },
+      }),
+      create(ListenerFilterSchema, {
+        name: 'envoy.filters.listener.original_src',
+        configType: { case: 'typedConfig', value: packAny(OriginalSrcSchema, create(OriginalSrcSchema, { mark: slot.upstreamMark })) },
+      }),
+    ],
+    filterChains: [
+      create(FilterChainSchema, {
+        filters: [
+          create(FilterSchema, {
+            name: 'envoy.filters.network.http_connection_manager',
+            configType: { case: 'typedConfig', value: packAny(HttpConnectionManagerSchema, connectionManager(name, settings)) },
+          }),
+        ],
+      }),
+    ],
+    ...(attempt === 0 ? {} : { metadata: { filterMetadata: { headgate: { attempt } } } }),
+  })
+}
+
+function connectionManager(name: string, settings: ResourceSettings) {
+  const rules = create(HttpFilterSchema, {
+    name,
+    configType: {
+      case: 'configDiscovery',
+      value: create(ExtensionConfigSourceSchema, {
+        configSource: create(ConfigSourceSchema, {
+          resourceApiVersion: ApiVersion.V3,
+          configSourceSpecifier: { case: 'ads', value: create(AggregatedConfigSourceSchema) },
+        }),
+        defaultConfig: packAny(RBACSchema, denyAll()),
+        // Without it the listener would wait for the rules, and with it Envoy's readiness; denying meanwhile is what is wanted.
+        applyDefaultConfigWithoutWarming: true,
+        typeUrls: [`type.googleapis.com/${RBACSchema.typeName}`],
+      }),
+    },
+  })
+  return create(HttpConnectionManagerSchema, {
+    ...connectionManagerOptions(settings.deniedBody),
+    httpProtocolOptions: downstreamHttp1(),
+    http2ProtocolOptions: downstreamHttp2(),
+    routeSpecifier: { case: 'routeConfig', value: routesOf(name, CLUSTER_NAME) },
+    httpFilters: requestFiltersAround(rules),
+    accessLog: accessLogOf(settings.accessLog).map((log) => create(AccessLogSchema, log)),
+  })
+}
+
+function clusterOf(settings: ResourceSettings): Cluster {
+  const thresholds = [RoutingPriority.DEFAULT, RoutingPriority.HIGH].map((priority) =>
+    create(CircuitBreakers_ThresholdsSchema, {
+      priority,
+      maxConnections: UNLIMITED,
+      maxPendingRequests: UNLIMITED,
+      maxRequests: UNLIMITED,
+      maxRetries: UNLIMITED,
+    }),
+  )
+  const protocol = create(UpstreamHttpProtocolOptionsSchema, {
+    commonHttpProtocolOptions: create(HttpProtocolOptionsSchema, { idleTimeout: { seconds: UPSTREAM_IDLE_SECONDS } }),
+    upstreamProtocolOptions: {
+      case: 'useDownstreamProtocolConfig',
+      value: create(HttpProtocolOptions_UseDownstreamHttpConfigSchema, {
+        httpProtocolOptions: upstreamHttp1(),
+        http2ProtocolOptions: upstreamHttp2(),
+      }),
+    },
+  })
+  return create(ClusterSchema, {
+    name: CLUSTER_NAME,
+    connectTimeout: { seconds: CONNECT_TIMEOUT_SECONDS },
+    circuitBreakers: create(CircuitBreakersSchema, { thresholds }),
+    upstreamConnectionOptions: create(UpstreamConnectionOptionsSchema, { tcpKeepalive: create(TcpKeepaliveSchema) }),
+    typedExtensionProtocolOptions: {
+      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(UpstreamHttpProtocolOptionsSchema, protocol),
+    },
+    ...destinationOf(settings.upstream),
+  })
+}
+
+function destinationOf(upstream: ResourceSettings['upstream']) {
+  if (upstream === undefined) {
+    return {
+      clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.ORIGINAL_DST },
+      lbPolicy: Cluster_LbPolicy.CLUSTER_PROVIDED,
+      // Hosts that nobody asks for any more are forgotten.
+      cleanupInterval: { seconds: 5n },
+    } as const
+  }
+  return {
+    clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.STATIC },
+    loadAssignment: create(ClusterLoadAssignmentSchema, {
+      clusterName: CLUSTER_NAME,
+      endpoints: [
+        {
+          lbEndpoints: [{ hostIdentifier: { case: 'endpoint', value: { address: socketAddress(upstream.address, upstream.port) } } }],
+        },
+      ],
+    }),
+  } as const
+}
+
+function socketAddress(address: string, portValue: number, networkNamespaceFilepath = ''): Address {
+  const value = create(SocketAddressSchema, { address, portSpecifier: { case: 'portValue', value: portValue }, networkNamespaceFilepath })
+  return create(AddressSchema, { address: { case: 'socketAddress', value } })
+}
+
+/** Set before bind(2): sockets that the listener accepts inherit it. */
+function intOption(name: bigint, value: number) {
+  return create(SocketOptionSchema, {
+    level: SOL_SOCKET,
+    name,
+    value: { case: 'intValue', value: BigInt(value) },
+    state: SocketOption_SocketState.STATE_PREBIND,
+  })
+}

@@ -1,0 +1,197 @@
+/**
+ * What keeps the proxy out of sight: client and server see each other's requests and responses as they were sent. Envoy's defaults
+ * are those of an edge proxy, so most of this is switching them off; what has no switch is undone by filters around the rules.
+ */
+import { create } from '@bufbuild/protobuf'
+import { AccessLogFilterSchema, ComparisonFilter_Op, ComparisonFilterSchema } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
+import { HeaderMutationSchema as MutationSchema } from '#api/gen/envoy/config/common/mutation_rules/v3/mutation_rules_pb.js'
+import {
+  HeaderValueOption_HeaderAppendAction,
+  HeaderValueOptionSchema,
+  HeaderValueSchema,
+  RuntimeUInt32Schema,
+} from '#api/gen/envoy/config/core/v3/base_pb.js'
+import { TypedExtensionConfigSchema } from '#api/gen/envoy/config/core/v3/extension_pb.js'
+import {
+  Http1ProtocolOptions_HeaderKeyFormatSchema,
+  Http1ProtocolOptionsSchema,
+  Http2ProtocolOptionsSchema,
+  HttpProtocolOptionsSchema,
+} from '#api/gen/envoy/config/core/v3/protocol_pb.js'
+import {
+  RouteAction_UpgradeConfigSchema,
+  RouteActionSchema,
+  RouteMatchSchema,
+  RouteSchema,
+  VirtualHostSchema,
+} from '#api/gen/envoy/config/route/v3/route_components_pb.js'
+import { RouteConfigurationSchema } from '#api/gen/envoy/config/route/v3/route_pb.js'
+import { HeaderMutationSchema, MutationsSchema } from '#api/gen/envoy/extensions/filters/http/header_mutation/v3/header_mutation_pb.js'
+import { RouterSchema } from '#api/gen/envoy/extensions/filters/http/router/v3/router_pb.js'
+import {
+  type HttpConnectionManager,
+  HttpConnectionManager_CodecType,
+  HttpConnectionManager_PathWithEscapedSlashesAction,
+  HttpConnectionManager_ServerHeaderTransformation,
+  HttpConnectionManager_UpgradeConfigSchema,
+  type HttpFilter,
+  HttpFilterSchema,
+  LocalReplyConfigSchema,
+  ResponseMapperSchema,
+} from '#api/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
+import { HeaderMutationSchema as EarlyHeaderMutationSchema } from '#api/gen/envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation_pb.js'
+import { PreserveCaseFormatterConfigSchema } from '#api/gen/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case_pb.js'
+import { packAny } from './resource.ts'
+
+const ZERO = { seconds: 0n }
+const HEADERS_COUNT_MAX = 1000
+const HEADERS_KIB_MAX = 96
+
+/** The client's own X-Forwarded-Proto waits here while Envoy has its own in place. */
+const SAVED_FORWARDED_PROTO = 'x-headgate-saved-forwarded-proto'
+
+/** Everything of the connection manager that is the same for all slots. */
+export function connectionManagerOptions(deniedBody: string) {
+  return {
+    statPrefix: 'slots',
+    codecType: HttpConnectionManager_CodecType.AUTO,
+    commonHttpProtocolOptions: create(HttpProtocolOptionsSchema, { maxHeadersCount: HEADERS_COUNT_MAX }),
+    maxRequestHeadersKb: HEADERS_KIB_MAX,
+    // No header of its own, and none of the client's honoured.
+    serverHeaderTransformation: HttpConnectionManager_ServerHeaderTransformation.PASS_THROUGH,
+    generateRequestId: false,
+    preserveExternalRequestId: true,
+    useRemoteAddress: false,
+    skipXffAppend: true,
+    earlyHeaderMutationExtensions: [
+      create(TypedExtensionConfigSchema, {
+        name: 'envoy.http.early_header_mutation.header_mutation',
+        typedConfig: packAny(
+          EarlyHeaderMutationSchema,
+          create(EarlyHeaderMutationSchema, {
+            mutations: [setHeader(SAVED_FORWARDED_PROTO, '%REQ(x-forwarded-proto)%'), removeHeader('x-forwarded-proto')],
+          }),
+        ),
+      }),
+    ],
+    // How long a request may take is between client and server.
+    streamIdleTimeout: ZERO,
+    requestTimeout: ZERO,
+    // Paths are judged in the form in which a server would understand them, as Cilium has it (http-normalize-path).
+    normalizePath: true,
+    mergeSlashes: true,
+    pathWithEscapedSlashesAction: HttpConnectionManager_PathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
+    upgradeConfigs: [create(HttpConnectionManager_UpgradeConfigSchema, { upgradeType: 'websocket' })],
+    localReplyConfig: create(LocalReplyConfigSchema, {
+      mappers: [
+        create(ResponseMapperSchema, { filter: statusFilter(403), body: { specifier: { case: 'inlineString', value: deniedBody } } }),
+      ],
+    }),
+  } satisfies Partial<HttpConnectionManager> | Record<string, unknown>
+}
+
+/** One route for everything. Its name is the slot's: that is how an access log entry tells which slot it belongs to. */
+export function routesOf(name: string, cluster: string) {
+  const route = create(RouteSchema, {
+    name,
+    match: create(RouteMatchSchema, { pathSpecifier: { case: 'prefix', value: '' } }),
+    action: {
+      case: 'route',
+      value: create(RouteActionSchema, {
+        clusterSpecifier: { case: 'cluster', value: cluster },
+        timeout: ZERO,
+        idleTimeout: ZERO,
+        upgradeConfigs: [create(RouteAction_UpgradeConfigSchema, { upgradeType: 'websocket' })],
+      }),
+    },
+  })
+  return create(RouteConfigurationSchema, {
+    name,
+    virtualHosts: [create(VirtualHostSchema, { name, domains: ['*'], routes: [route] })],
+  })
+}
+
+/** The filters of a request: the rules judge it first, then it is given back its own headers, then it is sent on. */
+export function requestFiltersAround(rules: HttpFilter): HttpFilter[] {
+  const restore = create(HeaderMutationSchema, {
+    mutations: create(MutationsSchema, {
+      requestMutations: [
+        removeHeader('x-forwarded-proto'),
+        setHeader('x-forwarded-proto', `%REQ(${SAVED_FORWARDED_PROTO})%`),
+        removeHeader(SAVED_FORWARDED_PROTO),
+      ],
+    }),
+  })
+  return [
+    rules,
+    create(HttpFilterSchema, {
+      name: 'envoy.filters.http.header_mutation',
+      configType: { case: 'typedConfig', value: packAny(HeaderMutationSchema, restore) },
+    }),
+    create(HttpFilterSchema, {
+      name: 'envoy.filters.http.router',
+      configType: { case: 'typedConfig', value: packAny(RouterSchema, create(RouterSchema, { suppressEnvoyHeaders: true })) },
+    }),
+  ]
+}
+
+export function downstreamHttp1() {
+  return create(Http1ProtocolOptionsSchema, {
+    acceptHttp10: true,
+    enableTrailers: true,
+    headerKeyFormat: preserveCase(),
+  })
+}
+
+export function upstreamHttp1() {
+  return create(Http1ProtocolOptionsSchema, { enableTrailers: true, headerKeyFormat: preserveCase() })
+}
+
+export function downstreamHttp2() {
+  return create(Http2ProtocolOptionsSchema, { allowConnect: true })
+}
+
+export function upstreamHttp2() {
+  return create(Http2ProtocolOptionsSchema, { allowConnect: true })
+}
+
+/** Some old clients and servers care how a header's name is written. */
+function preserveCase() {
+  return create(Http1ProtocolOptions_HeaderKeyFormatSchema, {
+    headerFormat: {
+      case: 'statefulFormatter',
+      value: create(TypedExtensionConfigSchema, {
+        name: 'envoy.http.stateful_header_formatters.preserve_case',
+        typedConfig: packAny(PreserveCaseFormatterConfigSchema, create(PreserveCaseFormatterConfigSchema, { forwardReasonPhrase: true })),
+      }),
+    },
+  })
+}
+
+/** An empty value sets nothing. */
+function setHeader(key: string, value: string) {
+  return create(MutationSchema, {
+    action: {
+      case: 'append',
+      value: create(HeaderValueOptionSchema, {
+        header: create(HeaderValueSchema, { key, value }),
+        appendAction: HeaderValueOption_HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+        keepEmptyValue: false,
+      }),
+    },
+  })
+}
+
+function removeHeader(name: string) {
+  return create(MutationSchema, { action: { case: 'remove', value: name } })
+}
+
+/**
+ * Matches replies of the proxy itself; those of servers are never rewritten. The rules' verdict cannot be asked for: Envoy writes it
+ * down after the reply. Of its own accord it answers 403 only to an upgrade that it does not carry.
+ */
+function statusFilter(defaultValue: number) {
+  const value = create(RuntimeUInt32Schema, { defaultValue, runtimeKey: 'headgate.denied_status' })
+  const comparison = create(ComparisonFilterSchema, { op: ComparisonFilter_Op.EQ, value })
+  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'statusCodeFilter', value: { comparison } } })
+}
