@@ -2,11 +2,20 @@
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { create, type DescMessage, type MessageShape, toJson } from '@bufbuild/protobuf'
 import type { ServiceError } from '@grpc/grpc-js'
 import { Local } from '#api/gen/headgate/v1/local_pb.js'
 import { createClient, type ServiceClient } from '#api/grpc.ts'
 import type { Config } from '#config/schema.ts'
 import { CliError } from './errors.ts'
+
+export * from '#api/gen/headgate/v1/local_pb.js'
+export { create }
+
+/** A message as `-o json` prints it: proto3's JSON with every field, empty ones too. */
+export function messageJson<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): unknown {
+  return toJson(schema, message, { alwaysEmitImplicit: true })
+}
 
 export type AgentClient = ServiceClient<typeof Local.method>
 

@@ -1,5 +1,4 @@
 /** `headgate endpoint` */
-import { create, toJson } from '@bufbuild/protobuf'
 import type { Command } from 'commander'
 import type { Endpoint } from '#api/gen/headgate/v1/local_pb.js'
 import { CliError } from './errors.ts'
@@ -52,7 +51,7 @@ export function define(command: Command): void {
 }
 
 async function addEndpoint(command: Command, name: string, options: AddOptions): Promise<void> {
-  const { AddEndpointRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { AddEndpointRequestSchema, create } = await import('./agent-client.ts')
   if ((options.netns === undefined) === (options.interface === undefined)) {
     throw new CliError('HG-1108', `give either --netns or --interface for ${name}`)
   }
@@ -73,7 +72,7 @@ async function addEndpoint(command: Command, name: string, options: AddOptions):
 }
 
 async function removeEndpoint(command: Command, name: string, options: NamedOptions): Promise<void> {
-  const { RemoveEndpointRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { create, RemoveEndpointRequestSchema } = await import('./agent-client.ts')
   const request = create(RemoveEndpointRequestSchema, splitName(name, options.namespace))
   await printOne(command, options.output, (client, agent) => client.call(agent, 'removeEndpoint', request), 'removed')
 }
@@ -81,7 +80,7 @@ async function removeEndpoint(command: Command, name: string, options: NamedOpti
 async function getEndpoint(command: Command, name: string, options: NamedOptions): Promise<void> {
   const wanted = splitName(name, options.namespace)
   await printOne(command, options.output, async (client, agent) => {
-    const { ListEndpointsRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+    const { create, ListEndpointsRequestSchema } = await import('./agent-client.ts')
     const { endpoints } = await client.call(agent, 'listEndpoints', create(ListEndpointsRequestSchema))
     const found = endpoints.find(({ spec }) => spec?.name === wanted.name && spec.namespace === wanted.namespace)
     if (found === undefined) throw new CliError('HG-1107', `there is no endpoint ${wanted.namespace}/${wanted.name}`)
@@ -91,11 +90,12 @@ async function getEndpoint(command: Command, name: string, options: NamedOptions
 
 async function listEndpoints(command: Command, format: OutputFormat): Promise<void> {
   const config = await configOf(command)
-  const { call, withAgent } = await import('./agent-client.ts')
-  const { ListEndpointsRequestSchema, ListEndpointsResponseSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { call, create, ListEndpointsRequestSchema, ListEndpointsResponseSchema, messageJson, withAgent } = await import(
+    './agent-client.ts'
+  )
   const response = await withAgent(config, (agent) => call(agent, 'listEndpoints', create(ListEndpointsRequestSchema)))
   if (format === 'json') {
-    printJson(toJson(ListEndpointsResponseSchema, response, { alwaysEmitImplicit: true }))
+    printJson(messageJson(ListEndpointsResponseSchema, response))
     return
   }
   const rows = response.endpoints.map((endpoint) => [
@@ -120,9 +120,9 @@ async function printOne(
 ): Promise<void> {
   const config = await configOf(command)
   const client = await import('./agent-client.ts')
-  const { EndpointSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { EndpointSchema, messageJson } = await import('./agent-client.ts')
   const endpoint = await client.withAgent(config, (agent) => ask(client, agent))
-  if (format === 'json') printJson(toJson(EndpointSchema, endpoint, { alwaysEmitImplicit: true }))
+  if (format === 'json') printJson(messageJson(EndpointSchema, endpoint))
   else if (verb !== '') print(`${verb} ${fullName(endpoint)}`)
   else print(describe(endpoint))
 }

@@ -1,5 +1,4 @@
 /** `headgate identity` */
-import { create, toJson } from '@bufbuild/protobuf'
 import type { Command } from 'commander'
 import { addConfigOptions, addOutputOption, configOf, type OutputFormat } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
@@ -12,11 +11,12 @@ export function define(command: Command): void {
 
 async function listIdentities(command: Command, format: OutputFormat): Promise<void> {
   const config = await configOf(command)
-  const { call, withAgent } = await import('./agent-client.ts')
-  const { ListIdentitiesRequestSchema, ListIdentitiesResponseSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { call, create, ListIdentitiesRequestSchema, ListIdentitiesResponseSchema, messageJson, withAgent } = await import(
+    './agent-client.ts'
+  )
   const response = await withAgent(config, (agent) => call(agent, 'listIdentities', create(ListIdentitiesRequestSchema)))
   if (format === 'json') {
-    printJson(toJson(ListIdentitiesResponseSchema, response, { alwaysEmitImplicit: true }))
+    printJson(messageJson(ListIdentitiesResponseSchema, response))
     return
   }
   const rows = response.identities.map(({ id, endpointCount, labels }) => [String(id), String(endpointCount), labels.join(' ')])

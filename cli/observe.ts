@@ -1,14 +1,13 @@
 /** `headgate observe` */
 
 import { setTimeout as delay } from 'node:timers/promises'
-import { create } from '@bufbuild/protobuf'
 import type { ServiceError } from '@grpc/grpc-js'
 import { type Command, Option } from 'commander'
 import type { ObserveResponse } from '#api/gen/headgate/v1/local_pb.js'
 import { FLOW_KINDS, FLOW_VERDICTS, type Flow, type FlowPeer } from '#flows/flow.ts'
 import type { AgentClient } from './agent-client.ts'
 import { CliError } from './errors.ts'
-import { addConfigOptions, collect, configOf, parseCount } from './options.ts'
+import { addConfigOptions, collect, configOf, parseCount, repeatableChoice } from './options.ts'
 import { print, sanitize } from './output.ts'
 
 const HELP = `
@@ -33,8 +32,8 @@ export function define(command: Command): void {
     .addOption(new Option('-o, --output <format>', 'how to print').choices(['compact', 'json']).default('compact'))
     .option('-f, --follow', 'go on with what happens from now')
     .option('--last <count>', 'newest flows to begin with; 0: all that are kept', parseCount, 20)
-    .addOption(new Option('--verdict <verdict>', 'only these; may be repeated').choices(FLOW_VERDICTS).argParser(collect))
-    .addOption(new Option('--kind <kind>', 'only these; may be repeated').choices(FLOW_KINDS).argParser(collect))
+    .addOption(repeatableChoice('--verdict <verdict>', 'only these; may be repeated', FLOW_VERDICTS))
+    .addOption(repeatableChoice('--kind <kind>', 'only these; may be repeated', FLOW_KINDS))
     .option('--endpoint <namespace/name>', 'on either side; may be repeated', collect)
     .option('--address <ip>', 'on either side; may be repeated', collect)
     .option('--port <number>', 'on either side; may be repeated', collect)
@@ -66,8 +65,7 @@ async function observe(command: Command, options: ObserveOptions): Promise<void>
 }
 
 async function stream(agent: AgentClient, options: ObserveOptions, last: number): Promise<void> {
-  const { asCliError } = await import('./agent-client.ts')
-  const { ObserveRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { asCliError, create, ObserveRequestSchema } = await import('./agent-client.ts')
   const request = create(ObserveRequestSchema, {
     last,
     follow: options.follow ?? false,

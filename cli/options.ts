@@ -50,6 +50,15 @@ export function collect(value: string, previous: readonly string[] | undefined):
   return [...(previous ?? []), value]
 }
 
+/** A repeatable option whose every value is one of the choices. */
+export function repeatableChoice(flags: string, description: string, choices: readonly string[]): Option {
+  // Commander's own choices and its own parser exclude each other; the choices stay for help and completion.
+  return new Option(flags, description).choices(choices).argParser<string[]>((value, previous) => {
+    if (!choices.includes(value)) throw new InvalidArgumentError(`Allowed choices are ${choices.join(', ')}.`)
+    return collect(value, previous)
+  })
+}
+
 /** `500ms`, `30s`, `5m`, or seconds without a unit; in milliseconds. */
 export function parseDurationMs(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text)

@@ -1,5 +1,4 @@
 /** `headgate policy` */
-import { create, toJson } from '@bufbuild/protobuf'
 import { type Command, Option } from 'commander'
 import type { PolicyDocument } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
@@ -160,10 +159,10 @@ async function wait(command: Command, options: WaitOptions): Promise<void> {
 }
 
 async function list(command: Command, format: OutputFormat): Promise<void> {
-  const { ListPoliciesResponseSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { ListPoliciesResponseSchema, messageJson } = await import('./agent-client.ts')
   const response = await withClient(await configOf(command), listDocuments)
   if (format === 'json') {
-    printJson(toJson(ListPoliciesResponseSchema, response, { alwaysEmitImplicit: true }))
+    printJson(messageJson(ListPoliciesResponseSchema, response))
     return
   }
   const rows = response.documents.map((document) => [
@@ -178,12 +177,12 @@ async function list(command: Command, format: OutputFormat): Promise<void> {
 }
 
 async function get(command: Command, name: string, format: OutputFormat): Promise<void> {
-  const { PolicyDocumentSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { messageJson, PolicyDocumentSchema } = await import('./agent-client.ts')
   const { documents } = await withClient(await configOf(command), listDocuments)
   const found = documents.filter((document) => `${document.namespace}/${document.name}` === name || document.file === name)
   if (found.length === 0) throw new CliError('HG-1107', `there is no policy ${name}`)
   if (format === 'json') {
-    printJson(found.map((document) => toJson(PolicyDocumentSchema, document, { alwaysEmitImplicit: true })))
+    printJson(found.map((document) => messageJson(PolicyDocumentSchema, document)))
     return
   }
   for (const document of found) {
@@ -201,14 +200,12 @@ async function withClient<T>(config: Config, use: (agent: AgentClient) => Promis
 }
 
 async function listDocuments(agent: AgentClient) {
-  const { call } = await import('./agent-client.ts')
-  const { ListPoliciesRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { call, create, ListPoliciesRequestSchema } = await import('./agent-client.ts')
   return call(agent, 'listPolicies', create(ListPoliciesRequestSchema))
 }
 
 async function waitInForce(agent: AgentClient, timeoutMs: number) {
-  const { call } = await import('./agent-client.ts')
-  const { WaitPolicyRequestSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+  const { call, create, WaitPolicyRequestSchema } = await import('./agent-client.ts')
   const response = await call(agent, 'waitPolicy', create(WaitPolicyRequestSchema, { rescan: true }), timeoutMs)
   if (response.refused.length > 0) {
     const details = response.refused.map(({ slotId, rule, reason }) => `slot ${slotId} ${rule || 'whole'}: ${reason}`)

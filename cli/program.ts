@@ -7,17 +7,7 @@ import { COMMANDS, type CommandEntry } from './commands.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import { addConfigOptions } from './options.ts'
 import { sanitize } from './output.ts'
-
-const GUIDE = `
-Start here:
-  headgate doctor                      can this machine run it?
-  headgate up                          run everything, in the foreground
-  headgate endpoint add web --netns web --label app=web
-  headgate policy apply -f web.yaml    put a policy in force and wait for it
-  headgate observe --follow            watch verdicts as they happen
-
-Exit codes: 0 done, 1 refused or failed, 2 could not run (usage, configuration, privileges, no agent).
-Every error has a code HG-…; docs/errors.md tells cause and next step.`
+import { rootHelp } from './root-help.ts'
 
 const VALUE_OPTIONS = new Set(['--config', '--set', '-o', '--output'])
 
@@ -37,11 +27,10 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
 
 /** @param isNeeded which subcommands to load with their options */
 export async function createProgram(isNeeded: (entry: CommandEntry) => boolean): Promise<Command> {
-  const program = addConfigOptions(new Command('headgate'))
+  const program = addConfigOptions(new RootCommand('headgate'))
     .description('Network policy from L3 to L7 for any workload on this machine, on eBPF and stock Envoy.')
     .helpCommand('help [command]', 'explain a command')
     .option('-V, --version', 'versions of all parts')
-    .addHelpText('after', GUIDE)
     .configureHelp({ showGlobalOptions: false, sortSubcommands: false })
     .exitOverride()
   for (const entry of COMMANDS) {
@@ -59,6 +48,13 @@ export async function createProgram(isNeeded: (entry: CommandEntry) => boolean):
     }
   })
   return program
+}
+
+/** Its help is the one text that needs no commander. */
+class RootCommand extends Command {
+  override helpInformation(): string {
+    return rootHelp()
+  }
 }
 
 /** First word that is neither an option nor an option's value; after `help`, the word it explains. */

@@ -1,5 +1,4 @@
 /** `headgate status` */
-import { create, toJson } from '@bufbuild/protobuf'
 import type { Command } from 'commander'
 import type { Status } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
@@ -18,12 +17,11 @@ export function define(command: Command): void {
     .addHelpText('after', HELP)
     .action(async (options: { output: OutputFormat }) => {
       const config = await configOf(command)
-      const { call, withAgent } = await import('./agent-client.ts')
-      const { GetStatusRequestSchema, StatusSchema } = await import('#api/gen/headgate/v1/local_pb.js')
+      const { call, create, GetStatusRequestSchema, messageJson, StatusSchema, withAgent } = await import('./agent-client.ts')
       const status = await withAgent(config, (agent) => call(agent, 'getStatus', create(GetStatusRequestSchema))).catch((error) =>
         withRunning(config, error),
       )
-      if (options.output === 'json') printJson(toJson(StatusSchema, status, { alwaysEmitImplicit: true }))
+      if (options.output === 'json') printJson(messageJson(StatusSchema, status))
       else print(formatStatus(status))
     })
 }

@@ -1,0 +1,86 @@
+/** An agent's local socket with canned answers, for what subcommands do with them. */
+import { join } from 'node:path'
+import { create } from '@bufbuild/protobuf'
+import { Metadata, type StatusObject } from '@grpc/grpc-js'
+import type { ExecutionContext } from 'ava'
+import {
+  EndpointSchema,
+  ListEndpointsResponseSchema,
+  ListIdentitiesResponseSchema,
+  ListPoliciesResponseSchema,
+  Local,
+  type ObserveRequest,
+  ObserveResponseSchema,
+  StatusSchema,
+  WaitPolicyResponseSchema,
+} from '#api/gen/headgate/v1/local_pb.js'
+import { addService, closeServer, createServer, listenOnSocket, type ServiceHandlers } from '#api/grpc.ts'
+
+type Handlers = ServiceHandlers<typeof Local.method>
+
+export const WEB = create(EndpointSchema, {
+  id: 7,
+  identity: 1001,
+  labels: ['k8s:app=web'],
+  state: 'ready',
+  hostInterface: 'veth7',
+  hostInterfaceIndex: 12,
+  ingressEnforced: true,
+  origin: 'api',
+  spec: { name: 'web', namespace: 'default', ipv4: ['10.0.0.7'], attachment: { case: 'netns', value: 'web' } },
+})
+
+export function refusal(code: number, details: string, errorCode?: string): Partial<StatusObject> {
+  const metadata = new Metadata()
+  if (errorCode !== undefined) metadata.set('headgate-error', errorCode)
+  return { code, details, metadata }
+}
+
+/** Serves paths.run/local.sock until the test ends; `overrides` replace single answers. */
+export async function serveFakeAgent(t: ExecutionContext, run: string, overrides: Partial<Handlers> = {}): Promise<ObserveRequest[]> {
+  const observed: ObserveRequest[] = []
+  const server = createServer()
+  const handlers: Handlers = {
+    getStatus: (_call, reply) => reply(null, create(StatusSchema, { version: '0.1.0', pid: 42, revision: 9n, kernelRelease: '6.6.0' })),
+    addEndpoint: (_call, reply) => reply(null, WEB),
+    removeEndpoint: (_call, reply) => reply(null, WEB),
+    listEndpoints: (_call, reply) => reply(null, create(ListEndpointsResponseSchema, { endpoints: [WEB] })),
+    listIdentities: (_call, reply) =>
+      reply(null, create(ListIdentitiesResponseSchema, { identities: [{ id: 1001, labels: ['k8s:app=web'], endpointCount: 1 }] })),
+    listPolicies: (_call, reply) => reply(null, create(ListPoliciesResponseSchema, { revision: 9n })),
+    waitPolicy: (_call, reply) => reply(null, create(WaitPolicyResponseSchema, { revision: 9n })),
+    observe: (call) => {
+      observed.push(call.request)
+      call.write(create(ObserveResponseSchema, { response: { case: 'lost', value: 3n } }))
+      call.write(create(ObserveResponseSchema, { response: { case: 'flowJson', value: JSON.stringify(FLOW) } }))
+      call.end()
+    },
+    ...overrides,
+  }
+  addService(server, Local, handlers)
+  const path = join(run, 'local.sock')
+  await listenOnSocket(server, path, { mode: 0o600 })
+  t.teardown(() => closeServer(server, path))
+  return observed
+}
+
+const FLOW = {
+  time: '2026-01-02T03:04:05.678Z',
+  kind: 'http',
+  verdict: 'dropped',
+  reason: 'policy_denied',
+  where: 'envoy',
+  direction: 'ingress',
+  source: {
+    address: '10.0.0.8',
+    port: 4000,
+    identity: 1002,
+    labels: ['k8s:app=cli'],
+    endpoint: { id: 8, namespace: 'default', name: 'cli' },
+  },
+  destination: { address: '10.0.0.7', port: 80, identity: 1001, labels: [], endpoint: { id: 7, namespace: 'default', name: 'web' } },
+  protocol: 'TCP',
+  http: { method: 'GET', scheme: 'http', authority: 'web', path: '/\u001b[31madmin', protocol: 'HTTP/1.1', status: 403, durationMs: 1 },
+  origins: [{ policy: 'default/web', rule: 'default/web/ingress/x/0' }],
+  node: 'n1',
+}
