@@ -15,13 +15,17 @@ import {
   WaitPolicyResponseSchema,
 } from '#api/gen/headgate/v1/local_pb.js'
 import { readCounters, readEventsLost } from '#bpf/counters.ts'
+import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import type { PolicyEngine } from '#policy/engine.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import { bytesToAddress } from '#sys/addresses.ts'
+import { netnsPath } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { ControlServer } from './control-server.ts'
 import type { Datapath } from './datapath/datapath.ts'
+import { Revocation, servicePort } from './datapath/revocation.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
 import type { SlotAllocator } from './datapath/slots.ts'
@@ -55,6 +59,7 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #parts: AgentParts
   readonly #rows: EndpointRows
   readonly #sync: PolicySync
+  readonly #revocation: Revocation
   readonly #ipcache: Ipcache
   readonly #endpoints: Endpoints
   readonly #nodes: NodeAddresses
@@ -76,7 +81,13 @@ export class Agent implements LocalBackend, FlowContext {
     const { maps } = datapath.kernel
     this.#eventsLostBefore = readEventsLost(maps.eventsLostFd)
     this.#rows = new EndpointRows(datapath.kernel, config.policy.allowLocalhost === 'always')
-    this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, () => {})
+    this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, (identities) =>
+      this.#revoke(new Set(identities)),
+    )
+    this.#revocation = new Revocation(maps.conntrack, netnsPath(datapath.topology.egressNetns), netnsPath(datapath.topology.ingressNetns), {
+      supports: (endpointId, key, value) => this.#supports(endpointId, key, value),
+      netnsOf: (endpointId) => this.#endpoints.byId(endpointId)?.attachment?.netnsPath,
+    })
     this.#ipcache = new Ipcache(maps.ipcache, () => {
       this.#ipcacheDirty = true
     })
@@ -300,6 +311,8 @@ export class Agent implements LocalBackend, FlowContext {
       this.#parts.engine.removeSubject(identity.id)
       this.#parts.engine.removeIdentity(identity.id)
     }
+    // Its address may be another's tomorrow: what the proxies hold in its name ends now.
+    this.#revocation.releaseAddresses(attachment.addresses)
     this.#parts.log.info({ endpoint: endpoint.key, id }, 'endpoint detached')
   }
 
@@ -348,6 +361,39 @@ export class Agent implements LocalBackend, FlowContext {
     if (!this.#ipcacheDirty) return
     this.#ipcacheDirty = false
     this.#parts.datapath.bumpRevision()
+    this.#revoke(undefined)
+  }
+
+  /** @param identities whose endpoints' connections to look at; undefined: everybody's */
+  #revoke(identities: ReadonlySet<number> | undefined): void {
+    const ids =
+      identities &&
+      new Set(
+        this.#endpoints
+          .list()
+          .filter(({ identity }) => identities.has(identity.id))
+          .map(({ id }) => id),
+      )
+    if (ids?.size === 0) return
+    const { revoked, destroyed } = this.#revocation.run(ids)
+    if (revoked > 0) this.#parts.log.info({ revoked, destroyed }, 'connections without support in policy ended')
+  }
+
+  /** The kernel's judgement of a tracked connection (bpf/src/conntrack.h), for those whose packets are too far apart to wait for. */
+  #supports(endpointId: number, key: CtKey, value: CtValue): boolean | undefined {
+    const endpoint = this.#endpoints.byId(endpointId)
+    if (endpoint === undefined) return undefined
+    const direction = value.direction === DIRECTION_EGRESS ? 'egress' : 'ingress'
+    const peer = this.identityOf(bytesToAddress(key.remote))
+    if (direction === 'ingress' && peer === RESERVED_IDENTITIES.host && this.#parts.config.policy.allowLocalhost === 'always') return true
+    const row = this.#sync.lookup(endpoint.identity.id, direction, peer, key.protocol, servicePort(key, value))
+    if (row === undefined) return undefined
+    if (row.verdict === VERDICT_ALLOW) return true
+    if (row.verdict !== VERDICT_REDIRECT || value.leg === LEG_DIRECT) return false
+    return this.#sync.mayStay(
+      { port: value.slotPort, generation: value.slotGeneration },
+      { port: row.slotPort, generation: row.slotGeneration },
+    )
   }
 
   #warnings(folder: PolicyFolder): string[] {

@@ -131,16 +131,13 @@ export class ControlServer {
       this.#events.onProxyReport()
     }
     call.on('data', (report: ProxyReport) => {
-      const first = !this.#streams.has(stream)
-      this.#streams.add(stream)
       const sameEpoch = report.epoch === this.epoch
-      if (first || report.appliedRevision === 0n) {
-        const known = sameEpoch && report.appliedRevision >= this.#removalsSince && report.appliedRevision <= this.#revision
-        // What a proxy has acknowledged is where its delta begins; a first report of 0 asks for everything.
-        if (first || stream.sentRevision === undefined) stream.sentRevision = known && report.appliedRevision > 0n ? report.appliedRevision : undefined
-        this.#note(report, sameEpoch)
+      if (!this.#streams.has(stream)) {
+        this.#streams.add(stream)
+        // The first report says where the delta begins; what is unknown, too old or of another epoch gets everything.
+        const isKnown = sameEpoch && report.appliedRevision >= this.#removalsSince && report.appliedRevision <= this.#revision
+        stream.sentRevision = isKnown ? report.appliedRevision : undefined
         this.#send(stream)
-        return
       }
       this.#note(report, sameEpoch)
     })

@@ -4,7 +4,7 @@
  * through a proxy: that waits for the listener, 500 ms at most.
  */
 import { createHash } from 'node:crypto'
-import { policyKeyCodec, policyValueCodec } from '#bpf/gen/abi.ts'
+import { type PolicyValue, policyKeyCodec, policyValueCodec } from '#bpf/gen/abi.ts'
 import type { Kernel } from '#bpf/kernel.ts'
 import { policyRowsMap } from '#bpf/maps.ts'
 import type { Direction, PolicyDelta, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
@@ -72,6 +72,18 @@ export class PolicySync {
   /** Rule names behind a row's cookie. */
   originsOf(cookie: number): readonly string[] {
     return this.#origins.get(cookie) ?? []
+  }
+
+  /** What the kernel would answer for a packet of an identity's endpoint; undefined for an identity without endpoints. */
+  lookup(identity: number, direction: Direction, peer: number, protocol: number, port: number): PolicyValue | undefined {
+    return this.#groups.get(identity)?.rows.lookup(direction, peer, protocol, port)
+  }
+
+  /** Whether a connection of one slot may stay where its row says another. */
+  mayStay(from: { port: number; generation: number }, to: { port: number; generation: number }): boolean {
+    if (from.port === to.port && from.generation === to.generation) return true
+    const pair = { fromPort: from.port, fromGeneration: from.generation, toPort: to.port, toGeneration: to.generation }
+    return this.#kernel.maps.slotPairs.get(pair) !== undefined
   }
 
   enforcedOf(identity: number): Readonly<Record<Direction, boolean>> {

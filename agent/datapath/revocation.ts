@@ -4,7 +4,6 @@
  * workloads for direct connections, the proxy's accepted and upstream sockets (pooled ones included) for redirected ones.
  */
 import {
-  CT_NETWORK,
   type CtKey,
   type CtValue,
   ctKeyCodec,
@@ -20,7 +19,9 @@ import { addressToBytes } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { SockDiag, type TcpSocket } from '#sys/sock-diag.ts'
 
+const IPPROTO_ICMP = 1
 const IPPROTO_TCP = 6
+const ICMP_ECHO = 8
 
 /** What revocation asks of the agent. */
 export interface RevocationContext {
@@ -113,14 +114,10 @@ export class Revocation {
   }
 }
 
-/** Which service port a tracked connection is about. */
+/** Port that policy knows a tracked connection by. ICMP: the type, and only echo requests make entries. */
 export function servicePort(key: CtKey, value: CtValue): number {
+  if (key.protocol === IPPROTO_ICMP) return ICMP_ECHO << 8
   return value.direction === DIRECTION_EGRESS ? key.remotePort : key.localPort
-}
-
-/** Whether an entry tells of the proxy's own conversation. */
-export function isNetworkSide(key: CtKey): boolean {
-  return key.side === CT_NETWORK
 }
 
 function tupleOf(key: CtKey): Tuple {

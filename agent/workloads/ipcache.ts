@@ -4,7 +4,7 @@
  */
 import type { IpcacheKey, IpcacheValue } from '#bpf/gen/abi.ts'
 import type { BpfMap } from '#bpf/map.ts'
-import { bytesToAddress, parsePrefix } from '#sys/addresses.ts'
+import { parsePrefix } from '#sys/addresses.ts'
 
 /** Weakest first. */
 export const IPCACHE_SOURCES = ['cidr', 'node', 'endpoint'] as const
@@ -17,6 +17,8 @@ export class Ipcache {
   readonly #entries = new Map<string, Map<IpcacheSource, number>>()
   /** What the kernel has. */
   readonly #written = new Map<string, number>()
+  /** Prefix lengths in use, each with the number of its prefixes: few, so that a look-up tries few. */
+  readonly #lengths = new Map<number, number>()
 
   /** @param onChange called after each write: tracked connections have to be judged again */
   constructor(map: BpfMap<IpcacheKey, IpcacheValue>, onChange: () => void) {
@@ -24,7 +26,9 @@ export class Ipcache {
     this.#onChange = onChange
     for (const key of map.keys()) {
       const value = map.get(key)
-      if (value !== undefined) this.#written.set(textOf(key), value.identity)
+      if (value === undefined) continue
+      this.#written.set(textOf(key), value.identity)
+      this.#countLength(key.prefixLength, 1)
     }
   }
 
@@ -52,8 +56,8 @@ export class Ipcache {
   /** Identity by longest prefix, as the kernel would find it. */
   lookup(address: string): number | undefined {
     const { bytes } = parsePrefix(address)
-    for (let length = 128; length >= 0; length--) {
-      const identity = this.#written.get(`${prefixText(bytes, length)}`)
+    for (const length of [...this.#lengths.keys()].sort((a, b) => b - a)) {
+      const identity = this.#written.get(prefixText(bytes, length))
       if (identity !== undefined) return identity
     }
     return undefined
@@ -73,11 +77,19 @@ export class Ipcache {
     if (wanted === undefined) {
       this.#map.delete(mapKey)
       this.#written.delete(key)
+      this.#countLength(mapKey.prefixLength, -1)
     } else {
       this.#map.set(mapKey, { identity: wanted, flags: 0 })
+      if (!this.#written.has(key)) this.#countLength(mapKey.prefixLength, 1)
       this.#written.set(key, wanted)
     }
     this.#onChange()
+  }
+
+  #countLength(length: number, step: 1 | -1): void {
+    const count = (this.#lengths.get(length) ?? 0) + step
+    if (count === 0) this.#lengths.delete(length)
+    else this.#lengths.set(length, count)
   }
 }
 
@@ -97,12 +109,4 @@ function prefixText(bytes: Buffer, length: number): string {
 
 function textOf(key: IpcacheKey): string {
   return `${Buffer.from(key.address).toString('hex')}/${key.prefixLength}`
-}
-
-/** For logs and listings. */
-export function prefixToText(key: string): string {
-  const [hex = '', length] = key.split('/')
-  const bytes = Buffer.from(hex, 'hex')
-  const isV4 = bytes.subarray(0, 12).equals(Buffer.from('00000000000000000000ffff', 'hex'))
-  return `${bytesToAddress(bytes)}/${isV4 ? Number(length) - 96 : length}`
 }

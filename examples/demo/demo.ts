@@ -1,0 +1,222 @@
+/**
+ * `npm run demo`: starts Headgate, puts workloads and policies in place, sends real HTTP, and shows who was let through, why, and who
+ * decided. Ends with 0 only if every verdict was the expected one. `--keep` leaves all of it running, `--stop` ends a kept one.
+ */
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parse } from 'yaml'
+import type { Flow } from '#flows/flow.ts'
+import { Stage } from './stage.ts'
+
+const HERE = dirname(fileURLToPath(import.meta.url))
+const ROOT = dirname(dirname(HERE))
+const FOLDER = '/run/headgate-demo'
+const HOST_NETNS = 'hgdemo-host'
+const CONFIG = join(FOLDER, 'config.yaml')
+const HEADGATE = join(ROOT, 'bin/headgate')
+const NODE = join(ROOT, 'bin/node')
+const START_TIMEOUT_MS = 20_000
+/** Denials reach the flow ring with Envoy's next access-log batch. */
+const FLOW_TIMEOUT_MS = 3000
+
+interface DemoRequest {
+  readonly from: string
+  readonly to: string
+  readonly port: number
+  readonly method: string
+  readonly path: string
+  readonly expect: 'allowed' | 'denied' | 'dropped'
+}
+
+interface WorkloadsFile {
+  readonly endpoints: readonly { readonly name: string; readonly namespace: string; readonly netns: string; readonly ipv4: readonly [string] }[]
+}
+
+const workloads = parse(readFileSync(join(HERE, 'workloads.yaml'), 'utf8')) as WorkloadsFile
+const requests = parse(readFileSync(join(HERE, 'requests.yaml'), 'utf8')) as readonly DemoRequest[]
+const stage = new Stage(
+  HOST_NETNS,
+  workloads.endpoints.map(({ name, netns, ipv4 }) => ({ name, netns, address: ipv4[0] })),
+)
+
+function headgate(...args: string[]): { code: number; stdout: string; stderr: string } {
+  const run = spawnSync('nsenter', [`--net=/run/netns/${HOST_NETNS}`, HEADGATE, ...args, '--config', CONFIG], { encoding: 'utf8' })
+  return { code: run.status ?? 1, stdout: run.stdout, stderr: run.stderr }
+}
+
+/** Tries until it is there; what is waited for belongs to other processes, which have no way to tell us. */
+async function until<T>(what: string, timeoutMs: number, look: () => T | undefined | Promise<T | undefined>): Promise<T> {
+  const deadline = Date.now() + timeoutMs
+  for (;;) {
+    const found = await look()
+    if (found !== undefined) return found
+    if (Date.now() > deadline) throw new Error(`${what} took longer than ${timeoutMs} ms`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+function prepareFolder(): void {
+  rmSync(FOLDER, { recursive: true, force: true })
+  mkdirSync(join(FOLDER, 'state'), { recursive: true })
+  cpSync(join(HERE, 'policies'), join(FOLDER, 'policies'), { recursive: true })
+  cpSync(join(HERE, 'workloads.yaml'), join(FOLDER, 'workloads.yaml'))
+  const config = {
+    apiVersion: 'headgate.io/v1',
+    instance: 'hgdemo',
+    nodeName: 'demo',
+    paths: {
+      run: join(FOLDER, 'run'),
+      state: join(FOLDER, 'state'),
+      policies: join(FOLDER, 'policies'),
+      workloads: join(FOLDER, 'workloads.yaml'),
+      bpf: '/sys/fs/bpf/hgdemo',
+    },
+  }
+  writeFileSync(CONFIG, `${JSON.stringify(config, undefined, 2)}\n`)
+}
+
+async function startServers(kept: boolean): Promise<void> {
+  for (const { name, netns, address } of stage.workloads) {
+    stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '80', '9090'], kept)
+    await until(`server ${name}`, START_TIMEOUT_MS, () => {
+      const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], { encoding: 'utf8' })
+      return answers.stdout.trim() === '200' ? true : undefined
+    })
+  }
+}
+
+interface Row {
+  readonly request: DemoRequest
+  readonly verdict: 'allowed' | 'denied' | 'dropped'
+  readonly answer: string
+}
+
+async function ask(request: DemoRequest): Promise<Row> {
+  const from = stage.workloads.find(({ name }) => name === request.from)
+  const to = stage.workloads.find(({ name }) => name === request.to)
+  if (from === undefined || to === undefined) throw new Error(`no workload ${from === undefined ? request.from : request.to}`)
+  const url = `http://${to.address}:${request.port}${request.path}`
+  const answer = await stage.run(from.netns, [NODE, join(HERE, 'client.mjs'), request.method, url])
+  return { request, answer, verdict: answer === '200' ? 'allowed' : answer === '403' ? 'denied' : 'dropped' }
+}
+
+/** The flow that explains a request: of an allowed one the last proxy's, of others whoever said no. */
+function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | undefined {
+  const between = flows.filter(
+    ({ source, destination }) =>
+      source.endpoint?.name === request.from && destination.endpoint?.name === request.to && destination.port === request.port,
+  )
+  const asked = between.filter(({ http }) => http?.method === request.method && http.path === request.path)
+  if (verdict === 'denied') return asked.findLast((flow) => flow.verdict === 'dropped')
+  if (verdict === 'dropped') return between.findLast((flow) => flow.verdict === 'dropped' && flow.where === 'kernel')
+  return asked.findLast(({ direction }) => direction === 'ingress') ?? asked.at(-1) ?? between.findLast((flow) => flow.verdict === 'forwarded')
+}
+
+function why(flow: Flow | undefined, verdict: Row['verdict']): string {
+  if (flow === undefined) return '(no flow)'
+  const [origin] = flow.origins
+  if (verdict === 'allowed') return origin === undefined ? 'no policy selects it' : origin.rule
+  return origin === undefined ? `no rule allows it (${flow.direction})` : `${origin.rule} (${flow.direction})`
+}
+
+function printTable(rows: readonly (readonly string[])[]): void {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
+  for (const row of rows) process.stdout.write(`${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()}\n`)
+}
+
+async function readFlows(): Promise<Flow[]> {
+  const { stdout } = headgate('observe', '-o', 'json')
+  return stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Flow)
+}
+
+async function main(): Promise<number> {
+  const keep = process.argv.includes('--keep')
+  if (process.argv.includes('--stop')) {
+    await stop()
+    return 0
+  }
+  stage.build()
+  let failures = 0
+  try {
+    prepareFolder()
+    await startServers(keep)
+    process.stdout.write('starting headgate up …\n')
+    const log = openSync(join(FOLDER, 'headgate.log'), 'a')
+    stage.start(HOST_NETNS, [HEADGATE, 'up', '--config', CONFIG], keep, log)
+    await until('headgate up', START_TIMEOUT_MS, () => (headgate('policy', 'wait').code === 0 ? true : undefined))
+
+    const rows: Row[] = []
+    for (const request of requests) rows.push(await ask(request))
+    const flows = await until('flows', FLOW_TIMEOUT_MS, async () => {
+      const seen = await readFlows()
+      return rows.every((row) => explain(seen, row) !== undefined) ? seen : undefined
+    }).catch(readFlows)
+
+    process.stdout.write('\n')
+    printTable([
+      ['FROM', 'TO', 'REQUEST', 'VERDICT', 'WHERE', 'WHY', ''],
+      ...rows.map((row) => {
+        const { request, verdict, answer } = row
+        const flow = explain(flows, row)
+        const right = verdict === request.expect
+        if (!right) failures++
+        return [
+          request.from,
+          `${request.to}:${request.port}`,
+          `${request.method} ${request.path}`,
+          `${verdict} (${answer})`,
+          flow?.where ?? '-',
+          why(flow, verdict),
+          right ? '' : `EXPECTED ${request.expect}`,
+        ]
+      }),
+    ])
+    process.stdout.write(`\n${rows.length - failures} of ${rows.length} verdicts as expected\n`)
+    if (failures > 0) process.stdout.write(readFileSync(join(FOLDER, 'headgate.log'), 'utf8'))
+    if (keep) printKept()
+  } finally {
+    if (!keep) await stop()
+  }
+  return failures === 0 ? 0 : 1
+}
+
+function printKept(): void {
+  const enter = `nsenter --net=/run/netns/${HOST_NETNS}`
+  process.stdout.write(`
+It is still running, on a machine of its own (namespace ${HOST_NETNS}). Look at it:
+  bin/headgate status --config ${CONFIG}
+  bin/headgate observe --follow --config ${CONFIG}
+  nsenter --net=/run/netns/hgdemo-web curl -i http://10.70.0.3/products
+  edit ${FOLDER}/policies/api.yaml and ask again
+  ${enter} ip link
+Stop it:
+  npm run demo -- --stop
+`)
+}
+
+/** Ends Headgate and the servers, and removes every trace. */
+async function stop(): Promise<void> {
+  if (existsSync(join(FOLDER, 'run'))) {
+    for (const name of ['up', 'envoy', 'proxy', 'agent']) await endProcess(name)
+    headgate('cleanup')
+  }
+  await stage.tearDown()
+  rmSync(FOLDER, { recursive: true, force: true })
+}
+
+async function endProcess(name: string): Promise<void> {
+  const lock = join(FOLDER, 'run/locks', name)
+  if (!existsSync(lock)) return
+  const pid = Number.parseInt(readFileSync(lock, 'utf8'), 10)
+  const alive = (): boolean => existsSync(`/proc/${pid}`)
+  if (Number.isNaN(pid) || !alive()) return
+  process.kill(pid, 'SIGTERM')
+  await until(`end of ${name}`, START_TIMEOUT_MS, () => (alive() ? undefined : true))
+}
+
+process.exitCode = await main()

@@ -1,0 +1,38 @@
+import test from 'ava'
+import { Machine } from '../support/machine.ts'
+import { get, policyOf, Running, rule, serve } from '../support/running.ts'
+
+test('a request passes the kernel and two proxies, or gets its 403 from the one whose policy says no', async (t) => {
+  const machine = new Machine()
+  const headgate = new Running(machine)
+  try {
+    const web = machine.addWorkload('web')
+    const api = machine.addWorkload('api')
+    const other = machine.addWorkload('other')
+    machine.writeWorkloads()
+    await serve(machine, api, 80)
+    headgate.start()
+    await headgate.apply('api.json', policyOf('api', 'api', rule('ingress', 'web', 80, [{ method: 'GET', path: '/products.*' }])))
+    await headgate.apply('web.json', policyOf('web', 'web', rule('egress', 'api', 80, [{ path: '/(products|admin).*' }])))
+
+    const allowed = await get(machine, web, `http://${api.address}/products/1?x=y`)
+    t.is(allowed.status, 200)
+    t.is((JSON.parse(allowed.body) as { peer: string }).peer, web.address)
+    const deniedByIngress = await get(machine, web, `http://${api.address}/admin`)
+    t.deepEqual([deniedByIngress.status, deniedByIngress.body], [403, 'Access denied'])
+    t.is((await get(machine, web, `http://${api.address}/secret`)).status, 403)
+    t.is((await get(machine, web, `http://${api.address}/products`, '-X', 'POST')).status, 403)
+    t.is((await get(machine, other, `http://${api.address}/products/1`)).status, 0)
+
+    const flows = await headgate.flows()
+    const drop = flows.find((flow) => flow.source.endpoint?.name === 'other' && flow.verdict === 'dropped')
+    t.is(drop?.reason, 'policy-denied')
+    t.is(drop?.where, 'kernel')
+    t.true(flows.some((flow) => flow.kind === 'http' && flow.verdict === 'dropped' && flow.http?.path === '/admin' && flow.direction === 'ingress'))
+    const granted = flows.find((flow) => flow.kind === 'http' && flow.verdict === 'forwarded' && flow.direction === 'ingress')
+    t.is(granted?.origins[0]?.policy, 'default/api')
+  } finally {
+    headgate.close()
+    await machine.dispose()
+  }
+})
