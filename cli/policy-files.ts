@@ -14,12 +14,17 @@ export interface CheckedFile {
   readonly problems: readonly Problem[]
 }
 
+/** Settings that decide whether a document is accepted. */
+export interface Limits {
+  readonly regexProgramSizeMax: number
+}
+
 export const STANDARD_INPUT = '-'
 const EXTENSIONS = /\.(ya?ml|json)$/
 
 /** Reads and validates; problems are part of the result. */
-export async function checkFile(file: string): Promise<CheckedFile> {
-  return checkText(file, file === STANDARD_INPUT ? await readAll(process.stdin) : readText(file))
+export async function checkFile(file: string, limits: Limits): Promise<CheckedFile> {
+  return checkText(file, file === STANDARD_INPUT ? await readAll(process.stdin) : readText(file), limits)
 }
 
 /** @throws CliError with every error of every file */
@@ -76,11 +81,11 @@ export function removePolicyFile(folder: string, name: string): void {
  * File in the folder by its name, or by namespace/name of the policy that is alone in it.
  * @throws CliError when there is none, or when the file holds other policies too
  */
-export async function findPolicyFile(folder: string, name: string): Promise<string> {
+export async function findPolicyFile(folder: string, name: string, limits: Limits): Promise<string> {
   const files = listPolicyFiles(folder)
   if (files.includes(name)) return name
   for (const file of files) {
-    const { documents } = await checkText(file, readText(join(folder, file)))
+    const { documents } = await checkText(file, readText(join(folder, file)), limits)
     if (!documents.some((document) => `${document.namespace}/${document.name}` === name)) continue
     if (documents.length === 1) return file
     throw new CliError('HG-1108', `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`)
@@ -96,15 +101,12 @@ function listPolicyFiles(folder: string): string[] {
   }
 }
 
-interface PolicyParser {
-  parsePolicies(text: string, file: string): Pick<CheckedFile, 'documents' | 'problems'>
-}
-
-async function checkText(file: string, text: string): Promise<CheckedFile> {
-  const parser: string = '#policy/parse.ts'
-  const { parsePolicies } = (await import(parser)) as PolicyParser
-  const { documents, problems } = parsePolicies(text, file)
-  return { file, text, isValid: problems.every((problem) => problem.severity !== 'error'), documents, problems }
+async function checkText(file: string, text: string, limits: Limits): Promise<CheckedFile> {
+  const { parsePolicyFile } = await import('#policy/parse.ts')
+  const { documents, refused, problems } = parsePolicyFile(text, file, limits)
+  const isValid = problems.every((problem) => problem.severity !== 'error')
+  const named = [...documents, ...refused].map(({ kind, namespace, name }) => ({ kind, namespace, name }))
+  return { file, text, isValid, documents: named, problems }
 }
 
 function assertFileName(name: string): void {

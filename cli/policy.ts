@@ -40,9 +40,9 @@ export function define(command: Command): void {
       new Option('--timeout <duration>', 'how long to wait').argParser(parseDurationMs).default(DEFAULT_WAIT_MS, '30s'),
     )
 
-  addOutputOption(child('validate', 'check policy files; needs no agent and no root'))
+  addOutputOption(addConfigOptions(child('validate', 'check policy files; needs no agent and no root')))
     .argument('<file...>', 'files, or - for standard input')
-    .action(async (files: string[], options: { output: OutputFormat }) => validate(files, options.output))
+    .action((files: string[], options: { output: OutputFormat }, self: Command) => validate(self, files, options.output))
   addOutputOption(addConfigOptions(child('list', 'documents that the agent knows, in force or refused'))).action(
     (options: { output: OutputFormat }, self: Command) => list(self, options.output),
   )
@@ -64,10 +64,11 @@ export function define(command: Command): void {
   )
 }
 
-async function validate(names: readonly string[], format: OutputFormat): Promise<void> {
+async function validate(command: Command, names: readonly string[], format: OutputFormat): Promise<void> {
+  const config = await configOf(command)
   const { checkFile, formatProblem } = await import('./policy-files.ts')
   const files: CheckedFile[] = []
-  for (const name of names) files.push(await checkFile(name))
+  for (const name of names) files.push(await checkFile(name, config.http))
   const isValid = files.every((file) => file.isValid)
   if (format === 'json') {
     printJson({
@@ -90,7 +91,7 @@ async function apply(command: Command, options: ApplyOptions): Promise<void> {
   const { assertValid, checkFile, targetName, writePolicyFile } = await import('./policy-files.ts')
   const checked: { target: string; file: CheckedFile }[] = []
   for (const name of options.file) {
-    const file = await checkFile(name)
+    const file = await checkFile(name, config.http)
     checked.push({ target: options.name ?? targetName(file), file })
   }
   assertValid(checked.map(({ file }) => file))
@@ -127,7 +128,7 @@ async function remove(command: Command, names: readonly string[], options: WaitO
   const config = await configOf(command)
   const { findPolicyFile, removePolicyFile } = await import('./policy-files.ts')
   const targets: string[] = []
-  for (const name of names) targets.push(await findPolicyFile(config.paths.policies, name))
+  for (const name of names) targets.push(await findPolicyFile(config.paths.policies, name, config.http))
   const removeAll = () => {
     for (const target of targets) removePolicyFile(config.paths.policies, target)
   }
