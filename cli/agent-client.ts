@@ -99,14 +99,14 @@ export function asCliError(error: ServiceError): Error {
   const next = error.metadata?.get(ERROR_NEXT_KEY)[0]?.toString()
   if (code !== undefined) return new AgentError(code, message, next)
   switch (error.code) {
+    // An agent that ends in order cancels what is under way.
+    case CANCELLED:
     case UNAVAILABLE:
       return new CliError('HG-1101', `the agent went away: ${message}`)
     case NOT_FOUND:
       return new CliError('HG-1107', message)
     case INVALID_ARGUMENT:
       return new CliError('HG-1108', message)
-    case CANCELLED:
-      return new CliError('HG-1104', message)
     default:
       return new CliError('HG-1109', message)
   }

@@ -1,8 +1,11 @@
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { StatusSchema, WaitPolicyResponseSchema } from '#api/gen/headgate/v1/local_pb.js'
 import { refusal, serveFakeAgent } from './fake-agent.ts'
-import { headgate, temporaryFolder } from './run-headgate.ts'
+import { headgate, ROOT, temporaryFolder } from './run-headgate.ts'
 
 const NOT_FOUND = 5
 const FAILED_PRECONDITION = 9
@@ -86,7 +89,7 @@ test('status shows processes, refusals and fill', async (t) => {
 
 test('observe prints one safe line a flow, JSON as it came, and counts losses apart', async (t) => {
   const run = temporaryFolder(t)
-  const observed = await serveFakeAgent(t, run)
+  const { observed } = await serveFakeAgent(t, run)
   const compact = await headgate(['observe', '--last', '5', '--verdict', 'dropped', '--port', '80', '--set', `paths.run=${run}`])
   t.is(
     compact.stdout,
@@ -97,6 +100,20 @@ test('observe prints one safe line a flow, JSON as it came, and counts losses ap
   const json = await headgate(['observe', '-o', 'json', '--set', `paths.run=${run}`])
   t.like(JSON.parse(json.stdout), { verdict: 'dropped' })
   t.is((await headgate(['observe', '--verdict', 'maybe', '--set', `paths.run=${run}`])).exitCode, 2)
+})
+
+test('observe --follow goes on with the next agent', async (t) => {
+  const run = temporaryFolder(t)
+  const first = await serveFakeAgent(t, run)
+  const child = spawn(join(ROOT, 'bin/headgate'), ['observe', '-f', '-o', 'json', '--set', `paths.run=${run}`])
+  t.teardown(() => child.kill('SIGKILL'))
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  t.false((await lines.next()).done)
+  first.close()
+  const second = await serveFakeAgent(t, run)
+  t.false((await lines.next()).done)
+  t.like(second.observed[0], { last: 0, follow: true })
+  child.kill('SIGINT')
 })
 
 test('policy wait ends in 1 when Envoy refused rules and when it takes too long', async (t) => {

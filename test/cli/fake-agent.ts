@@ -37,7 +37,11 @@ export function refusal(code: number, details: string, errorCode?: string): Part
 }
 
 /** Serves paths.run/local.sock until the test ends; `overrides` replace single answers. */
-export async function serveFakeAgent(t: ExecutionContext, run: string, overrides: Partial<Handlers> = {}): Promise<ObserveRequest[]> {
+export async function serveFakeAgent(
+  t: ExecutionContext,
+  run: string,
+  overrides: Partial<Handlers> = {},
+): Promise<{ observed: ObserveRequest[]; close(): void }> {
   const observed: ObserveRequest[] = []
   const server = createServer()
   const handlers: Handlers = {
@@ -53,15 +57,16 @@ export async function serveFakeAgent(t: ExecutionContext, run: string, overrides
       observed.push(call.request)
       call.write(create(ObserveResponseSchema, { response: { case: 'lost', value: 3n } }))
       call.write(create(ObserveResponseSchema, { response: { case: 'flowJson', value: JSON.stringify(FLOW) } }))
-      call.end()
+      if (!call.request.follow) call.end()
     },
     ...overrides,
   }
   addService(server, Local, handlers)
   const path = join(run, 'local.sock')
   await listenOnSocket(server, path, { mode: 0o600 })
-  t.teardown(() => closeServer(server, path))
-  return observed
+  const close = () => closeServer(server, path)
+  t.teardown(close)
+  return { observed, close }
 }
 
 const FLOW = {
