@@ -1,4 +1,5 @@
 /** `headgate cleanup` */
+import { existsSync, rmSync } from 'node:fs'
 import type { Command } from 'commander'
 import { CliError } from './errors.ts'
 import { addConfigOptions, addOutputOption, assertRoot, configOf, type OutputFormat } from './options.ts'
@@ -6,19 +7,25 @@ import { print, printJson } from './output.ts'
 import { loadCleanup } from './processes.ts'
 
 const HELP = `
-Detaches programs, removes pinned maps, namespaces and devices, sockets and durable state of this instance: after it nothing is
-enforced any more. Refuses while one of its processes runs; --stop stops them first.`
+Detaches programs, removes pinned maps, namespaces, devices and sockets of this instance: after it nothing is enforced any more.
+Durable state (paths.state: identities, accepted policies) stays, so that the next start knows the same numbers; --state removes it too.
+Refuses while a process of the instance runs; --stop stops it first.`
 
 export function define(command: Command): void {
   addOutputOption(addConfigOptions(command))
     .option('--stop', 'stop running processes of this instance first')
+    .option('--state', 'remove durable state too')
     .addHelpText('after', HELP)
-    .action(async (options: { output: OutputFormat; stop?: boolean }) => {
+    .action(async (options: { output: OutputFormat; stop?: boolean; state?: boolean }) => {
       const config = await configOf(command)
       assertRoot('remove kernel objects')
       const stopped = await stopRunning(config.paths.run, options.stop ?? false)
       const { cleanup } = await loadCleanup()
       const removed = await cleanup(config)
+      if (options.state && existsSync(config.paths.state)) {
+        rmSync(config.paths.state, { recursive: true })
+        removed.push(config.paths.state)
+      }
       if (options.output === 'json') printJson({ stopped, removed })
       else {
         for (const item of [...stopped.map((name) => `stopped ${name}`), ...removed.map((item) => `removed ${item}`)]) print(item)
