@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 
 # Every Debian package that Headgate or its tests use, in one place.
 runtime_packages='libbpf1 iproute2 ca-certificates'
-build_packages='clang-19 libbpf-dev linux-libc-dev'
-test_packages='nginx-light wrk tcpdump nftables curl bpftool procps iputils-ping'
+# For building, and for the demo.
+build_packages='clang-19 libbpf-dev linux-libc-dev procps'
+test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping'
 kernel_floor=6.6
 
 fail() {
