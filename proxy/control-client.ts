@@ -24,6 +24,7 @@ export class ControlClient {
   #stream: ClientDuplexStream<ProxyReport, ProxyUpdate> | undefined
   #lastReport: ProxyReport | undefined
   #reportDue = false
+  #wantsFull = false
 
   constructor(options: ControlClientOptions) {
     this.#options = options
@@ -80,11 +81,17 @@ export class ControlClient {
       stream.on('data', (update: ProxyUpdate) => {
         if (!served) onConnection(true, '')
         served = true
-        if (!onUpdate(update)) this.#send(create(ProxyReportSchema, { ...this.#options.report(), appliedRevision: 0n }), true)
+        if (onUpdate(update)) return
+        // A new stream whose first report holds nothing: the one request for everything that no state of the agent can miss.
+        this.#wantsFull = true
+        stream.cancel()
+        end('an update did not fit')
       })
       stream.on('error', (error) => end(error.message))
       stream.on('end', () => end('the agent closed the stream'))
-      this.#send(this.#options.report(), true)
+      const report = this.#options.report()
+      this.#send(this.#wantsFull ? create(ProxyReportSchema, { ...report, appliedRevision: 0n }) : report, true)
+      this.#wantsFull = false
     })
   }
 

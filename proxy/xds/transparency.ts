@@ -44,6 +44,8 @@ import { PreserveCaseFormatterConfigSchema } from '#api/gen/envoy/extensions/htt
 import { packAny } from './resource.ts'
 
 const ZERO = { seconds: 0n }
+/** What may follow a request on its connection; the tunnel is judged once, by its first request. */
+const UPGRADES = ['websocket', 'CONNECT']
 const HEADERS_COUNT_MAX = 1000
 const HEADERS_KIB_MAX = 96
 
@@ -69,7 +71,11 @@ export function connectionManagerOptions(deniedBody: string) {
         typedConfig: packAny(
           EarlyHeaderMutationSchema,
           create(EarlyHeaderMutationSchema, {
-            mutations: [setHeader(SAVED_FORWARDED_PROTO, '%REQ(x-forwarded-proto)%'), removeHeader('x-forwarded-proto')],
+            mutations: [
+              removeHeader(SAVED_FORWARDED_PROTO),
+              setHeader(SAVED_FORWARDED_PROTO, '%REQ(x-forwarded-proto)%'),
+              removeHeader('x-forwarded-proto'),
+            ],
           }),
         ),
       }),
@@ -81,7 +87,9 @@ export function connectionManagerOptions(deniedBody: string) {
     normalizePath: true,
     mergeSlashes: true,
     pathWithEscapedSlashesAction: HttpConnectionManager_PathWithEscapedSlashesAction.UNESCAPE_AND_REDIRECT,
-    upgradeConfigs: [create(HttpConnectionManager_UpgradeConfigSchema, { upgradeType: 'websocket' })],
+    // An Expect: 100-continue is for the server to answer; Envoy's own 100 would come before the verdict.
+    proxy100Continue: true,
+    upgradeConfigs: UPGRADES.map((upgradeType) => create(HttpConnectionManager_UpgradeConfigSchema, { upgradeType })),
     localReplyConfig: create(LocalReplyConfigSchema, {
       mappers: [
         create(ResponseMapperSchema, { filter: statusFilter(403), body: { specifier: { case: 'inlineString', value: deniedBody } } }),
@@ -90,24 +98,25 @@ export function connectionManagerOptions(deniedBody: string) {
   } satisfies Partial<HttpConnectionManager> | Record<string, unknown>
 }
 
-/** One route for everything. Its name is the slot's: that is how an access log entry tells which slot it belongs to. */
+/** Everything goes one way. The routes' name is the slot's: that is how an access log entry tells which slot it belongs to. */
 export function routesOf(name: string, cluster: string) {
-  const route = create(RouteSchema, {
-    name,
-    match: create(RouteMatchSchema, { pathSpecifier: { case: 'prefix', value: '' } }),
-    action: {
-      case: 'route',
-      value: create(RouteActionSchema, {
-        clusterSpecifier: { case: 'cluster', value: cluster },
-        timeout: ZERO,
-        idleTimeout: ZERO,
-        upgradeConfigs: [create(RouteAction_UpgradeConfigSchema, { upgradeType: 'websocket' })],
-      }),
-    },
-  })
+  const action = {
+    case: 'route',
+    value: create(RouteActionSchema, {
+      clusterSpecifier: { case: 'cluster', value: cluster },
+      timeout: ZERO,
+      idleTimeout: ZERO,
+      upgradeConfigs: UPGRADES.map((upgradeType) => create(RouteAction_UpgradeConfigSchema, { upgradeType })),
+    }),
+  } as const
+  const routes = [
+    // A CONNECT has no path for the other one to match.
+    create(RouteMatchSchema, { pathSpecifier: { case: 'connectMatcher', value: {} } }),
+    create(RouteMatchSchema, { pathSpecifier: { case: 'prefix', value: '' } }),
+  ].map((match) => create(RouteSchema, { name, match, action }))
   return create(RouteConfigurationSchema, {
     name,
-    virtualHosts: [create(VirtualHostSchema, { name, domains: ['*'], routes: [route] })],
+    virtualHosts: [create(VirtualHostSchema, { name, domains: ['*'], routes })],
   })
 }
 
