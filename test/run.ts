@@ -14,9 +14,9 @@ interface Check {
 
 const node = 'bin/node'
 const CHECKS: readonly Check[] = [
-  { name: 'type check', command: [node, 'node_modules/typescript/bin/tsc', '--noEmit'] },
-  { name: 'Biome', command: [node, 'node_modules/@biomejs/biome/bin/biome', 'check', '.'] },
-  { name: 'knip', command: [node, 'node_modules/knip/bin/knip.js'] },
+  { name: 'type check', command: [node, 'node_modules/.bin/tsc', '--noEmit'] },
+  { name: 'Biome', command: [node, 'node_modules/.bin/biome', 'check', '.'] },
+  { name: 'knip', command: [node, 'node_modules/.bin/knip'] },
 ]
 
 const patterns = process.argv.slice(2).filter((argument) => argument !== '--long')
@@ -41,7 +41,7 @@ for (const check of patterns.length === 0 ? CHECKS : []) {
 }
 
 const reader = new TapReader(print)
-const ava = spawn(node, ['node_modules/ava/entrypoints/cli.mjs', '--tap', ...patterns], {
+const ava = spawn(node, ['node_modules/.bin/ava', '--tap', ...patterns], {
   stdio: ['ignore', 'pipe', 'inherit'],
   env: { ...process.env, HEADGATE_TEST_LONG: isLong ? '1' : '' },
 })
