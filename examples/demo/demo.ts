@@ -111,7 +111,9 @@ function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | unde
   const asked = between.filter(({ http }) => http?.method === request.method && http.path === request.path)
   if (verdict === 'denied') return asked.findLast((flow) => flow.verdict === 'dropped')
   if (verdict === 'dropped') return between.findLast((flow) => flow.verdict === 'dropped' && flow.where === 'kernel')
-  return asked.findLast(({ direction }) => direction === 'ingress') ?? asked.at(-1) ?? between.findLast((flow) => flow.verdict === 'forwarded')
+  // The kernel tells of both sides' policies; the one that has something to say about it explains more.
+  const granted = between.filter((flow) => flow.verdict === 'forwarded' && flow.origins.length > 0)
+  return asked.findLast(({ direction }) => direction === 'ingress') ?? asked.at(-1) ?? granted.at(-1)
 }
 
 function why(flow: Flow | undefined, verdict: Row['verdict']): string {

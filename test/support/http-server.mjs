@@ -13,5 +13,5 @@ for (const port of ports) {
     response.end(JSON.stringify({ name, method: request.method, url: request.url, peer: request.socket.remoteAddress, headers: request.rawHeaders }))
   })
   server.keepAliveTimeout = 60_000
-  server.listen(Number(port), () => process.stdout.write(`listening ${port}\n`))
+  server.listen(Number(port), '0.0.0.0', () => process.stdout.write(`listening ${port}\n`))
 }

@@ -1,0 +1,320 @@
+/** The content of `spec`: subject, rules of both directions, peers, ports and HTTP rules. Semantics are Cilium's; what is not built yet is refused by name. */
+import { RE2JS } from 're2js'
+import type { HeaderRule, HttpRule } from '#parsers/http/rules.ts'
+import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from './cidr.ts'
+import type { Cursor, MapCursor } from './cursor.ts'
+import {
+  ENTITIES,
+  type Entity,
+  type HttpRules,
+  type Peer,
+  type PeerSet,
+  type PolicyRule,
+  type PolicySpec,
+  PORT_PROTOCOLS,
+  type PortProtocolName,
+  type PortRange,
+  type PortRule,
+  type Traffic,
+} from './model.ts'
+import { parseSelector } from './parse-selector.ts'
+import type { Direction } from './resolved.ts'
+
+/** Limits that the configuration sets. */
+export interface ParseLimits {
+  /** Largest compiled size of one regular expression. */
+  readonly regexProgramSizeMax: number
+}
+
+export interface RuleContext {
+  readonly namespace: string
+  readonly limits: ParseLimits
+}
+
+const PORTS_MAX = 40
+const PORT_LAST = 65535
+const RULES_MAX = 10_000
+const PATTERN_LENGTH_MAX = 16_384
+const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+
+/** Sections of a spec, with what they mean. */
+export const SECTIONS = [
+  ['ingress', 'ingress', 'allow'],
+  ['ingressDeny', 'ingress', 'deny'],
+  ['egress', 'egress', 'allow'],
+  ['egressDeny', 'egress', 'deny'],
+] as const
+
+const LATER = 'this part of the language is not supported yet; remove it, or use what is listed in docs/policy-reference.md'
+const LATER_PEERS: Readonly<Record<string, string>> = Object.fromEntries(
+  ['fromRequires', 'toRequires', 'fromNodes', 'toNodes', 'fromGroups', 'toGroups', 'toServices', 'toFQDNs', 'icmps', 'authentication'].map((name) => [name, LATER]),
+)
+const LATER_PORTS: Readonly<Record<string, string>> = { terminatingTLS: LATER, originatingTLS: LATER, serverNames: LATER, listener: LATER }
+const LATER_L7: Readonly<Record<string, string>> = { dns: LATER, kafka: LATER, l7proto: LATER, l7: LATER, cassandra: LATER, grpc: LATER }
+const LATER_SPEC: Readonly<Record<string, string>> = { nodeSelector: 'it belongs to CiliumClusterwideNetworkPolicy, which is not supported yet; use endpointSelector', log: LATER }
+
+/** @returns undefined when nothing useful could be read */
+export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | undefined {
+  const selectorCursor = map.get('endpointSelector')
+  if (selectorCursor === undefined) map.error('endpointSelector is needed', 'write endpointSelector: {} to select every endpoint of the namespace')
+  const selector = selectorCursor && parseSelector(selectorCursor, { kind: 'subject', namespace: context.namespace })
+  const rules: PolicyRule[] = []
+  const named: Record<Direction, boolean> = { ingress: false, egress: false }
+  let hasRules = false
+  for (const [section, direction, verdict] of SECTIONS) {
+    const cursor = map.getLenient(section)
+    const items = cursor?.list()
+    if (items === undefined) continue
+    if (items.length > RULES_MAX) cursor?.error(`more rules than ${RULES_MAX}: ${items.length}`)
+    for (const item of items.slice(0, RULES_MAX)) {
+      named[direction] = true
+      hasRules = true
+      const rule = parseRule(item, direction, verdict, context)
+      if (rule !== undefined) rules.push(rule)
+    }
+  }
+  if (!hasRules) {
+    map.error('a policy needs at least one member in ingress, ingressDeny, egress or egressDeny', 'for default deny without any exception write ingress: [{}]')
+  }
+  const defaultDeny = { ...named }
+  const override = map.getLenient('enableDefaultDeny')?.map()
+  for (const direction of ['ingress', 'egress'] as const) {
+    const value = override?.getLenient(direction)?.boolean()
+    if (value !== undefined) defaultDeny[direction] = value && named[direction]
+    if (value === true && !named[direction]) override?.warning(`has no effect without ${direction} rules: ${direction}`, `write ${direction}: [{}]`)
+  }
+  override?.finish()
+  const description = map.getLenient('description')?.string() ?? ''
+  const labels = (map.getLenient('labels')?.list() ?? []).flatMap((item) => parseLabelItem(item) ?? [])
+  map.finish(LATER_SPEC)
+  if (selector === undefined) return undefined
+  return { at: map.position, subject: { kind: 'endpoints', selector }, defaultDeny, rules, description, labels }
+}
+
+function parseLabelItem(cursor: Cursor): string | undefined {
+  if (cursor.value.kind === 'scalar') return cursor.string()
+  const map = cursor.map()
+  const key = map?.get('key')?.string()
+  const value = map?.getLenient('value')?.string() ?? ''
+  const source = map?.getLenient('source')?.string() ?? 'unspec'
+  map?.finish()
+  return key === undefined ? undefined : `${source}:${key}${value === '' ? '' : `=${value}`}`
+}
+
+function parseRule(cursor: Cursor, direction: Direction, verdict: 'allow' | 'deny', context: RuleContext): PolicyRule | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const peers = parsePeers(map, direction, context)
+  const portsCursor = map.getLenient('toPorts')
+  const portItems = portsCursor?.list()
+  const traffic: Traffic =
+    portItems === undefined || portItems.length === 0
+      ? { kind: 'any' }
+      : { kind: 'ports', rules: portItems.flatMap((item) => parsePortRule(item, verdict, context) ?? []) }
+  map.finish(LATER_PEERS)
+  // Ports without peers mean whoever; nothing at all means nobody.
+  const whom: PeerSet = peers ?? (traffic.kind === 'ports' ? { kind: 'any' } : { kind: 'none' })
+  return { at: map.position, direction, verdict, peers: whom, traffic }
+}
+
+/** @returns undefined when the rule names nobody */
+function parsePeers(map: MapCursor, direction: Direction, context: RuleContext): PeerSet | undefined {
+  const side = direction === 'ingress' ? 'from' : 'to'
+  const lists: readonly (readonly [string, (item: Cursor) => Peer | undefined])[] = [
+    [
+      `${side}Endpoints`,
+      (item) => ({ kind: 'endpoints', at: item.position, selector: parseSelector(item, { kind: 'peer', namespace: context.namespace }) }),
+    ],
+    [`${side}Entities`, parseEntity],
+    [`${side}CIDR`, parseCidr],
+    [`${side}CIDRSet`, parseCidrSet],
+  ]
+  const members: Peer[] = []
+  const present: string[] = []
+  for (const [name, parse] of lists) {
+    const cursor = map.get(name)
+    if (cursor === undefined || cursor.isNull) continue
+    const items = cursor.list()
+    if (items === undefined) continue
+    present.push(name)
+    if (items.length === 0) cursor.warning('an empty list selects nobody', 'leave it out to mean everybody')
+    for (const item of items) {
+      const peer = parse(item)
+      if (peer !== undefined) members.push(peer)
+    }
+  }
+  if (present.length > 1) map.error(`${present.join(' and ')} cannot stand in one rule`, 'write one rule for each')
+  if (present.length === 0) return undefined
+  return members.length === 0 ? { kind: 'none' } : { kind: 'members', members }
+}
+
+function parseEntity(cursor: Cursor): Peer | undefined {
+  const entity = cursor.string()
+  if (entity === undefined) return undefined
+  if (!(ENTITIES as readonly string[]).includes(entity)) {
+    cursor.error(`no such entity: ${entity}`, `one of ${ENTITIES.join(', ')}`)
+    return undefined
+  }
+  return { kind: 'entity', at: cursor.position, entity: entity as Entity }
+}
+
+function parseCidr(cursor: Cursor): Peer | undefined {
+  const prefix = prefixOf(cursor, true)
+  return prefix && { kind: 'cidr', at: cursor.position, cidr: formatPrefix(prefix), except: [] }
+}
+
+function parseCidrSet(cursor: Cursor): Peer | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const cidr = map.get('cidr')
+  const prefix = cidr && prefixOf(cidr, true)
+  const except = (map.getLenient('except')?.list() ?? []).flatMap((item) => {
+    const inner = prefixOf(item, false)
+    if (inner === undefined) return []
+    if (prefix !== undefined && !containsPrefix(prefix, inner)) {
+      item.error(`an exception must lie inside ${formatPrefix(prefix)}: ${formatPrefix(inner)}`)
+      return []
+    }
+    return [formatPrefix(inner)]
+  })
+  map.finish({ cidrGroupRef: LATER, cidrGroupSelector: LATER })
+  if (cidr === undefined) {
+    map.error('cidr is needed')
+    return undefined
+  }
+  return prefix && { kind: 'cidr', at: map.position, cidr: formatPrefix(prefix), except }
+}
+
+function prefixOf(cursor: Cursor, bareAddress: boolean): Prefix | undefined {
+  const text = cursor.string()
+  if (text === undefined) return undefined
+  const prefix = parsePrefix(text, bareAddress)
+  if (prefix === undefined) cursor.error(`not a CIDR prefix: ${text}`, 'for example 10.0.0.0/8')
+  return prefix
+}
+
+function parsePortRule(cursor: Cursor, verdict: 'allow' | 'deny', context: RuleContext): PortRule | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const portsCursor = map.getLenient('ports')
+  const items = portsCursor?.list() ?? []
+  if (items.length > PORTS_MAX) portsCursor?.error(`more ports than ${PORTS_MAX}: ${items.length}`, 'write a second member of toPorts')
+  const ranges = items.flatMap((item) => parsePort(item) ?? [])
+  const rulesCursor = map.getLenient('rules')
+  let l7: HttpRules | undefined
+  if (rulesCursor !== undefined) {
+    if (verdict === 'deny') rulesCursor.error('deny rules cannot have L7 rules', 'deny the port, or allow with rules')
+    else l7 = parseL7(rulesCursor, context)
+    if (l7 !== undefined) {
+      if (items.length === 0) map.error('L7 rules need ports', 'name the TCP port')
+      for (const [index, range] of ranges.entries()) {
+        if (range.protocol !== 'TCP') items[index]?.error(`L7 rules can only apply to TCP, not ${range.protocol}`, 'write protocol: TCP')
+      }
+    }
+  }
+  map.finish(verdict === 'deny' ? {} : LATER_PORTS)
+  const all: PortRange = { at: map.position, protocol: 'ANY', first: 0, last: PORT_LAST }
+  return { at: map.position, ranges: items.length === 0 ? [all] : ranges, ...(l7 === undefined ? {} : { l7 }) }
+}
+
+function parsePort(cursor: Cursor): PortRange | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const portCursor = map.getLenient('port')
+  const text = portCursor === undefined ? '0' : portCursor.string()
+  const endCursor = map.getLenient('endPort')
+  const endPort = endCursor?.integer(0, PORT_LAST)
+  const protocolCursor = map.getLenient('protocol')
+  const protocol = (protocolCursor?.string() ?? 'ANY').toUpperCase()
+  map.finish()
+  if (text === undefined) return undefined
+  const isKnown = (PORT_PROTOCOLS as readonly string[]).includes(protocol)
+  if (!isKnown) protocolCursor?.error(`protocol is not supported: ${protocol}`, `one of ${PORT_PROTOCOLS.join(', ')}`)
+  const port = parsePortNumber(text)
+  if (port === 'name') {
+    portCursor?.error(`named ports are not supported yet: ${text}`, 'write the number in quotes')
+    return undefined
+  }
+  if (port === undefined) {
+    portCursor?.error(`not a port: ${text}`, 'a number from 0 to 65535 in quotes')
+    return undefined
+  }
+  if (!isKnown) return undefined
+  const at = map.position
+  if (port === 0) return { at, protocol: protocol as PortProtocolName, first: 0, last: PORT_LAST }
+  if (endPort !== undefined && endPort !== 0 && endPort < port) endCursor?.warning(`endPort is below port and means nothing: ${endPort}`, `write ${port} or more`)
+  return { at, protocol: protocol as PortProtocolName, first: port, last: endPort !== undefined && endPort > port ? endPort : port }
+}
+
+/** As Go's ParseUint with base 0, which Cilium uses: a leading zero is octal, and what is no such number is a name. */
+function parsePortNumber(text: string): number | 'name' | undefined {
+  if (/^0[0-7]*$/.test(text)) return inRange(Number.parseInt(text, 8))
+  if (/^[1-9][0-9]*$/.test(text)) return inRange(Number(text))
+  if (/^[0-9]+$/.test(text)) return undefined
+  return /^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?$/.test(text) && /[a-zA-Z]/.test(text) ? 'name' : undefined
+}
+
+function inRange(port: number): number | undefined {
+  return port <= PORT_LAST ? port : undefined
+}
+
+/** @returns undefined when there are no L7 rules, be it because the list is empty */
+function parseL7(cursor: Cursor, context: RuleContext): HttpRules | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const items = map.getLenient('http')?.list()
+  map.finish(LATER_L7)
+  if (items === undefined || items.length === 0) return undefined
+  return { kind: 'http', rules: items.flatMap((item) => parseHttpRule(item, context) ?? []) }
+}
+
+function parseHttpRule(cursor: Cursor, { limits }: RuleContext): HttpRule | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const rule: { path?: string; method?: string; host?: string } = {}
+  for (const name of ['path', 'method', 'host'] as const) {
+    const field = map.getLenient(name)
+    const pattern = field?.string()
+    if (field === undefined || pattern === undefined || pattern === '') continue
+    checkPattern(field, pattern, limits)
+    rule[name] = pattern
+  }
+  const { path } = rule
+  if (path !== undefined && /[\w/]$/.test(path)) {
+    map.warning(`path matches the whole of it, query string included: ${path}`, `write ${path}(\\?.*)? to allow a query string`)
+  }
+  const headers = (map.getLenient('headers')?.list() ?? []).flatMap((item) => parseHeader(item) ?? [])
+  map.finish({ headerMatches: LATER })
+  return { ...rule, headers }
+}
+
+/** `Name: value` is an exact value, `Name` alone asks for presence; the split is at the first space, as Cilium's. */
+function parseHeader(cursor: Cursor): HeaderRule | undefined {
+  const text = cursor.string()
+  if (text === undefined) return undefined
+  const space = text.indexOf(' ')
+  const name = (space < 0 ? text : text.slice(0, space)).replace(/:$/, '')
+  if (space < 0 && /^[^:]+:.+$/.test(text)) {
+    cursor.warning(`without a space this asks for a header of that whole name: ${text}`, `write "${text.replace(':', ': ')}"`)
+    cursor.error(`not a header name: ${name}`, `write "${text.replace(':', ': ')}"`)
+    return undefined
+  }
+  if (!HEADER_NAME.test(name)) {
+    cursor.error(`not a header name: ${name}`)
+    return undefined
+  }
+  return space < 0 ? { name: name.toLowerCase() } : { name: name.toLowerCase(), value: text.slice(space + 1) }
+}
+
+function checkPattern(cursor: Cursor, pattern: string, limits: ParseLimits): void {
+  if (pattern.length > PATTERN_LENGTH_MAX) {
+    cursor.error(`regular expression is longer than ${PATTERN_LENGTH_MAX} characters: ${pattern.length}`)
+    return
+  }
+  try {
+    const size = RE2JS.compile(pattern).programSize()
+    if (size > limits.regexProgramSizeMax) cursor.error(`regular expression is too large when compiled (${size}, at most ${limits.regexProgramSizeMax})`, 'split it into several rules')
+  } catch (error) {
+    cursor.error(`not a regular expression of RE2: ${pattern}`, (error as Error).message)
+  }
+}

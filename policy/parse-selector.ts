@@ -1,0 +1,94 @@
+/** Label selectors of a document: Kubernetes' form, with Cilium's label sources in the keys. */
+import type { Cursor } from './cursor.ts'
+import { ANY_SOURCE } from './labels.ts'
+import { type LabelRequirement, type LabelSelector, SELECTOR_OPERATORS, type SelectorOperator } from './model.ts'
+import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX } from './reserved.ts'
+
+const REQUIREMENTS_MAX = 100
+const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
+const LABEL_NAME = /^[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,251}[A-Za-z0-9])?$/
+const LABEL_SOURCES = new Set(['any', 'k8s', 'reserved', 'container', 'cidr', 'cni', 'unspec', 'fqdn', 'node', 'mesos', 'cilium-generated', 'directory'])
+
+/** How a selector is bound to the policy's namespace. */
+export type SelectorScope =
+  /** Endpoints of this namespace only: a subject. */
+  | { readonly kind: 'subject'; readonly namespace: string }
+  /** Of this namespace unless the selector names another: a peer. */
+  | { readonly kind: 'peer'; readonly namespace: string }
+
+/** @returns the requirements that could be read, with the namespace's; what is wrong is reported */
+export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelector {
+  const requirements: LabelRequirement[] = []
+  const map = cursor.map()
+  if (map !== undefined) {
+    for (const [key, value] of map.getLenient('matchLabels')?.map()?.entries() ?? []) {
+      const name = parseKey(value, key)
+      const text = value.string()
+      if (name === undefined || text === undefined) continue
+      if (!LABEL_VALUE.test(text)) value.error(`not a label value: ${text}`, 'at most 63 letters, digits, - _ and .')
+      else requirements.push({ ...name, operator: 'In', values: [text] })
+    }
+    for (const expression of map.getLenient('matchExpressions')?.list() ?? []) {
+      const requirement = parseExpression(expression)
+      if (requirement !== undefined) requirements.push(requirement)
+    }
+    if (requirements.length > REQUIREMENTS_MAX) map.error(`more conditions than ${REQUIREMENTS_MAX}: ${requirements.length}`)
+    map.finish()
+  }
+  const isReserved = requirements.some(({ source }) => source === 'reserved')
+  const namesNamespace = requirements.some(({ key }) => key === NAMESPACE_LABEL_KEY || key.startsWith(NAMESPACE_LABELS_PREFIX))
+  const namespace: LabelRequirement = { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }
+  if (scope.kind === 'subject') {
+    const foreign = requirements.find(({ key, operator, values }) => key === NAMESPACE_LABEL_KEY && operator === 'In' && !values.includes(scope.namespace))
+    if (foreign !== undefined) cursor.error(`a policy selects endpoints of its own namespace only: ${foreign.values.join()}`, `put the policy into that namespace, or leave ${NAMESPACE_LABEL_KEY} out`)
+    return { requirements: [...requirements, namespace] }
+  }
+  return { requirements: namesNamespace || isReserved ? requirements : [...requirements, namespace] }
+}
+
+function parseExpression(cursor: Cursor): LabelRequirement | undefined {
+  const map = cursor.map()
+  const key = map?.get('key')
+  const operatorCursor = map?.get('operator')
+  const valuesCursor = map?.getLenient('values')
+  map?.finish()
+  if (map === undefined) return undefined
+  if (key === undefined || operatorCursor === undefined) {
+    map.error('key and operator are needed')
+    return undefined
+  }
+  const name = parseKey(key, key.string())
+  const operator = operatorCursor.string()
+  const values = (valuesCursor?.list() ?? []).flatMap((value) => value.string() ?? [])
+  if (name === undefined || operator === undefined) return undefined
+  if (!(SELECTOR_OPERATORS as readonly string[]).includes(operator)) {
+    operatorCursor.error(`no such operator: ${operator}`, `one of ${SELECTOR_OPERATORS.join(', ')}`)
+    return undefined
+  }
+  const takesValues = operator === 'In' || operator === 'NotIn'
+  if (takesValues && values.length === 0) {
+    map.error(`${operator} needs values`, 'give values a list that is not empty')
+    return undefined
+  }
+  if (!takesValues && values.length > 0) {
+    valuesCursor?.error(`${operator} takes no values`, 'remove values')
+    return undefined
+  }
+  return { ...name, operator: operator as SelectorOperator, values }
+}
+
+function parseKey(cursor: Cursor, text: string | undefined): { source: string; key: string } | undefined {
+  if (text === undefined) return undefined
+  const colon = text.indexOf(':')
+  const source = colon < 0 ? ANY_SOURCE : text.slice(0, colon)
+  const key = colon < 0 ? text : text.slice(colon + 1)
+  if (!LABEL_SOURCES.has(source)) {
+    cursor.error(`no such label source: ${source}`, `write ${key} alone, or k8s:${key}`)
+    return undefined
+  }
+  if (!LABEL_NAME.test(key)) {
+    cursor.error(`not a label key: ${text}`)
+    return undefined
+  }
+  return { source, key }
+}

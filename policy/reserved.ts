@@ -1,0 +1,52 @@
+/**
+ * The reserved identities, whose numbers and labels are the same everywhere, and the entities of the language in terms of them.
+ * Numbers and labels are Cilium's (pkg/identity/numericidentity.go, pkg/policy/api/entity.go).
+ */
+import type { Entity, LabelSelector } from './model.ts'
+
+export const RESERVED_IDENTITIES = {
+  host: 1,
+  world: 2,
+  unmanaged: 3,
+  health: 4,
+  init: 5,
+  'remote-node': 6,
+  'kube-apiserver': 7,
+  ingress: 8,
+  'world-ipv4': 9,
+  'world-ipv6': 10,
+} as const
+export type ReservedName = keyof typeof RESERVED_IDENTITIES
+
+/** Label that every CIDR identity carries, so that the entity world covers it. */
+export const WORLD_LABEL = 'reserved:world'
+
+/** Key of the label that tells an endpoint's cluster; its source is k8s. */
+export const CLUSTER_LABEL_KEY = 'io.cilium.k8s.policy.cluster'
+
+/** Key of the label that tells an endpoint's namespace; its source is k8s. */
+export const NAMESPACE_LABEL_KEY = 'io.kubernetes.pod.namespace'
+
+/** Prefix of the keys of labels that an endpoint has from its namespace; their source is k8s. */
+export const NAMESPACE_LABELS_PREFIX = 'io.cilium.k8s.namespace.labels.'
+
+function reserved(name: string): LabelSelector {
+  return { requirements: [{ source: 'reserved', key: name, operator: 'In', values: [''] }] }
+}
+
+/** The selectors of which any one makes up the entity; `all` is the selector without requirements. */
+export function selectorsOfEntity(entity: Entity, clusterName: string): readonly LabelSelector[] {
+  switch (entity) {
+    case 'all':
+      return [{ requirements: [] }]
+    case 'world':
+      return [reserved('world'), reserved('world-ipv4'), reserved('world-ipv6')]
+    case 'cluster':
+      return [
+        ...['host', 'remote-node', 'init', 'ingress', 'health', 'unmanaged', 'kube-apiserver'].map(reserved),
+        { requirements: [{ source: 'k8s', key: CLUSTER_LABEL_KEY, operator: 'In', values: [clusterName] }] },
+      ]
+    default:
+      return [reserved(entity)]
+  }
+}
