@@ -32,7 +32,7 @@ import type { SlotAllocator } from './datapath/slots.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { FolderChange, PolicyFolder } from './policies/folder.ts'
-import { type EndpointEntry, Endpoints, type EndpointSink } from './workloads/endpoints.ts'
+import { type AttachedEndpoint, type EndpointEntry, Endpoints, type EndpointSink } from './workloads/endpoints.ts'
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
@@ -92,7 +92,7 @@ export class Agent implements LocalBackend, FlowContext {
       this.#ipcacheDirty = true
     })
     const sink: EndpointSink = {
-      attach: (endpoint) => this.#attach(endpoint),
+      attach: (endpoints) => this.#attach(endpoints),
       detach: (endpoint) => this.#detach(endpoint),
     }
     this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink)
@@ -284,22 +284,24 @@ export class Agent implements LocalBackend, FlowContext {
 
   // ---- carrying changes through
 
-  #attach(endpoint: Parameters<EndpointSink['attach']>[0]): void {
-    const { id, identity, attachment } = endpoint
-    const count = this.#subjects.get(identity.id) ?? 0
-    this.#subjects.set(identity.id, count + 1)
-    if (count === 0) {
+  #attach(endpoints: readonly AttachedEndpoint[]): void {
+    for (const { identity } of endpoints) {
+      const count = this.#subjects.get(identity.id) ?? 0
+      this.#subjects.set(identity.id, count + 1)
+      if (count > 0) continue
       this.#parts.engine.upsertIdentity({ id: identity.id, labels: identity.labels })
       this.#parts.engine.addSubject(identity.id)
     }
-    // The rows of the endpoint's own group, and of its peers' for it, come before the address means anything.
+    // The rows of the endpoints' own groups, and of their peers' for them, come before their addresses mean anything.
     this.#commit()
-    this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
-    for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
-    this.#parts.log.info({ endpoint: endpoint.key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
+    for (const { key, id, identity, attachment } of endpoints) {
+      this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
+      for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
+      this.#parts.log.info({ endpoint: key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
+    }
   }
 
-  #detach(endpoint: Parameters<EndpointSink['detach']>[0]): void {
+  #detach(endpoint: AttachedEndpoint): void {
     const { id, identity, attachment } = endpoint
     for (const address of attachment.addresses) this.#ipcache.delete(address, 'endpoint')
     this.#rows.remove(id)

@@ -29,9 +29,12 @@ export interface EndpointEntry {
 
 /** Told of every change, in the order in which it has to reach the kernel. */
 export interface EndpointSink {
-  attach(endpoint: EndpointEntry & { readonly attachment: Attachment }): void
-  detach(endpoint: EndpointEntry & { readonly attachment: Attachment }): void
+  /** Several at once: policy is resolved when all of them are known, never in between. */
+  attach(endpoints: readonly AttachedEndpoint[]): void
+  detach(endpoint: AttachedEndpoint): void
 }
+
+export type AttachedEndpoint = EndpointEntry & { readonly attachment: Attachment }
 
 const fileSchema = z.strictObject({
   version: z.literal(1),
@@ -95,7 +98,7 @@ export class Endpoints {
     entry.attachment = this.#resolve(entry)
     this.#added.push(spec)
     this.#entries.set(key, entry)
-    this.#activate(entry, entry.attachment)
+    this.#sink.attach([this.#activate(entry, entry.attachment)])
     this.#save()
     return entry
   }
@@ -118,14 +121,16 @@ export class Endpoints {
   /** Devices or addresses changed: those that wait may be ready now, and those that are ready may have lost their device. */
   recheck(): void {
     let changed = false
+    const attached: AttachedEndpoint[] = []
     for (const entry of this.#entries.values()) {
       const before = entry.attachment
       const now = this.#tryResolve(entry)
       if (sameAttachment(before, now)) continue
       changed = true
       if (before !== undefined) this.#deactivate(entry)
-      if (now !== undefined) this.#activate(entry, now)
+      if (now !== undefined) attached.push(this.#activate(entry, now))
     }
+    this.#sink.attach(attached)
     if (changed) this.#save()
   }
 
@@ -143,13 +148,15 @@ export class Endpoints {
         labels?.join('\n') === entry.identity.labels.join('\n')
       if (!same) this.#drop(entry)
     }
+    const attached: AttachedEndpoint[] = []
     for (const [key, { spec, origin }] of wanted) {
       if (this.#entries.has(key)) continue
       const entry = this.#create(spec, origin)
       this.#entries.set(key, entry)
       const attachment = this.#tryResolve(entry)
-      if (attachment !== undefined) this.#activate(entry, attachment)
+      if (attachment !== undefined) attached.push(this.#activate(entry, attachment))
     }
+    this.#sink.attach(attached)
     this.#save()
   }
 
@@ -190,7 +197,8 @@ export class Endpoints {
     }
   }
 
-  #activate(entry: EndpointEntry, attachment: Attachment): void {
+  /** Gives it its number; the sink does the rest. */
+  #activate(entry: EndpointEntry, attachment: Attachment): AttachedEndpoint {
     const place = `${attachment.hostLink.index}/${attachment.netnsPath === undefined ? '' : netnsInode(attachment.netnsPath)}`
     const known = this.#ids.get(entry.key)
     if (known?.place === place) {
@@ -203,7 +211,7 @@ export class Endpoints {
     }
     entry.attachment = attachment
     entry.state = 'ready'
-    this.#sink.attach({ ...entry, attachment })
+    return { ...entry, attachment }
   }
 
   #deactivate(entry: EndpointEntry): void {

@@ -27,6 +27,8 @@ export class FakeAgent extends EventEmitter {
   readonly reports: ProxyReport[] = []
   readonly flows: HttpFlow[] = []
   lost = 0n
+  /** The next delta does not say what its digest is about. */
+  corruptNext = false
 
   constructor(runFolder: string) {
     super()
@@ -68,6 +70,8 @@ export class FakeAgent extends EventEmitter {
     for (const slot of slots) this.#slots.set(slot.id, slot)
     this.revision += 1n
     const update = this.#update({ full: false, slots: [...slots], removedSlotIds: [...removedSlotIds] })
+    if (this.corruptNext) update.slots = []
+    this.corruptNext = false
     for (const stream of this.#streams) stream.write(update)
     return this.revision
   }
@@ -104,8 +108,7 @@ export class FakeAgent extends EventEmitter {
     call.on('data', (report: ProxyReport) => {
       this.reports.push(report)
       this.emit('report')
-      const asksForAll = report.appliedRevision === 0n || report.epoch !== this.epoch
-      if (first || (asksForAll && report.epoch !== 0n && report.appliedRevision === 0n && this.revision === 0n)) {
+      if (first) {
         if (this.revision > 0n) call.write(this.#update({ full: true, slots: [...this.#slots.values()] }))
         this.#streams.add(call)
       }
