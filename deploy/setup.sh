@@ -43,7 +43,8 @@ stamps=$cache/stamps
 temporary=$cache/tmp.$$
 guard=/usr/sbin/policy-rc.d
 guard_placed=no
-mkdir -p "$stamps"
+mkdir -p "$stamps" 2>/dev/null || true
+[ -w "$stamps" ] || fail "this user may not write to $PWD/$cache" "run as the owner of this folder"
 
 # Two set-ups at once would undo each other's work.
 exec 9>"$cache/setup.lock"
@@ -76,6 +77,12 @@ stamp() {
 need_root() {
   [ "$(id -u)" -eq 0 ] || fail "$1 needs root" "run as root:  $2"
 }
+
+# A set-up that was killed in the middle left its guard, and no service would ever start on this machine again.
+if [ -w "$guard" ] && grep -q 'set-up of Headgate' "$guard"; then
+  guard_placed=yes
+  remove_guard
+fi
 
 done_count=0
 # begin TEXT; the step's own output follows.
@@ -113,7 +120,7 @@ install_packages() {
   # Packages with services would start them: a policy of 101 forbids that for as long as this runs.
   if [ -e "$guard" ] || [ -L "$guard" ]; then mv "$guard" "$guard.headgate"; fi
   guard_placed=yes
-  printf '#!/bin/sh\nexit 101\n' >"$guard"
+  printf '#!/bin/sh\n# Placed by the set-up of Headgate while it installs packages.\nexit 101\n' >"$guard"
   chmod 755 "$guard"
   export DEBIAN_FRONTEND=noninteractive
   updated=no
