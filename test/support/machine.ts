@@ -34,6 +34,7 @@ export class Machine {
   readonly workloads = new Map<string, Workload>()
   readonly #children = new Set<ChildProcess>()
   readonly #netns: string[] = []
+  readonly #rpFilter: string
   #nextAddress = 2
 
   constructor() {
@@ -42,9 +43,15 @@ export class Machine {
     this.hostNetns = `${this.id}-host`
     this.#addNetns(this.hostNetns)
     this.inHost('sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    this.#rpFilter = this.inHost('cat', '/proc/sys/net/ipv4/conf/all/rp_filter')
     for (const name of ['run', 'state', 'policies']) mkdirSync(join(this.folder, name))
     writeFileSync(this.workloadsFile, 'apiVersion: headgate.io/v1\n')
     writeFileSync(this.configFile, JSON.stringify(this.config()))
+  }
+
+  /** The host's rp_filter before anything ran. */
+  get initialRpFilter(): string {
+    return this.#rpFilter
   }
 
   get workloadsFile(): string {
@@ -102,6 +109,16 @@ export class Machine {
     return workload
   }
 
+  /** The workload's namespace goes, and its processes with it. */
+  removeWorkload(name: string): void {
+    const workload = this.workloads.get(name)
+    if (workload === undefined) return
+    this.workloads.delete(name)
+    for (const pid of ip('netns', 'pids', workload.netns).split('\n').filter(Boolean)) kill(Number(pid))
+    ip('-n', this.hostNetns, 'link', 'del', workload.device)
+    ip('netns', 'del', workload.netns)
+  }
+
   /** Puts all workloads into the file, with `app` and whatever labels are given. */
   writeWorkloads(labels: Record<string, Record<string, string>> = {}): void {
     const endpoints = [...this.workloads.values()].map(({ name, netns, address }) => ({
@@ -120,11 +137,10 @@ export class Machine {
   }
 
   /** Starts a process in a namespace; it is ended with the machine. */
-  start(netns: string, command: readonly string[], options: { readonly env?: Record<string, string>; readonly detached?: boolean } = {}): ChildProcess {
+  start(netns: string, command: readonly string[], options: { readonly env?: Record<string, string>; readonly stdin?: boolean } = {}): ChildProcess {
     const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: [options.stdin === true ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
-      detached: options.detached ?? false,
     })
     this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))

@@ -105,6 +105,17 @@ export class Running {
     return counters.filter((row) => row.reason === reason).reduce((sum, row) => sum + Number(row.packets), 0)
   }
 
+  /** Resolves when an endpoint is attached. */
+  async waitForEndpoint(name: string, timeoutMs = 3000): Promise<Endpoint> {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      const found = (await this.endpoints()).find(({ spec, state }) => spec?.name === name && state === 'ready')
+      if (found !== undefined) return found
+      if (performance.now() > deadline) throw new Error(`endpoint ${name} is not ready after ${timeoutMs} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+
   /** Writes a policy file as a careful user would, and waits until it is in force. */
   async apply(file: string, ...documents: readonly Record<string, unknown>[]): Promise<WaitPolicyResponse> {
     this.write(file, documents.map((document) => JSON.stringify(document)).join('\n---\n'))
