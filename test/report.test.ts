@@ -22,6 +22,11 @@ test('passed, failed and skipped tests are counted and failures kept whole', (t)
   )
 })
 
+test('what a failed test logged stays with its diagnostics', (t) => {
+  const { failures } = read('not ok 1 - c\n#   logged\n  ---\n    message: why\n  ...\nok 2 - d\n# tests 2\n', 1)
+  t.deepEqual(failures, [['c', '#   logged', '  ---', '    message: why', '  ...']])
+})
+
 test('a test process that was killed is a failure', (t) => {
   t.is(read('TAP version 13\nnot ok 1 - x.test.ts exited due to SIGKILL\n\n1..1\n# tests 1\n# pass 0\n# fail 2\n', 1).totals.failed, 2)
 })

@@ -33,7 +33,8 @@ export class TapReader {
     }
     const declared = /^# fail (\d+)$/.exec(line)
     if (declared !== null) this.#declaredFailed = Number(declared[1])
-    if (/^(TAP version|\d+\.\.\d+|#)/.test(line)) this.#current = undefined
+    // What a test logged comes before its diagnostics, as a comment.
+    if (/^(TAP version|\d+\.\.\d+|# (tests|pass|skip|todo|fail) )/.test(line)) this.#current = undefined
     else if (this.#current !== undefined) {
       this.#current.push(line)
       this.#print(`${line}\n`)
