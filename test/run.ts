@@ -12,6 +12,9 @@ interface Check {
   readonly command: readonly string[]
 }
 
+/** Longer than AVA's own limit for one test (ava.config.js), so that AVA can name the test first. */
+const SILENCE_MS_MAX = 5 * 60_000
+
 const node = 'bin/node'
 const CHECKS: readonly Check[] = [
   { name: 'type check', command: [node, 'node_modules/.bin/tsc', '--noEmit'] },
@@ -43,6 +46,8 @@ for (const check of patterns.length === 0 ? CHECKS : []) {
 const reader = new TapReader(print)
 const ava = spawn(node, ['node_modules/.bin/ava', '--tap', ...patterns], {
   stdio: ['ignore', 'pipe', 'inherit'],
+  // A group of its own: a hanging test is ended with whatever it started.
+  detached: true,
   env: { ...process.env, HEADGATE_TEST_LONG: isLong ? '1' : '' },
 })
 const ended = new Promise<number | undefined>((resolve) => {
@@ -52,8 +57,14 @@ const ended = new Promise<number | undefined>((resolve) => {
   })
   ava.on('close', (code) => resolve(code ?? undefined))
 })
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => ava.kill(signal))
-for await (const line of createInterface({ input: ava.stdout })) reader.line(line)
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => endAva(signal))
+// AVA waits without end for a test process that has finished its tests and does not exit.
+const silence = setTimeout(endSilence, SILENCE_MS_MAX)
+for await (const line of createInterface({ input: ava.stdout })) {
+  silence.refresh()
+  reader.line(line)
+}
+clearTimeout(silence)
 const totals = reader.end(await ended)
 passed += totals.passed
 failed += totals.failed
@@ -63,6 +74,20 @@ if (failures.length > 0) print(`\nFailed:\n${failures.map((failure) => `  ✘ ${
 if (totals.skipped > 0) print(`\n${totals.skipped} skipped\n`)
 print(`\n${passed} passed, ${failed} failed\n`)
 process.exitCode = failed === 0 ? 0 : 1
+
+function endSilence(): void {
+  print(`no result for ${SILENCE_MS_MAX / 60_000} minutes: ending the test run; a test process hangs\n`)
+  endAva('SIGINT')
+  setTimeout(() => endAva('SIGKILL'), 10_000).unref()
+}
+
+function endAva(signal: NodeJS.Signals): void {
+  try {
+    if (ava.pid !== undefined) process.kill(-ava.pid, signal)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
 
 function print(text: string): void {
   process.stdout.write(text)
