@@ -44,6 +44,8 @@ interface SlotState {
   readonly name: string
   listener: Resource
   listening: boolean
+  /** Its revision was reported as in force without it, so it may not be used before its rules are there too. */
+  late: boolean
   listenerRefusal: { readonly reason: string; readonly attempt: number; readonly timer: NodeJS.Timeout } | undefined
   /** The ruleset that Envoy is being given: the slot's, or a part of it. Undefined when Envoy refuses even to deny everything. */
   rules: { readonly resource: Resource; readonly list: readonly HttpRule[] } | undefined
@@ -120,7 +122,7 @@ export class Rollout implements XdsObserver {
     return {
       epoch: this.#epoch,
       appliedRevision: this.#appliedRevision(states),
-      listening: states.filter((state) => state.listening).map((state) => state.slot),
+      listening: states.filter(isListening).map((state) => state.slot),
       refused: states.flatMap(refusedOf),
       connected: this.#connected,
       envoyVersion: this.#envoyVersion,
@@ -216,6 +218,7 @@ export class Rollout implements XdsObserver {
       name: slotName(slot),
       listener,
       listening,
+      late: false,
       listenerRefusal: undefined,
       rules: undefined,
       rulesInForce: false,
@@ -358,6 +361,7 @@ export class Rollout implements XdsObserver {
     }, delayMs)
     timer.unref()
     state.listening = false
+    state.late = true
     state.listenerRefusal = { reason, attempt, timer }
   }
 
@@ -374,6 +378,10 @@ export class Rollout implements XdsObserver {
     if (applied > this.#appliedMax) this.#appliedMax = applied
     return this.#appliedMax
   }
+}
+
+function isListening({ listening, late, rulesInForce }: SlotState): boolean {
+  return listening && (rulesInForce || !late)
 }
 
 function rulesetOf({ slot }: SlotState, http: readonly HttpRule[]): Ruleset {

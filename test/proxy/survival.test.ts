@@ -17,6 +17,15 @@ const proxyIsBack = () =>
   stack.agent.report(
     (report) => report.pid === stack.proxy?.pid && report.envoyConnected && report.appliedRevision === stack.agent.revision,
   )
+/** Envoy acknowledges a removal a moment before its workers have let go of the sockets. */
+const untilRefused = async (port: number) => {
+  for (let refused = false; !refused; ) {
+    refused = await statusOf(port, '/').then(
+      () => false,
+      (error: NodeJS.ErrnoException) => error.code === 'ECONNREFUSED',
+    )
+  }
+}
 /** How often Envoy took a listener or changed one, and how often it dropped one. */
 const listenerChanges = () => {
   const stats = stack.admin('/stats?filter=listener_manager.listener_(added|modified|removed)')
@@ -82,13 +91,13 @@ test.serial('a change that came while the proxy was dead is applied by the next 
   await stack.agent.applied(revision)
   t.is(await statusOf(20001, '/a'), 403)
   t.is(await statusOf(20001, '/c'), 200)
-  await t.throwsAsync(statusOf(20002, '/b'), { code: 'ECONNREFUSED' })
+  await untilRefused(20002)
 })
 
 test.serial('a killed Envoy comes back with everything, agent or no agent', async (t) => {
   stack.agent.stop()
   await stack.kill(stack.envoy)
-  await t.throwsAsync(statusOf(20001, '/c'), { code: 'ECONNREFUSED' })
+  await untilRefused(20001)
   const started = Date.now()
   stack.startEnvoy()
   while ((await statusOf(20001, '/c').catch(() => 0)) !== 200) await new Promise((resolve) => setImmediate(resolve))
@@ -133,7 +142,7 @@ test.serial('200 slots are added in one change, and taken away in one', async (t
     ),
   )
   t.log(`removed in ${Date.now() - removal} ms`)
-  await t.throwsAsync(statusOf(20100, '/s0'), { code: 'ECONNREFUSED' })
+  await untilRefused(20100)
   t.is(await statusOf(20001, '/d'), 200)
 })
 
@@ -143,7 +152,7 @@ test.serial('a slot whose id is used again has nothing of the old one', async (t
   await stack.agent.applied(stack.agent.change([slotOf(9, { http: [rule('new')] }, { generation: 2, port: 21009 })]))
   t.is(await statusOf(21009, '/new'), 200)
   t.is(await statusOf(21009, '/old'), 403)
-  await t.throwsAsync(statusOf(20009, '/old'), { code: 'ECONNREFUSED' })
+  await untilRefused(20009)
 })
 
 test.serial('a second proxy does not start beside the first', async (t) => {
