@@ -8,9 +8,15 @@ for (const port of ports) {
       setTimeout(() => response.end('slow\n'), Number(new URL(request.url, 'http://x').searchParams.get('ms') ?? 500))
       return
     }
-    request.resume()
-    response.setHeader('content-type', 'application/json')
-    response.end(JSON.stringify({ name, method: request.method, url: request.url, peer: request.socket.remoteAddress, headers: request.rawHeaders }))
+    let bodyBytes = 0
+    request.on('data', (data) => {
+      bodyBytes += data.length
+    })
+    request.on('end', () => {
+      response.setHeader('content-type', 'application/json')
+      const { method, url, rawHeaders: headers, socket } = request
+      response.end(JSON.stringify({ name, method, url, peer: socket.remoteAddress, headers, bodyBytes }))
+    })
   })
   server.keepAliveTimeout = 60_000
   server.listen(Number(port), '0.0.0.0', () => process.stdout.write(`listening ${port}\n`))

@@ -36,6 +36,7 @@ export class Machine {
   readonly #netns: string[] = []
   readonly #rpFilter: string
   #nextAddress = 2
+  #hasBridge = false
 
   constructor() {
     this.id = `hgt${randomBytes(3).toString('hex')}`
@@ -107,6 +108,41 @@ export class Machine {
     const workload = { name, netns, address, device }
     this.workloads.set(name, workload)
     return workload
+  }
+
+  /** A workload on a bridge of the host, as bridge CNIs have them: one subnet, neighbours by ARP, the bridge as gateway. */
+  addBridgedWorkload(name: string, address = `10.72.0.${this.#nextAddress++}`): Workload {
+    const host = ['-n', this.hostNetns]
+    if (!this.#hasBridge) {
+      ip(...host, 'link', 'add', 'br0', 'type', 'bridge')
+      ip(...host, 'addr', 'add', '10.72.0.1/24', 'dev', 'br0')
+      ip(...host, 'link', 'set', 'br0', 'up')
+      this.#hasBridge = true
+    }
+    const netns = `${this.id}-${name}`
+    const device = `v${name}`
+    this.#addNetns(netns)
+    ip(...host, 'link', 'add', device, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', netns)
+    ip(...host, 'link', 'set', device, 'master', 'br0', 'up')
+    ip('-n', netns, 'link', 'set', 'eth0', 'up')
+    ip('-n', netns, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
+    ip('-n', netns, 'route', 'add', 'default', 'via', '10.72.0.1')
+    const workload = { name, netns, address, device }
+    this.workloads.set(name, workload)
+    return workload
+  }
+
+  /** A machine of the world, one hop from the host: no workload, and Headgate does not know it. */
+  addNeighbour(name: string, hostAddress: string, address: string): Workload {
+    const netns = `${this.id}-${name}`
+    const device = `n${name}`
+    this.#addNetns(netns)
+    ip('-n', this.hostNetns, 'link', 'add', device, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', netns)
+    ip('-n', this.hostNetns, 'link', 'set', device, 'up')
+    ip('-n', this.hostNetns, 'addr', 'add', `${hostAddress}/24`, 'dev', device)
+    ip('-n', netns, 'link', 'set', 'eth0', 'up')
+    ip('-n', netns, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
+    return { name, netns, address, device }
   }
 
   /** The workload's namespace goes, and its processes with it. */
