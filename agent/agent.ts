@@ -25,14 +25,14 @@ import { netnsPath } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { ControlServer } from './control-server.ts'
 import type { Datapath } from './datapath/datapath.ts'
-import { Revocation, servicePort } from './datapath/revocation.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
+import { Revocation, servicePort } from './datapath/revocation.ts'
 import type { SlotAllocator } from './datapath/slots.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { FolderChange, PolicyFolder } from './policies/folder.ts'
-import { type AttachedEndpoint, type EndpointEntry, Endpoints, type EndpointSink } from './workloads/endpoints.ts'
+import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
@@ -174,9 +174,7 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   identities(): IdentityMessage[] {
-    const reserved = Object.entries(RESERVED_IDENTITIES).map(([name, id]) =>
-      create(IdentitySchema, { id, labels: [`reserved:${name}`] }),
-    )
+    const reserved = Object.entries(RESERVED_IDENTITIES).map(([name, id]) => create(IdentitySchema, { id, labels: [`reserved:${name}`] }))
     const ids = new Set([...this.#endpoints.list().map(({ identity }) => identity.id), ...this.#prefixes.values()])
     const others = [...ids]
       .sort((a, b) => a - b)
@@ -232,7 +230,11 @@ export class Agent implements LocalBackend, FlowContext {
       ],
       maps: [
         { name: 'ipcache', entries: this.#ipcache.size, maxEntries: maps.ipcache.maxEntries() },
-        { name: 'endpoints', entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length, maxEntries: maps.endpoints.maxEntries() },
+        {
+          name: 'endpoints',
+          entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length,
+          maxEntries: maps.endpoints.maxEntries(),
+        },
       ],
       counters: readCounters(maps.countersFd).map(({ verdict, reason, direction, packets, bytes }) => ({
         verdict,

@@ -172,7 +172,9 @@ export class ControlServer {
     const since = stream.sentRevision
     const full = since === undefined
     const slots = [...this.#slots.values()].filter(({ revision }) => full || revision > since).map(({ message }) => message)
-    const removedSlotIds = full ? [] : this.#removals.filter(({ id, revision }) => revision > since && !this.#slots.has(id)).map(({ id }) => id)
+    const removedSlotIds = full
+      ? []
+      : this.#removals.filter(({ id, revision }) => revision > since && !this.#slots.has(id)).map(({ id }) => id)
     stream.call.write(
       create(ProxyUpdateSchema, {
         epoch: this.epoch,

@@ -7,7 +7,8 @@ export const AGENT_ERRORS = defineErrors('Agent', {
     next: 'Correct what is listed; the file is watched and read again at once.',
   },
   'HG-2002': {
-    cause: 'An endpoint cannot be attached: its namespace or device is missing, is not a veth pair, or belongs to the host’s own namespace.',
+    cause:
+      'An endpoint cannot be attached: its namespace or device is missing, is not a veth pair, or belongs to the host’s own namespace.',
     next: 'Give `netns` the name of an existing network namespace that a veth pair joins to the host, or `interface` the host-side device of one.',
   },
   'HG-2003': {

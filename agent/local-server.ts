@@ -1,6 +1,6 @@
 /** The agent's side of api/local.proto: translates between messages and the agent, and errors to gRPC statuses with their code. */
 import { create } from '@bufbuild/protobuf'
-import { Metadata, type sendUnaryData, type ServerWritableStream, status } from '@grpc/grpc-js'
+import { Metadata, type ServerWritableStream, type sendUnaryData, status } from '@grpc/grpc-js'
 import {
   type Endpoint,
   EndpointSchema,
@@ -126,11 +126,14 @@ function endpointMessage(entry: EndpointEntry, enforced: { readonly ingress: boo
       namespace: spec.namespace,
       labels: spec.labels,
       serviceAccount: spec.serviceAccount ?? '',
-      attachment:
-        spec.netns === undefined ? { case: 'interface', value: spec.interface ?? '' } : { case: 'netns', value: spec.netns },
+      attachment: spec.netns === undefined ? { case: 'interface', value: spec.interface ?? '' } : { case: 'netns', value: spec.netns },
       ipv4: attachment?.addresses.filter((address) => !address.includes(':')) ?? spec.ipv4,
       ipv6: attachment?.addresses.filter((address) => address.includes(':')) ?? spec.ipv6,
-      ports: Object.entries(spec.ports).map(([name, text]) => ({ name, port: Number.parseInt(text, 10), protocol: text.split('/')[1] ?? '' })),
+      ports: Object.entries(spec.ports).map(([name, text]) => ({
+        name,
+        port: Number.parseInt(text, 10),
+        protocol: text.split('/')[1] ?? '',
+      })),
     },
     identity: entry.identity.id,
     labels: [...entry.identity.labels],

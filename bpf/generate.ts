@@ -46,7 +46,11 @@ function intSize(type: BtfType): number {
   return type.kind === 'int' ? type.size : type.kind === 'enum' ? 4 : 0
 }
 
-const bytesLayout = (name: string, size: number): StructLayout => ({ name, size, fields: [{ name: 'bytes', offset: 0, kind: 'bytes', length: size }] })
+const bytesLayout = (name: string, size: number): StructLayout => ({
+  name,
+  size,
+  fields: [{ name: 'bytes', offset: 0, kind: 'bytes', length: size }],
+})
 
 function fieldOf(struct: string, name: string, typeId: number, offset: number): Field {
   const { type, bigEndian } = resolve(typeId)
@@ -97,7 +101,11 @@ function fieldType(field: Field): string {
 }
 
 const structs = new Map<string, StructLayout>()
-const lines: string[] = ['// Made by bpf/generate.ts from bpf/src/abi.h. Not to be edited.', "import { StructCodec } from '../struct.ts'", '']
+const lines: string[] = [
+  '// Made by bpf/generate.ts from bpf/src/abi.h. Not to be edited.',
+  "import { StructCodec } from '../struct.ts'",
+  '',
+]
 
 for (const type of types) {
   if (type.kind === 'enum' && type.name !== '') {
@@ -111,7 +119,10 @@ for (const type of types) {
 }
 const reasons = types.find((type) => type.kind === 'enum' && type.name === 'drop_reason')
 if (reasons?.kind === 'enum') {
-  lines.push('/** Names of the drop reasons as flows and counters show them. */', 'export const DROP_REASON_NAMES: ReadonlyMap<number, string> = new Map([')
+  lines.push(
+    '/** Names of the drop reasons as flows and counters show them. */',
+    'export const DROP_REASON_NAMES: ReadonlyMap<number, string> = new Map([',
+  )
   for (const [name, value] of reasons.values) {
     if (name !== 'REASON_MAX') lines.push(`  [${value}, '${name.replace('REASON_', '').toLowerCase().replaceAll('_', '-')}'],`)
   }
@@ -122,7 +133,10 @@ for (const [name, layout] of structs) {
   for (const field of layout.fields) lines.push(`  readonly ${field.name}: ${fieldType(field)}`)
   lines.push('}', `export const ${camelCase(name)}Codec = new StructCodec<${pascalCase(name)}>(${JSON.stringify(layout)})`, '')
 }
-const digest = createHash('sha256').update(JSON.stringify([...structs.values()])).digest('hex').slice(0, 16)
+const digest = createHash('sha256')
+  .update(JSON.stringify([...structs.values()]))
+  .digest('hex')
+  .slice(0, 16)
 lines.push('/** Of all layouts: names the folder that maps are pinned in. */', `export const LAYOUT_DIGEST = '${digest}'`, '')
 mkdirSync(dirname(outputPath), { recursive: true })
 writeFileSync(outputPath, lines.join('\n'))

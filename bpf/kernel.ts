@@ -7,7 +7,6 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { SystemCallError } from '#sys/errors.ts'
-import { close, mount } from '#sys/libc.ts'
 import {
   BPF_TCX_EGRESS,
   BPF_TCX_INGRESS,
@@ -18,8 +17,8 @@ import {
   loadObject,
   mapFd,
   mapsOf,
-  objectInfo,
   type OpenedObject,
+  objectInfo,
   openObject,
   pin,
   programsOf,
@@ -27,6 +26,7 @@ import {
   setMaxEntries,
   updateLink,
 } from '#sys/libbpf.ts'
+import { close, mount } from '#sys/libc.ts'
 import { LAYOUT_DIGEST } from './gen/abi.ts'
 import { KernelMaps } from './maps.ts'
 
@@ -105,7 +105,7 @@ export class Kernel {
     const pinned = getPinned(path)
     if (pinned !== undefined) {
       try {
-    // A device that went away leaves a dead link behind its pin.
+        // A device that went away leaves a dead link behind its pin.
         if (linkIfindex(pinned) === ifindex) {
           updateLink(pinned, programFd, path)
           return
@@ -115,7 +115,12 @@ export class Kernel {
       }
       unlinkSync(path)
     }
-    const link = createLink(programFd, ifindex, direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS, `${program} on device ${ifindex}`)
+    const link = createLink(
+      programFd,
+      ifindex,
+      direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS,
+      `${program} on device ${ifindex}`,
+    )
     try {
       pin(link, path)
     } finally {

@@ -1,15 +1,7 @@
 /** Typed access to one BPF map by its file descriptor. Calls are synchronous system calls of about a microsecond each. */
+
+import { BPF_ANY, deleteElement, lookupBatch, lookupElement, nextKey, objectInfo, updateBatch, updateElement } from '#sys/libbpf.ts'
 import { close } from '#sys/libc.ts'
-import {
-  BPF_ANY,
-  deleteElement,
-  lookupBatch,
-  lookupElement,
-  nextKey,
-  objectInfo,
-  updateBatch,
-  updateElement,
-} from '#sys/libbpf.ts'
 
 /** How a key or a value becomes bytes. */
 export interface Codec<T> {
@@ -33,8 +25,11 @@ export const u32Codec: Codec<number> = {
 export const u8Codec: Codec<number> = { size: 1, encode: (value) => Buffer.from([value]), decode: (bytes) => bytes.readUInt8(0) }
 
 /** The 16 bytes of struct address, bare. */
-export const addressBytesCodec: Codec<Uint8Array> = { size: 16, encode: (value) => Buffer.from(value), decode: (bytes) => Buffer.from(bytes.subarray(0, 16)) }
-
+export const addressBytesCodec: Codec<Uint8Array> = {
+  size: 16,
+  encode: (value) => Buffer.from(value),
+  decode: (bytes) => Buffer.from(bytes.subarray(0, 16)),
+}
 
 const BATCH_COUNT = 4096
 

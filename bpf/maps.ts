@@ -59,4 +59,3 @@ export class KernelMaps {
 export function policyRowsMap(fd: number): PolicyRowsMap {
   return new BpfMap('policy_rows', fd, policyKeyCodec, policyValueCodec)
 }
-

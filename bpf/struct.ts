@@ -22,7 +22,10 @@ export interface StructLayout {
   readonly fields: readonly Field[]
 }
 
-/** Encodes and decodes one struct. A field that is left out is zero; numbers must fit, or Buffer throws a RangeError. */
+/**
+ * Encodes and decodes one struct. A field that is left out is zero; numbers must fit, or Buffer throws a RangeError.
+ * @public used by the generated bpf/gen/abi.ts
+ */
 export class StructCodec<T extends object> {
   readonly layout: StructLayout
   readonly size: number
@@ -71,7 +74,8 @@ function encodeInto(bytes: Buffer, base: number, layout: StructLayout, value: Re
         break
       case 'bytes': {
         const source = item as Uint8Array
-        if (source.length !== field.length) throw new RangeError(`${layout.name}.${field.name} takes ${field.length} bytes, not ${source.length}`)
+        if (source.length !== field.length)
+          throw new RangeError(`${layout.name}.${field.name} takes ${field.length} bytes, not ${source.length}`)
         bytes.set(source, at)
         break
       }

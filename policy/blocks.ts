@@ -87,7 +87,10 @@ function segmentsOf(pieces: readonly (CompiledTraffic & Piece)[]): { first: numb
     const last = (starts[index + 1] ?? ALL_PORTS_LAST + 1) - 1
     const covering = pieces.filter((piece) => piece.first <= first && piece.last >= last)
     const previous = segments.at(-1)
-    const same = previous !== undefined && previous.covering.length === covering.length && previous.covering.every((piece, at) => piece === covering[at])
+    const same =
+      previous !== undefined &&
+      previous.covering.length === covering.length &&
+      previous.covering.every((piece, at) => piece === covering[at])
     if (same) previous.last = last
     else segments.push({ first, last, covering })
   }

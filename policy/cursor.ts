@@ -147,7 +147,8 @@ export class MapCursor extends Cursor {
   #similar(name: string, known: readonly string[]): string {
     const lower = name.toLowerCase()
     for (const candidate of [...this.#asked, ...known]) {
-      if (candidate.toLowerCase() === lower || `${candidate.toLowerCase()}s` === lower || candidate.toLowerCase() === `${lower}s`) return `write ${candidate}`
+      if (candidate.toLowerCase() === lower || `${candidate.toLowerCase()}s` === lower || candidate.toLowerCase() === `${lower}s`)
+        return `write ${candidate}`
     }
     const expected = [...this.#asked].sort().join(', ')
     return expected === '' ? 'remove it' : `fields that can stand here: ${expected}`

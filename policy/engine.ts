@@ -8,7 +8,15 @@ import { type CompiledRule, compileBlocks, PROTOCOL_NUMBERS } from './blocks.ts'
 import { containsPrefix, type Prefix, parsePrefix } from './cidr.ts'
 import { PolicyError } from './errors.ts'
 import { LabelSet } from './labels.ts'
-import { documentName, type Peer, type PolicyDocument, type PolicyRule, type PolicySpec, type PortRange, type RefusedDocument } from './model.ts'
+import {
+  documentName,
+  type Peer,
+  type PolicyDocument,
+  type PolicyRule,
+  type PolicySpec,
+  type PortRange,
+  type RefusedDocument,
+} from './model.ts'
 import { RESERVED_IDENTITIES, selectorsOfEntity } from './reserved.ts'
 import {
   ANY_IDENTITY,
@@ -61,7 +69,12 @@ interface FileContent {
 const EVERYTHING = { protocol: ANY_PROTOCOL, first: 0, last: 65535 } as const
 
 /** Stands for "nothing puts this direction at default deny" where rules exist all the same. */
-const DEFAULT_ALLOW: CompiledRule = { name: '(default allow)', verdict: 'allow', isForAnyPeer: true, traffic: [{ ...EVERYTHING, http: undefined }] }
+const DEFAULT_ALLOW: CompiledRule = {
+  name: '(default allow)',
+  verdict: 'allow',
+  isForAnyPeer: true,
+  traffic: [{ ...EVERYTHING, http: undefined }],
+}
 
 export class PolicyEngine {
   readonly #clusterName: string
@@ -102,7 +115,7 @@ export class PolicyEngine {
     const known = { id, labels: new LabelSet(labels), prefix }
     const before = this.#identities.get(id)
     this.#identities.set(id, known)
-    if (before !== undefined && before.labels.equals(known.labels)) return
+    if (before?.labels.equals(known.labels)) return
     this.#markPeersOf(known)
     if (before !== undefined) this.#markPeersOf(before)
     if (this.#subjects.has(id)) this.#dirty.add(id)
@@ -222,7 +235,8 @@ export class PolicyEngine {
   ): void {
     for (const { ruleset, ...block } of compileBlocks(rules, onlyWithSpecific)) {
       const classKey = ruleset === undefined ? undefined : classKeyOf(direction, ruleset)
-      if (classKey !== undefined && ruleset !== undefined && !classes.has(classKey)) classes.set(classKey, { key: classKey, direction, ruleset })
+      if (classKey !== undefined && ruleset !== undefined && !classes.has(classKey))
+        classes.set(classKey, { key: classKey, direction, ruleset })
       for (const identity of identities) {
         const row = { direction, identity, ...block, ...(classKey === undefined ? {} : { classKey }) }
         rows.set(rowKey(row), row)
@@ -257,7 +271,10 @@ export class PolicyEngine {
 
   #markSubjectsOf(content: FileContent | undefined): void {
     if (content === undefined) return
-    const selectors = [...content.specs.map(({ spec }) => spec.subject.selector), ...content.refused.flatMap(({ subjects }) => subjects.map(({ selector }) => selector))]
+    const selectors = [
+      ...content.specs.map(({ spec }) => spec.subject.selector),
+      ...content.refused.flatMap(({ subjects }) => subjects.map(({ selector }) => selector)),
+    ]
     for (const id of this.#subjects.keys()) {
       const labels = this.#identities.get(id)?.labels
       if (labels !== undefined && selectors.some((selector) => selects(selector, labels))) this.#dirty.add(id)
@@ -279,7 +296,10 @@ export class PolicyEngine {
 }
 
 function classKeyOf(direction: Direction, { allowAll, http }: ResolvedRuleset): string {
-  const names = createHash('sha256').update(http.map(({ name }) => name).join('\n')).digest('hex').slice(0, 16)
+  const names = createHash('sha256')
+    .update(http.map(({ name }) => name).join('\n'))
+    .digest('hex')
+    .slice(0, 16)
   return `${direction}/http/${allowAll ? 'all' : 'some'}/${names}`
 }
 
@@ -295,7 +315,8 @@ function compileSpec(policy: string, spec: PolicySpec): CompiledSpec {
   const rules = spec.rules.map((rule) => {
     const name = nameOf(rule.direction, [rule.verdict, rule.peers, rule.traffic])
     const isForAnyPeer =
-      rule.peers.kind === 'any' || (rule.peers.kind === 'members' && rule.peers.members.some((peer) => peer.kind === 'entity' && peer.entity === 'all'))
+      rule.peers.kind === 'any' ||
+      (rule.peers.kind === 'members' && rule.peers.members.some((peer) => peer.kind === 'entity' && peer.entity === 'all'))
     const traffic =
       rule.traffic.kind === 'any'
         ? [{ ...EVERYTHING, http: undefined }]
@@ -334,7 +355,8 @@ function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
   if (a.rows.size !== b.rows.size || a.classes.size !== b.classes.size || a.policies.join() !== b.policies.join()) return false
   for (const [key, row] of a.rows) {
     const other = b.rows.get(key)
-    if (other === undefined || other.verdict !== row.verdict || other.explicitDeny !== row.explicitDeny || other.classKey !== row.classKey) return false
+    if (other === undefined || other.verdict !== row.verdict || other.explicitDeny !== row.explicitDeny || other.classKey !== row.classKey)
+      return false
     if (other.origins.join('\n') !== row.origins.join('\n')) return false
   }
   return [...a.classes.keys()].every((key) => b.classes.has(key))

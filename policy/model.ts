@@ -25,7 +25,19 @@ export interface LabelSelector {
 }
 
 /** Entities that policy can name and that are told by a reserved identity or the cluster's label. */
-export const ENTITIES = ['all', 'world', 'cluster', 'host', 'init', 'ingress', 'unmanaged', 'remote-node', 'health', 'none', 'kube-apiserver'] as const
+export const ENTITIES = [
+  'all',
+  'world',
+  'cluster',
+  'host',
+  'init',
+  'ingress',
+  'unmanaged',
+  'remote-node',
+  'health',
+  'none',
+  'kube-apiserver',
+] as const
 export type Entity = (typeof ENTITIES)[number]
 
 export interface EndpointsPeer {

@@ -9,9 +9,9 @@ import {
   type HttpRules,
   type Peer,
   type PeerSet,
+  PORT_PROTOCOLS,
   type PolicyRule,
   type PolicySpec,
-  PORT_PROTOCOLS,
   type PortProtocolName,
   type PortRange,
   type PortRule,
@@ -47,16 +47,22 @@ export const SECTIONS = [
 
 const LATER = 'this part of the language is not supported yet; remove it, or use what is listed in docs/policy-reference.md'
 const LATER_PEERS: Readonly<Record<string, string>> = Object.fromEntries(
-  ['fromRequires', 'toRequires', 'fromNodes', 'toNodes', 'fromGroups', 'toGroups', 'toServices', 'toFQDNs', 'icmps', 'authentication'].map((name) => [name, LATER]),
+  ['fromRequires', 'toRequires', 'fromNodes', 'toNodes', 'fromGroups', 'toGroups', 'toServices', 'toFQDNs', 'icmps', 'authentication'].map(
+    (name) => [name, LATER],
+  ),
 )
 const LATER_PORTS: Readonly<Record<string, string>> = { terminatingTLS: LATER, originatingTLS: LATER, serverNames: LATER, listener: LATER }
 const LATER_L7: Readonly<Record<string, string>> = { dns: LATER, kafka: LATER, l7proto: LATER, l7: LATER, cassandra: LATER, grpc: LATER }
-const LATER_SPEC: Readonly<Record<string, string>> = { nodeSelector: 'it belongs to CiliumClusterwideNetworkPolicy, which is not supported yet; use endpointSelector', log: LATER }
+const LATER_SPEC: Readonly<Record<string, string>> = {
+  nodeSelector: 'it belongs to CiliumClusterwideNetworkPolicy, which is not supported yet; use endpointSelector',
+  log: LATER,
+}
 
 /** @returns undefined when nothing useful could be read */
 export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | undefined {
   const selectorCursor = map.get('endpointSelector')
-  if (selectorCursor === undefined) map.error('endpointSelector is needed', 'write endpointSelector: {} to select every endpoint of the namespace')
+  if (selectorCursor === undefined)
+    map.error('endpointSelector is needed', 'write endpointSelector: {} to select every endpoint of the namespace')
   const selector = selectorCursor && parseSelector(selectorCursor, { kind: 'subject', namespace: context.namespace })
   const rules: PolicyRule[] = []
   const named: Record<Direction, boolean> = { ingress: false, egress: false }
@@ -74,14 +80,18 @@ export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | un
     }
   }
   if (!hasRules) {
-    map.error('a policy needs at least one member in ingress, ingressDeny, egress or egressDeny', 'for default deny without any exception write ingress: [{}]')
+    map.error(
+      'a policy needs at least one member in ingress, ingressDeny, egress or egressDeny',
+      'for default deny without any exception write ingress: [{}]',
+    )
   }
   const defaultDeny = { ...named }
   const override = map.getLenient('enableDefaultDeny')?.map()
   for (const direction of ['ingress', 'egress'] as const) {
     const value = override?.getLenient(direction)?.boolean()
     if (value !== undefined) defaultDeny[direction] = value && named[direction]
-    if (value === true && !named[direction]) override?.warning(`has no effect without ${direction} rules: ${direction}`, `write ${direction}: [{}]`)
+    if (value === true && !named[direction])
+      override?.warning(`has no effect without ${direction} rules: ${direction}`, `write ${direction}: [{}]`)
   }
   override?.finish()
   const description = map.getLenient('description')?.string() ?? ''
@@ -242,7 +252,8 @@ function parsePort(cursor: Cursor): PortRange | undefined {
   if (!isKnown) return undefined
   const at = map.position
   if (port === 0) return { at, protocol: protocol as PortProtocolName, first: 0, last: PORT_LAST }
-  if (endPort !== undefined && endPort !== 0 && endPort < port) endCursor?.warning(`endPort is below port and means nothing: ${endPort}`, `write ${port} or more`)
+  if (endPort !== undefined && endPort !== 0 && endPort < port)
+    endCursor?.warning(`endPort is below port and means nothing: ${endPort}`, `write ${port} or more`)
   return { at, protocol: protocol as PortProtocolName, first: port, last: endPort !== undefined && endPort > port ? endPort : port }
 }
 
@@ -313,7 +324,11 @@ function checkPattern(cursor: Cursor, pattern: string, limits: ParseLimits): voi
   }
   try {
     const size = RE2JS.compile(pattern).programSize()
-    if (size > limits.regexProgramSizeMax) cursor.error(`regular expression is too large when compiled (${size}, at most ${limits.regexProgramSizeMax})`, 'split it into several rules')
+    if (size > limits.regexProgramSizeMax)
+      cursor.error(
+        `regular expression is too large when compiled (${size}, at most ${limits.regexProgramSizeMax})`,
+        'split it into several rules',
+      )
   } catch (error) {
     cursor.error(`not a regular expression of RE2: ${pattern}`, (error as Error).message)
   }

@@ -7,7 +7,20 @@ import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX } from './reserved.ts'
 const REQUIREMENTS_MAX = 100
 const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const LABEL_NAME = /^[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,251}[A-Za-z0-9])?$/
-const LABEL_SOURCES = new Set(['any', 'k8s', 'reserved', 'container', 'cidr', 'cni', 'unspec', 'fqdn', 'node', 'mesos', 'cilium-generated', 'directory'])
+const LABEL_SOURCES = new Set([
+  'any',
+  'k8s',
+  'reserved',
+  'container',
+  'cidr',
+  'cni',
+  'unspec',
+  'fqdn',
+  'node',
+  'mesos',
+  'cilium-generated',
+  'directory',
+])
 
 /** How a selector is bound to the policy's namespace. */
 export type SelectorScope =
@@ -39,8 +52,14 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
   const namesNamespace = requirements.some(({ key }) => key === NAMESPACE_LABEL_KEY || key.startsWith(NAMESPACE_LABELS_PREFIX))
   const namespace: LabelRequirement = { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }
   if (scope.kind === 'subject') {
-    const foreign = requirements.find(({ key, operator, values }) => key === NAMESPACE_LABEL_KEY && operator === 'In' && !values.includes(scope.namespace))
-    if (foreign !== undefined) cursor.error(`a policy selects endpoints of its own namespace only: ${foreign.values.join()}`, `put the policy into that namespace, or leave ${NAMESPACE_LABEL_KEY} out`)
+    const foreign = requirements.find(
+      ({ key, operator, values }) => key === NAMESPACE_LABEL_KEY && operator === 'In' && !values.includes(scope.namespace),
+    )
+    if (foreign !== undefined)
+      cursor.error(
+        `a policy selects endpoints of its own namespace only: ${foreign.values.join()}`,
+        `put the policy into that namespace, or leave ${NAMESPACE_LABEL_KEY} out`,
+      )
     return { requirements: [...requirements, namespace] }
   }
   return { requirements: namesNamespace || isReserved ? requirements : [...requirements, namespace] }

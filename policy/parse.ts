@@ -2,9 +2,9 @@
  * From the text of a policy file to documents. A file is accepted whole or refused whole: with any error there are no documents, only
  * what could be learned of them, so that their endpoints can be put at default deny (RefusedDocument).
  */
-import { type MapCursor, Cursor, type ReadContext } from './cursor.ts'
+import { Cursor, type MapCursor, type ReadContext } from './cursor.ts'
 import type { PolicyDocument, PolicySpec, RefusedDocument, RefusedSubject } from './model.ts'
-import { parseSpec, type ParseLimits, type RuleContext, SECTIONS } from './parse-rule.ts'
+import { type ParseLimits, parseSpec, type RuleContext, SECTIONS } from './parse-rule.ts'
 import { type Problem, ProblemList } from './problems.ts'
 import { DIRECTIONS, type Direction } from './resolved.ts'
 import { parseSource } from './source.ts'
@@ -41,7 +41,9 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
     }
   }
   reportTwins(documents, problems)
-  return problems.errorCount > 0 ? { documents: [], refused, problems: problems.toArray() } : { documents, refused: [], problems: problems.toArray() }
+  return problems.errorCount > 0
+    ? { documents: [], refused, problems: problems.toArray() }
+    : { documents, refused: [], problems: problems.toArray() }
 }
 
 /** A List's members, or the document itself. */
@@ -75,7 +77,8 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   else if (LATER_KINDS.has(kind)) kindCursor.error(`kind is not supported yet: ${kind}`, 'write it as CiliumNetworkPolicy')
   else if (kind !== 'CiliumNetworkPolicy') kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
   if (versionCursor === undefined) map.error('apiVersion is needed', 'apiVersion: cilium.io/v2')
-  else if (kind === 'CiliumNetworkPolicy' && version !== 'cilium.io/v2') versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
+  else if (kind === 'CiliumNetworkPolicy' && version !== 'cilium.io/v2')
+    versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
 
   const { name, namespace } = parseMetadata(map)
   const context: RuleContext = { namespace, limits }
@@ -84,7 +87,8 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   const one = map.getLenient('spec')
   const many = map.getLenient('specs')
   const bodies = [...(one === undefined ? [] : [one]), ...(many?.list() ?? [])]
-  if (bodies.length === 0 && kind === 'CiliumNetworkPolicy') map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
+  if (bodies.length === 0 && kind === 'CiliumNetworkPolicy')
+    map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
   for (const body of bodies) {
     const content = body.map()
     if (content === undefined) continue
@@ -114,7 +118,21 @@ function parseMetadata(map: MapCursor): { name: string; namespace: string } {
   const namespaceCursor = metadata.getLenient('namespace')
   const namespace = namespaceCursor?.string() ?? 'default'
   if (!NAMESPACE.test(namespace)) namespaceCursor?.error(`not a namespace: ${namespace}`, 'lower-case letters, digits and -')
-  for (const field of ['labels', 'annotations', 'uid', 'resourceVersion', 'generation', 'creationTimestamp', 'managedFields', 'ownerReferences', 'finalizers', 'selfLink', 'deletionTimestamp', 'deletionGracePeriodSeconds', 'generateName']) {
+  for (const field of [
+    'labels',
+    'annotations',
+    'uid',
+    'resourceVersion',
+    'generation',
+    'creationTimestamp',
+    'managedFields',
+    'ownerReferences',
+    'finalizers',
+    'selfLink',
+    'deletionTimestamp',
+    'deletionGracePeriodSeconds',
+    'generateName',
+  ]) {
     metadata.getLenient(field)
   }
   metadata.finish()

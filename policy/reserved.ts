@@ -16,10 +16,6 @@ export const RESERVED_IDENTITIES = {
   'world-ipv4': 9,
   'world-ipv6': 10,
 } as const
-export type ReservedName = keyof typeof RESERVED_IDENTITIES
-
-/** Label that every CIDR identity carries, so that the entity world covers it. */
-export const WORLD_LABEL = 'reserved:world'
 
 /** Key of the label that tells an endpoint's cluster; its source is k8s. */
 export const CLUSTER_LABEL_KEY = 'io.cilium.k8s.policy.cluster'

@@ -4,7 +4,7 @@
  * sexagesimal numbers, timestamps and binary, which kubectl's reader leaves as strings, and with `%YAML 1.2` refused as there.
  * The tree is our own because the library's nodes are heavy, expand aliases without a bound, and compare keys quadratically.
  */
-import { isAlias, isMap, isScalar, isSeq, LineCounter, parseAllDocuments, type Document, type Node, type ParsedNode } from 'yaml'
+import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node, type ParsedNode, parseAllDocuments } from 'yaml'
 import type { Position, ProblemList } from './problems.ts'
 
 export const FILE_BYTES_MAX = 4 * 1024 * 1024
@@ -45,7 +45,13 @@ export interface Source {
   position(offset: number, path: string): Position
 }
 
-const IGNORED_TAGS = new Set(['tag:yaml.org,2002:timestamp', 'tag:yaml.org,2002:binary', 'tag:yaml.org,2002:set', 'tag:yaml.org,2002:omap', 'tag:yaml.org,2002:pairs'])
+const IGNORED_TAGS = new Set([
+  'tag:yaml.org,2002:timestamp',
+  'tag:yaml.org,2002:binary',
+  'tag:yaml.org,2002:set',
+  'tag:yaml.org,2002:omap',
+  'tag:yaml.org,2002:pairs',
+])
 const JSON_TAGS = new Set(['str', 'int', 'float', 'bool', 'null', 'map', 'seq', 'merge'].map((name) => `tag:yaml.org,2002:${name}`))
 
 /** Reads the text of one file. Whatever is wrong goes into problems; the documents that can be read are returned all the same. */
@@ -79,7 +85,8 @@ export function parseSource(text: string, file: string, problems: ProblemList): 
     logLevel: 'silent',
     // Compared here in linear time instead.
     uniqueKeys: false,
-    customTags: (tags) => tags.filter((tag) => typeof tag === 'string' || (!IGNORED_TAGS.has(tag.tag) && !('format' in tag && tag.format === 'TIME'))),
+    customTags: (tags) =>
+      tags.filter((tag) => typeof tag === 'string' || (!IGNORED_TAGS.has(tag.tag) && !('format' in tag && tag.format === 'TIME'))),
   })
   const documents: SourceValue[] = []
   if (!('empty' in parsed)) {
@@ -112,7 +119,11 @@ function reportSyntax(document: Document.Parsed<ParsedNode>, position: Source['p
   }
   for (const error of document.errors) {
     const message = error.message.split('\n', 1)[0] ?? ''
-    problems.error(position(error.pos[0], ''), `not valid YAML: ${message.charAt(0).toLowerCase()}${message.slice(1)}`, syntaxHint(error.code))
+    problems.error(
+      position(error.pos[0], ''),
+      `not valid YAML: ${message.charAt(0).toLowerCase()}${message.slice(1)}`,
+      syntaxHint(error.code),
+    )
   }
   const { explicit, version } = document.directives?.yaml ?? { explicit: false, version: '1.1' }
   if (explicit === true && version !== '1.1') {
@@ -196,7 +207,11 @@ class TreeBuilder {
         if (key.merge) {
           this.#merge(value, merged, keyOffset, path)
         } else if (fields.has(key.name)) {
-          this.#problems.error(this.#position(keyOffset, `${path === '' ? '' : `${path}.`}${key.name}`), `key occurs twice: ${key.name}`, 'keep one of them')
+          this.#problems.error(
+            this.#position(keyOffset, `${path === '' ? '' : `${path}.`}${key.name}`),
+            `key occurs twice: ${key.name}`,
+            'keep one of them',
+          )
         } else {
           fields.set(key.name, { keyOffset, value })
         }
@@ -215,7 +230,8 @@ class TreeBuilder {
   }
 
   #remember(node: unknown): void {
-    if (typeof node === 'object' && node !== null && 'anchor' in node && typeof node.anchor === 'string') this.#anchors.set(node.anchor, node as Node)
+    if (typeof node === 'object' && node !== null && 'anchor' in node && typeof node.anchor === 'string')
+      this.#anchors.set(node.anchor, node as Node)
   }
 
   #alias(name: string, depth: number, path: string, offset: number): SourceValue | undefined {
@@ -235,7 +251,8 @@ class TreeBuilder {
   }
 
   #scalar(value: unknown, offset: number, path: string): SourceScalar | undefined {
-    if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return { kind: 'scalar', offset, value }
+    if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean')
+      return { kind: 'scalar', offset, value }
     this.#problems.error(this.#position(offset, path), 'value is of a kind that policy does not use')
     return undefined
   }

@@ -31,13 +31,19 @@ const native = {
   objGet: lib.func('int bpf_obj_get(const char *path)'),
   mapFdById: lib.func('int bpf_map_get_fd_by_id(unsigned int id)'),
   objInfo: lib.func('int bpf_obj_get_info_by_fd(int fd, _Inout_ uint8_t *info, _Inout_ uint8_t *length)'),
-  mapCreate: lib.func('int bpf_map_create(int type, const char *name, unsigned int keyBytes, unsigned int valueBytes, unsigned int count, const uint8_t *options)'),
+  mapCreate: lib.func(
+    'int bpf_map_create(int type, const char *name, unsigned int keyBytes, unsigned int valueBytes, unsigned int count, const uint8_t *options)',
+  ),
   mapUpdate: lib.func('int bpf_map_update_elem(int fd, const uint8_t *key, const uint8_t *value, uint64_t flags)'),
   mapLookup: lib.func('int bpf_map_lookup_elem(int fd, const uint8_t *key, _Out_ uint8_t *value)'),
   mapDelete: lib.func('int bpf_map_delete_elem(int fd, const uint8_t *key)'),
   mapNextKey: lib.func('int bpf_map_get_next_key(int fd, const uint8_t *key, _Out_ uint8_t *next)'),
-  mapLookupBatch: lib.func('int bpf_map_lookup_batch(int fd, _Inout_ uint8_t *inBatch, _Out_ uint8_t *outBatch, _Out_ uint8_t *keys, _Out_ uint8_t *values, _Inout_ uint8_t *count, const uint8_t *options)'),
-  mapUpdateBatch: lib.func('int bpf_map_update_batch(int fd, const uint8_t *keys, const uint8_t *values, _Inout_ uint8_t *count, const uint8_t *options)'),
+  mapLookupBatch: lib.func(
+    'int bpf_map_lookup_batch(int fd, _Inout_ uint8_t *inBatch, _Out_ uint8_t *outBatch, _Out_ uint8_t *keys, _Out_ uint8_t *values, _Inout_ uint8_t *count, const uint8_t *options)',
+  ),
+  mapUpdateBatch: lib.func(
+    'int bpf_map_update_batch(int fd, const uint8_t *keys, const uint8_t *values, _Inout_ uint8_t *count, const uint8_t *options)',
+  ),
   linkCreate: lib.func('int bpf_link_create(int programFd, int targetFd, int attachType, const uint8_t *options)'),
   linkUpdate: lib.func('int bpf_link_update(int linkFd, int programFd, const uint8_t *options)'),
   linkDetach: lib.func('int bpf_link_detach(int linkFd)'),
@@ -172,8 +178,6 @@ export function mapFdById(id: number): number | undefined {
 }
 
 export const BPF_ANY = 0
-export const BPF_NOEXIST = 1
-export const BPF_EXIST = 2
 
 export function updateElement(fd: number, key: Uint8Array, value: Uint8Array, flags: number, name: string): void {
   check('bpf_map_update_elem', native.mapUpdate(fd, key, value, flags), name)

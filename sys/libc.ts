@@ -17,9 +17,7 @@ const native = {
   flock: libc.func('int flock(int fd, int operation)'),
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   bind: libc.func('int bind(int fd, const uint8_t *address, unsigned int length)'),
-  connect: libc.func('int connect(int fd, const uint8_t *address, unsigned int length)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const uint8_t *value, unsigned int length)'),
-  getsockopt: libc.func('int getsockopt(int fd, int level, int name, _Inout_ uint8_t *value, _Inout_ uint8_t *length)'),
   send: libc.func('long send(int fd, const uint8_t *data, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)'),
   poll: libc.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout)'),
@@ -83,11 +81,8 @@ export function tryFlock(fd: number, path: string): boolean {
 export const AF_INET = 2
 export const AF_PACKET = 17
 export const AF_NETLINK = 16
-export const SOCK_STREAM = 1
-export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
 export const SOCK_CLOEXEC = 0o2000000
-export const SOCK_NONBLOCK = 0o4000
 
 /** Makes a socket in the network namespace that the main thread is in. */
 export function socket(domain: number, type: number, protocol: number): number {
@@ -96,10 +91,6 @@ export function socket(domain: number, type: number, protocol: number): number {
 
 export function bind(fd: number, address: Uint8Array): void {
   check('bind', native.bind(fd, address, address.length), Buffer.from(address).toString('hex'))
-}
-
-export function connect(fd: number, address: Uint8Array): void {
-  check('connect', native.connect(fd, address, address.length), Buffer.from(address).toString('hex'))
 }
 
 export function setSocketOption(fd: number, level: number, name: number, value: number): void {

@@ -33,8 +33,7 @@ const align4 = (length: number): number => (length + 3) & ~3
 
 /** One attribute: 4 bytes of header, the value, padding. */
 export function encodeAttribute(type: number, value: Uint8Array | number | string): Buffer {
-  const bytes =
-    typeof value === 'number' ? uint32(value) : typeof value === 'string' ? Buffer.from(`${value}\0`) : Buffer.from(value)
+  const bytes = typeof value === 'number' ? uint32(value) : typeof value === 'string' ? Buffer.from(`${value}\0`) : Buffer.from(value)
   const out = Buffer.alloc(align4(4 + bytes.length))
   out.writeUInt16LE(4 + bytes.length, 0)
   out.writeUInt16LE(type, 2)

@@ -2,8 +2,9 @@
  * TCP sockets of a network namespace: list them, and end one with a reset to its peer. Source: linux/inet_diag.h; ending needs
  * CONFIG_INET_DIAG_DESTROY.
  */
-import { SystemCallError } from './errors.ts'
+
 import { ipv4ToBytes } from './addresses.ts'
+import { SystemCallError } from './errors.ts'
 import { NETLINK_SOCK_DIAG, NetlinkSocket, NLM_F_ACK, NLM_F_DUMP } from './netlink.ts'
 import { inNetns } from './netns.ts'
 
@@ -47,9 +48,7 @@ export class SockDiag {
       request[0] = family
       request[1] = IPPROTO_TCP
       request.writeUInt32LE(STATES, 4)
-      return this.#socket
-        .request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request, 'list sockets')
-        .map(({ body }) => decodeSocket(family, body))
+      return this.#socket.request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request, 'list sockets').map(({ body }) => decodeSocket(family, body))
     })
   }
 

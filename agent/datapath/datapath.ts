@@ -1,6 +1,6 @@
 /** The kernel side as the agent sets it up: object, legs, configuration row. */
 import { join } from 'node:path'
-import { type Config as KernelConfig, EVENTS_ALLOWED } from '#bpf/gen/abi.ts'
+import { EVENTS_ALLOWED, type Config as KernelConfig } from '#bpf/gen/abi.ts'
 import { Kernel } from '#bpf/kernel.ts'
 import type { Config } from '#config/schema.ts'
 import { inNetns } from '#sys/netns.ts'

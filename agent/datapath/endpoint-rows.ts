@@ -2,7 +2,7 @@
  * The kernel's rows of local endpoints, and the programs on their devices. An endpoint's row is written before its programs are put on
  * the device, and taken away after them: a program without a row drops everything.
  */
-import { ENDPOINT_ALLOW_LOCALHOST, ENDPOINT_ENFORCE_EGRESS, ENDPOINT_ENFORCE_INGRESS, ENDPOINT_ADDRESSES_MAX } from '#bpf/gen/abi.ts'
+import { ENDPOINT_ADDRESSES_MAX, ENDPOINT_ALLOW_LOCALHOST, ENDPOINT_ENFORCE_EGRESS, ENDPOINT_ENFORCE_INGRESS } from '#bpf/gen/abi.ts'
 import type { Kernel } from '#bpf/kernel.ts'
 import type { Direction } from '#policy/resolved.ts'
 import { addressToBytes } from '#sys/addresses.ts'

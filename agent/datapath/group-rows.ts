@@ -119,7 +119,7 @@ export class GroupRows {
     readiness: (port: number, generation: number) => SlotReadiness,
     force: boolean,
   ): { value: PolicyValue; waits: boolean } {
-    const value = valueOf(wanted)
+    const value = encodeRow(wanted)
     if (value.verdict !== VERDICT_REDIRECT) return { value, waits: false }
     const now = this.#effective(key)
     if (now.verdict === VERDICT_REDIRECT && now.slotPort === value.slotPort && now.slotGeneration === value.slotGeneration) {
@@ -180,8 +180,7 @@ const ALLOW: PolicyValue = { verdict: VERDICT_ALLOW, flags: 0, slotPort: 0, slot
 const DENY: PolicyValue = { ...ALLOW, verdict: VERDICT_DENY }
 
 function keyOf(row: PolicyRow): PolicyKey {
-  const prefixLength =
-    row.protocol === 0 ? POLICY_PREFIX_L3 : POLICY_PREFIX_PROTOCOL + row.portPrefixLength
+  const prefixLength = row.protocol === 0 ? POLICY_PREFIX_L3 : POLICY_PREFIX_PROTOCOL + row.portPrefixLength
   return {
     prefixLength,
     identity: row.identity,
@@ -191,7 +190,7 @@ function keyOf(row: PolicyRow): PolicyKey {
   }
 }
 
-function valueOf({ row, cookie, slot }: WantedRow): PolicyValue {
+function encodeRow({ row, cookie, slot }: WantedRow): PolicyValue {
   return {
     verdict: row.verdict === 'deny' ? VERDICT_DENY : row.verdict === 'allow' ? VERDICT_ALLOW : VERDICT_REDIRECT,
     flags: row.explicitDeny ? POLICY_EXPLICIT_DENY : 0,

@@ -2,8 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
-import type { Config } from '#config/schema.ts'
 import { PACKAGE_ROOT } from '#config/package.ts'
+import type { Config } from '#config/schema.ts'
 import { objectPath } from './datapath.ts'
 
 export interface Finding {
@@ -65,7 +65,12 @@ function capabilityFinding(): Finding {
   const effective = BigInt(`0x${text}`)
   const missing = [...CAPABILITIES].filter(([, bit]) => ((effective >> BigInt(bit)) & 1n) === 0n).map(([name]) => name)
   if (missing.length === 0) return ok('capabilities', [...CAPABILITIES.keys()].join(', '))
-  return { name: 'capabilities', level: 'error', detail: `missing ${missing.join(', ')}`, hint: 'run with full root privileges, not in a restricted container' }
+  return {
+    name: 'capabilities',
+    level: 'error',
+    detail: `missing ${missing.join(', ')}`,
+    hint: 'run with full root privileges, not in a restricted container',
+  }
 }
 
 function btfFinding(): Finding {
@@ -76,13 +81,23 @@ function btfFinding(): Finding {
 
 function bpfFsFinding(): Finding {
   if (existsSync('/sys/fs/bpf')) return ok('bpf file system', '/sys/fs/bpf')
-  return { name: 'bpf file system', level: 'error', detail: 'no /sys/fs/bpf', hint: 'use a kernel built with CONFIG_BPF_SYSCALL, with /sys mounted' }
+  return {
+    name: 'bpf file system',
+    level: 'error',
+    detail: 'no /sys/fs/bpf',
+    hint: 'use a kernel built with CONFIG_BPF_SYSCALL, with /sys mounted',
+  }
 }
 
 function objectFinding(): Finding {
   const path = objectPath(PACKAGE_ROOT)
   if (existsSync(path)) return ok('programs', path)
-  return { name: 'programs', level: 'error', detail: `no ${path}`, hint: 'run `npm run setup` in the checkout, or install the package again' }
+  return {
+    name: 'programs',
+    level: 'error',
+    detail: `no ${path}`,
+    hint: 'run `npm run setup` in the checkout, or install the package again',
+  }
 }
 
 /** Loading the library fails where it is not installed: that must not keep the other checks from telling. */
@@ -108,5 +123,10 @@ function envoyFinding(config: Config): Finding {
       : [config.envoy.binary]
   const found = candidates.find((path) => existsSync(path))
   if (found !== undefined) return ok(name, found)
-  return { name, level: 'error', detail: `no Envoy binary at ${candidates[0]}, nor on PATH`, hint: 'run `npm run setup`, or set envoy.binary' }
+  return {
+    name,
+    level: 'error',
+    detail: `no Envoy binary at ${candidates[0]}, nor on PATH`,
+    hint: 'run `npm run setup`, or set envoy.binary',
+  }
 }

@@ -6,7 +6,14 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM, MARK_GENERATION_SHIFT, MARK_INGRESS_ACCEPTED, MARK_INGRESS_UPSTREAM, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
+import {
+  MARK_EGRESS_ACCEPTED,
+  MARK_EGRESS_UPSTREAM,
+  MARK_GENERATION_SHIFT,
+  MARK_INGRESS_ACCEPTED,
+  MARK_INGRESS_UPSTREAM,
+  MARK_PORT_SHIFT,
+} from '#bpf/gen/abi.ts'
 import type { Direction, PeerClass, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
 import { AgentError } from '../errors.ts'
 import { StateFile } from '../state-file.ts'
@@ -147,7 +154,15 @@ export class SlotAllocator {
     const reused = this.#nextId <= this.#slotsMax ? undefined : this.#free.shift()
     const id = reused?.id ?? this.#nextId++
     const generation = reused === undefined ? 1 : (reused.generation % GENERATION_MAX) + 1
-    const slot = { id, generation, direction: peerClass.direction, port: this.#portOf(id), group, classKey: '', ruleset: { allowAll: false, http: [] } }
+    const slot = {
+      id,
+      generation,
+      direction: peerClass.direction,
+      port: this.#portOf(id),
+      group,
+      classKey: '',
+      ruleset: { allowAll: false, http: [] },
+    }
     this.#slots.set(id, slot)
     return slot
   }
@@ -226,4 +241,3 @@ function matchSlots(
   }
   return matched
 }
-

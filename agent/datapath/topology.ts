@@ -5,7 +5,18 @@
 import { createHash } from 'node:crypto'
 import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { LEG_EGRESS_ACCEPTED, LEG_EGRESS_UPSTREAM, LEG_INGRESS_ACCEPTED, LEG_INGRESS_UPSTREAM, MARK_CLASS_MASK, MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM, MARK_INGRESS_ACCEPTED, MARK_INGRESS_UPSTREAM, MARK_LOCAL } from '#bpf/gen/abi.ts'
+import {
+  LEG_EGRESS_ACCEPTED,
+  LEG_EGRESS_UPSTREAM,
+  LEG_INGRESS_ACCEPTED,
+  LEG_INGRESS_UPSTREAM,
+  MARK_CLASS_MASK,
+  MARK_EGRESS_ACCEPTED,
+  MARK_EGRESS_UPSTREAM,
+  MARK_INGRESS_ACCEPTED,
+  MARK_INGRESS_UPSTREAM,
+  MARK_LOCAL,
+} from '#bpf/gen/abi.ts'
 import { writeFileAtomic } from '#sys/atomic-file.ts'
 import { createNetns, deleteNetns, inNetns, netnsPath } from '#sys/netns.ts'
 import { type Route, withRoute } from '#sys/rtnetlink.ts'
@@ -22,10 +33,38 @@ export interface LegPlan {
 }
 
 export const LEGS: readonly LegPlan[] = [
-  { leg: LEG_EGRESS_ACCEPTED, mark: MARK_EGRESS_ACCEPTED, suffix: 'ea', namespace: 'egress', fromProgram: 'from_leg_egress_accepted', intoProgram: 'into_leg_egress_accepted' },
-  { leg: LEG_EGRESS_UPSTREAM, mark: MARK_EGRESS_UPSTREAM, suffix: 'eu', namespace: 'egress', fromProgram: 'from_leg_egress_upstream', intoProgram: 'into_leg_egress_upstream' },
-  { leg: LEG_INGRESS_ACCEPTED, mark: MARK_INGRESS_ACCEPTED, suffix: 'ia', namespace: 'ingress', fromProgram: 'from_leg_ingress_accepted', intoProgram: 'into_leg_ingress_accepted' },
-  { leg: LEG_INGRESS_UPSTREAM, mark: MARK_INGRESS_UPSTREAM, suffix: 'iu', namespace: 'egress', fromProgram: 'from_leg_ingress_upstream', intoProgram: 'into_leg_ingress_upstream' },
+  {
+    leg: LEG_EGRESS_ACCEPTED,
+    mark: MARK_EGRESS_ACCEPTED,
+    suffix: 'ea',
+    namespace: 'egress',
+    fromProgram: 'from_leg_egress_accepted',
+    intoProgram: 'into_leg_egress_accepted',
+  },
+  {
+    leg: LEG_EGRESS_UPSTREAM,
+    mark: MARK_EGRESS_UPSTREAM,
+    suffix: 'eu',
+    namespace: 'egress',
+    fromProgram: 'from_leg_egress_upstream',
+    intoProgram: 'into_leg_egress_upstream',
+  },
+  {
+    leg: LEG_INGRESS_ACCEPTED,
+    mark: MARK_INGRESS_ACCEPTED,
+    suffix: 'ia',
+    namespace: 'ingress',
+    fromProgram: 'from_leg_ingress_accepted',
+    intoProgram: 'into_leg_ingress_accepted',
+  },
+  {
+    leg: LEG_INGRESS_UPSTREAM,
+    mark: MARK_INGRESS_UPSTREAM,
+    suffix: 'iu',
+    namespace: 'egress',
+    fromProgram: 'from_leg_ingress_upstream',
+    intoProgram: 'into_leg_ingress_upstream',
+  },
 ]
 
 /** Routing tables inside the proxies' namespaces; nobody else is there. */
@@ -67,11 +106,7 @@ export function topologyNames(instance: string): TopologyNames {
 /**
  * Makes what is missing. @param attach puts the programs on a leg's two ends before the devices come up, so that no packet passes unjudged
  */
-export function ensureTopology(
-  instance: string,
-  runFolder: string,
-  attach: (leg: LegDevices, netnsPathOfLeg: string) => void,
-): Topology {
+export function ensureTopology(instance: string, runFolder: string, attach: (leg: LegDevices, netnsPathOfLeg: string) => void): Topology {
   const names = topologyNames(instance)
   for (const name of [names.egressNetns, names.ingressNetns]) {
     createNetns(name)

@@ -1,20 +1,18 @@
 /** Turns what the kernel and Envoy report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
 import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
-import {
-  DIRECTION_INGRESS,
-  DROP_REASON_NAMES,
-  type Event,
-  VERDICT_ALLOW,
-  VERDICT_REDIRECT,
-} from '#bpf/gen/abi.ts'
+import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Flow, FlowOrigin, FlowPeer } from '#flows/flow.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 
 /** What the builder asks of the agent. */
 export interface FlowContext {
   readonly node: string
-  endpointById(id: number): { readonly id: number; readonly namespace: string; readonly name: string; readonly identity: number } | undefined
-  endpointByAddress(address: string): { readonly id: number; readonly namespace: string; readonly name: string; readonly identity: number } | undefined
+  endpointById(
+    id: number,
+  ): { readonly id: number; readonly namespace: string; readonly name: string; readonly identity: number } | undefined
+  endpointByAddress(
+    address: string,
+  ): { readonly id: number; readonly namespace: string; readonly name: string; readonly identity: number } | undefined
   identityOf(address: string): number
   labelsOf(identity: number): readonly string[]
   originsOf(cookie: number): readonly string[]

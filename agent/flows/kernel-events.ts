@@ -1,7 +1,7 @@
 /** Reads the kernel's ring buffer of events, woken by the kernel; a budget a turn keeps a flood from starving the rest of the agent. */
 import { type Event, eventCodec } from '#bpf/gen/abi.ts'
-import { waitReadable } from '#sys/libc.ts'
 import { RingBuffer } from '#sys/libbpf.ts'
+import { waitReadable } from '#sys/libc.ts'
 
 /** A stopped reader gives its pool thread back within this time. */
 const POLL_SLICE_MS = 500

@@ -31,7 +31,8 @@ export function resolveAttachment(spec: EndpointSpec, host: Route): Attachment {
 function fromNetns(spec: EndpointSpec, name: string, host: Route): Attachment {
   const path = netnsPath(name)
   if (!isNetns(path)) throw new AgentError('HG-2002', `no network namespace ${path}`)
-  if (netnsInode(path) === netnsInode('/proc/self/ns/net')) throw new AgentError('HG-2002', `the host’s own namespace cannot be an endpoint: ${path}`)
+  if (netnsInode(path) === netnsInode('/proc/self/ns/net'))
+    throw new AgentError('HG-2002', `the host’s own namespace cannot be an endpoint: ${path}`)
   const namespaceId = host.netnsId(path)
   return withRoute(path, (inside) => {
     const wanted = new Set([...spec.ipv4, ...spec.ipv6])

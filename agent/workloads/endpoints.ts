@@ -244,9 +244,6 @@ function keyOf(spec: { readonly namespace: string; readonly name: string }): str
 function sameAttachment(a: Attachment | undefined, b: Attachment | undefined): boolean {
   if (a === undefined || b === undefined) return a === b
   return (
-    a.hostLink.index === b.hostLink.index &&
-    a.netnsPath === b.netnsPath &&
-    a.mac.equals(b.mac) &&
-    a.addresses.join() === b.addresses.join()
+    a.hostLink.index === b.hostLink.index && a.netnsPath === b.netnsPath && a.mac.equals(b.mac) && a.addresses.join() === b.addresses.join()
   )
 }

@@ -70,7 +70,12 @@ export class Ipcache {
 
   #sync(key: string): void {
     const sources = this.#entries.get(key)
-    const wanted = sources && [...IPCACHE_SOURCES].reverse().map((source) => sources.get(source)).find((identity) => identity !== undefined)
+    const wanted =
+      sources &&
+      [...IPCACHE_SOURCES]
+        .reverse()
+        .map((source) => sources.get(source))
+        .find((identity) => identity !== undefined)
     if (wanted === this.#written.get(key)) return
     const [hex = '', length] = key.split('/')
     const mapKey = { prefixLength: Number(length), address: Buffer.from(hex, 'hex') }

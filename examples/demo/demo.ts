@@ -31,7 +31,12 @@ interface DemoRequest {
 }
 
 interface WorkloadsFile {
-  readonly endpoints: readonly { readonly name: string; readonly namespace: string; readonly netns: string; readonly ipv4: readonly [string] }[]
+  readonly endpoints: readonly {
+    readonly name: string
+    readonly namespace: string
+    readonly netns: string
+    readonly ipv4: readonly [string]
+  }[]
 }
 
 const workloads = parse(readFileSync(join(HERE, 'workloads.yaml'), 'utf8')) as WorkloadsFile
@@ -81,7 +86,9 @@ async function startServers(kept: boolean): Promise<void> {
   for (const { name, netns, address } of stage.workloads) {
     stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '80', '9090'], kept)
     await until(`server ${name}`, START_TIMEOUT_MS, () => {
-      const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], { encoding: 'utf8' })
+      const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], {
+        encoding: 'utf8',
+      })
       return answers.stdout.trim() === '200' ? true : undefined
     })
   }
@@ -125,7 +132,13 @@ function why(flow: Flow | undefined, verdict: Row['verdict']): string {
 
 function printTable(rows: readonly (readonly string[])[]): void {
   const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
-  for (const row of rows) process.stdout.write(`${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()}\n`)
+  for (const row of rows)
+    process.stdout.write(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd()}\n`,
+    )
 }
 
 async function readFlows(): Promise<Flow[]> {

@@ -3,5 +3,7 @@ import { createServer } from 'node:http'
 
 const [name, ...ports] = process.argv.slice(2)
 for (const port of ports) {
-  createServer((request, response) => response.end(`${name}: ${request.method} ${request.url}\n`)).listen(Number(port), () => process.stdout.write(`${port}\n`))
+  createServer((request, response) => response.end(`${name}: ${request.method} ${request.url}\n`)).listen(Number(port), () =>
+    process.stdout.write(`${port}\n`),
+  )
 }

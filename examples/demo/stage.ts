@@ -49,7 +49,10 @@ export class Stage {
 
   /** Starts a process in a namespace. @param kept lives on after this process */
   start(netns: string, command: readonly string[], kept: boolean, stderr: 'ignore' | 'inherit' | number = 'ignore'): ChildProcess {
-    const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], { stdio: ['ignore', kept ? 'ignore' : 'pipe', stderr], detached: kept })
+    const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], {
+      stdio: ['ignore', kept ? 'ignore' : 'pipe', stderr],
+      detached: kept,
+    })
     if (kept) child.unref()
     else this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))

@@ -41,7 +41,13 @@ async function pings(machine: Machine, from: Workload, to: string): Promise<bool
 }
 
 const ports = (...list: readonly [port: string, protocol?: string, endPort?: number][]): object[] => [
-  { ports: list.map(([port, protocol, endPort]) => ({ port, ...(protocol === undefined ? {} : { protocol }), ...(endPort === undefined ? {} : { endPort }) })) },
+  {
+    ports: list.map(([port, protocol, endPort]) => ({
+      port,
+      ...(protocol === undefined ? {} : { protocol }),
+      ...(endPort === undefined ? {} : { endPort }),
+    })),
+  },
 ]
 const from = (app: string): object[] => [{ matchLabels: { app } }]
 
@@ -63,7 +69,10 @@ test('peers, ports, ranges and protocols are told apart, and deny beats allow', 
           { fromEndpoints: from('b'), toPorts: ports(['90', 'TCP', 97], ['53', 'UDP']) },
           { toPorts: ports(['443', 'TCP']) },
         ],
-        ingressDeny: [{ fromEndpoints: from('a'), toPorts: ports(['81', 'TCP'], ['95', 'TCP', 99]) }, { fromEndpoints: from('b'), toPorts: ports(['95']) }],
+        ingressDeny: [
+          { fromEndpoints: from('a'), toPorts: ports(['81', 'TCP'], ['95', 'TCP', 99]) },
+          { fromEndpoints: from('b'), toPorts: ports(['95']) },
+        ],
       }),
     )
     const { address } = server
@@ -110,7 +119,10 @@ test('the world is told apart by prefix, with exceptions; endpoints are no part 
     const b = machine.addWorkload('b')
     const near = machine.addNeighbour('near', '10.88.0.1', '10.88.0.2')
     const far = machine.addNeighbour('far', '10.89.0.1', '10.89.0.2')
-    machine.inHost('nft', 'add table ip n; add chain ip n post { type nat hook postrouting priority 100; }; add rule ip n post oifname { "nnear", "nfar" } masquerade')
+    machine.inHost(
+      'nft',
+      'add table ip n; add chain ip n post { type nat hook postrouting priority 100; }; add rule ip n post oifname { "nnear", "nfar" } masquerade',
+    )
     machine.writeWorkloads()
     for (const workload of [b, near, far]) await listenTcp(machine, workload, 80)
     headgate.start()

@@ -28,7 +28,11 @@ test('a request passes the kernel and two proxies, or gets its 403 from the one 
     const drop = flows.find((flow) => flow.source.endpoint?.name === 'other' && flow.verdict === 'dropped')
     t.is(drop?.reason, 'policy-denied')
     t.is(drop?.where, 'kernel')
-    t.true(flows.some((flow) => flow.kind === 'http' && flow.verdict === 'dropped' && flow.http?.path === '/admin' && flow.direction === 'ingress'))
+    t.true(
+      flows.some(
+        (flow) => flow.kind === 'http' && flow.verdict === 'dropped' && flow.http?.path === '/admin' && flow.direction === 'ingress',
+      ),
+    )
     const granted = flows.find((flow) => flow.kind === 'http' && flow.verdict === 'forwarded' && flow.direction === 'ingress')
     t.is(granted?.origins[0]?.policy, 'default/api')
   } finally {

@@ -111,7 +111,11 @@ test('additions fail no request and end no connection: another policy, another r
     headgate.start()
     const ingress = rule('ingress', 'client', 80, [{ path: '/allowed.*' }])
     await headgate.apply('server.json', policyOf('server', 'server', ingress), policyOf('plain', 'server', rule('ingress', 'client', 7000)))
-    await headgate.apply('client.json', policyOf('client', 'client', rule('egress', 'server', 80, [{ path: '/.*' }])), policyOf('plain-out', 'client', rule('egress', 'server', 7000)))
+    await headgate.apply(
+      'client.json',
+      policyOf('client', 'client', rule('egress', 'server', 80, [{ path: '/.*' }])),
+      policyOf('plain-out', 'client', rule('egress', 'server', 7000)),
+    )
     const direct = connectTcp(machine, client, server.address, 7000)
     await direct.saw('open')
     const load = await startLoad(machine, client, `http://${server.address}`, 60, 150)
@@ -120,7 +124,11 @@ test('additions fail no request and end no connection: another policy, another r
     await underLoad()
     await headgate.apply('more.json', policyOf('more', 'server', rule('ingress', 'third', 80)))
     await underLoad()
-    await headgate.apply('server.json', policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }, { path: '/extra' }])), policyOf('plain', 'server', rule('ingress', 'client', 7000)))
+    await headgate.apply(
+      'server.json',
+      policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }, { path: '/extra' }])),
+      policyOf('plain', 'server', rule('ingress', 'client', 7000)),
+    )
     await underLoad()
     await headgate.apply('again.json', policyOf('again', 'server', rule('ingress', 'client', 80, [{ path: '/again' }])))
     await underLoad()

@@ -105,7 +105,9 @@ test('frames that somebody on the host writes to the devices of the legs enter n
   await withScene(async ({ headgate, machine, client, server }) => {
     const connection = connectTcp(machine, client, server.address, 80, 4001)
     await connection.saw('open')
-    const legs = (JSON.parse(machine.inHost('ip', '-j', 'link')) as { ifname: string }[]).map(({ ifname }) => ifname).filter((name) => /-(ea|eu|ia|iu)$/.test(name))
+    const legs = (JSON.parse(machine.inHost('ip', '-j', 'link')) as { ifname: string }[])
+      .map(({ ifname }) => ifname)
+      .filter((name) => /-(ea|eu|ia|iu)$/.test(name))
     t.is(legs.length, 4)
     for (const leg of legs) {
       for (const mark of [0, 1, 2, 3, 4, 8, (20000 << 16) | (1 << 4) | 1]) {
@@ -164,13 +166,19 @@ test('a SYN with the tuple of an open connection does not disturb it', async (t)
 
 test('a slot’s port cannot be dialled, from anywhere, and nothing loops', async (t) => {
   await withScene(async ({ machine, headgate, client, server }) => {
-    await headgate.apply('all.json', policyOf('client', 'client', { egress: [{ toEntities: ['all'], toPorts: [{ ports: [{ port: '1', endPort: 65535, protocol: 'TCP' }], rules: { http: [{}] } }] }] }))
+    await headgate.apply(
+      'all.json',
+      policyOf('client', 'client', {
+        egress: [{ toEntities: ['all'], toPorts: [{ ports: [{ port: '1', endPort: 65535, protocol: 'TCP' }], rules: { http: [{}] } }] }],
+      }),
+    )
     const { slotCount } = await headgate.status()
     t.true(slotCount > 0)
     const hostAddress = '10.71.0.1'
     machine.inHost('ip', 'addr', 'add', `${hostAddress}/32`, 'dev', 'lo')
     for (const port of [20000, 20001, 20002]) {
-      for (const address of [hostAddress, '127.0.0.1']) t.is((await machine.run(machine.hostNetns, ['curl', '-s', '-m', '1', `http://${address}:${port}/`])).code, 7)
+      for (const address of [hostAddress, '127.0.0.1'])
+        t.is((await machine.run(machine.hostNetns, ['curl', '-s', '-m', '1', `http://${address}:${port}/`])).code, 7)
       for (const address of [server.address, hostAddress]) t.not((await get(machine, client, `http://${address}:${port}/`)).status, 200)
     }
     t.is(await headgate.dropped('no-listener'), 0)
@@ -207,7 +215,8 @@ test('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement,
     const host = macOf(machine.hostNetns, attacker.device)
     const own = macOf(attacker.netns, 'eth0')
     const send = (type: number, payload: Buffer) => () => sendFrame(attacker.netns, 'eth0', ethernet(host, own, type, payload))
-    const packet = (protocol: number, fragment = 0): Buffer => ipv4Packet(protocol, attacker.address, server.address, Buffer.alloc(24), fragment)
+    const packet = (protocol: number, fragment = 0): Buffer =>
+      ipv4Packet(protocol, attacker.address, server.address, Buffer.alloc(24), fragment)
     t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x2000))), 1)
     t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x0010))), 1)
     t.is(await dropsOf(headgate, 'unknown-protocol', send(0x0800, packet(47))), 1)

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { startLoad } from '../support/load.ts'
 import { Machine, type Workload } from '../support/machine.ts'
-import { get, policyOf, type ProcessName, Running, rule, serve } from '../support/running.ts'
+import { get, type ProcessName, policyOf, Running, rule, serve } from '../support/running.ts'
 
 interface Scene {
   readonly machine: Machine

@@ -5,7 +5,6 @@ import { inNetns, netnsPath } from '#sys/netns.ts'
 import { withRoute } from '#sys/rtnetlink.ts'
 
 export const TCP_SYN = 2
-export const TCP_RST = 4
 export const TCP_ACK = 16
 export const TCP_PSH = 8
 
@@ -72,7 +71,12 @@ export function tcpFrame(frame: TcpFrame): Buffer {
   pseudo[9] = 6
   pseudo.writeUInt16BE(segment.length, 10)
   segment.writeUInt16BE(checksum(Buffer.concat([pseudo, segment, Buffer.alloc(segment.length % 2)])), 16)
-  return ethernet(frame.destinationMac, frame.sourceMac ?? '02:00:00:00:00:01', 0x0800, ipv4Packet(6, frame.source, frame.destination, segment))
+  return ethernet(
+    frame.destinationMac,
+    frame.sourceMac ?? '02:00:00:00:00:01',
+    0x0800,
+    ipv4Packet(6, frame.source, frame.destination, segment),
+  )
 }
 
 const SOL_SOCKET = 1

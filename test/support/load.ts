@@ -21,8 +21,22 @@ export interface Load {
 }
 
 /** Resolves when the load has begun. */
-export function startLoad(machine: Machine, from: Workload, url: string, seconds: number, rate: number, ...paths: readonly string[]): Promise<Load> {
-  const child = machine.start(from.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/load.mjs'), url, String(seconds), String(rate), ...paths])
+export function startLoad(
+  machine: Machine,
+  from: Workload,
+  url: string,
+  seconds: number,
+  rate: number,
+  ...paths: readonly string[]
+): Promise<Load> {
+  const child = machine.start(from.netns, [
+    join(ROOT, 'bin/node'),
+    join(ROOT, 'test/support/load.mjs'),
+    url,
+    String(seconds),
+    String(rate),
+    ...paths,
+  ])
   let text = ''
   let errors = ''
   child.stderr?.setEncoding('utf8').on('data', (part: string) => {

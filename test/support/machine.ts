@@ -169,11 +169,18 @@ export class Machine {
 
   /** Runs a command to its end in the host namespace. */
   inHost(...command: string[]): string {
-    return execFileSync('nsenter', [`--net=/run/netns/${this.hostNetns}`, ...command], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+    return execFileSync('nsenter', [`--net=/run/netns/${this.hostNetns}`, ...command], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
   }
 
   /** Starts a process in a namespace; it is ended with the machine. */
-  start(netns: string, command: readonly string[], options: { readonly env?: Record<string, string>; readonly stdin?: boolean } = {}): ChildProcess {
+  start(
+    netns: string,
+    command: readonly string[],
+    options: { readonly env?: Record<string, string>; readonly stdin?: boolean } = {},
+  ): ChildProcess {
     const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], {
       stdio: [options.stdin === true ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
@@ -191,7 +198,14 @@ export class Machine {
 
   /** One of Headgate's own processes. Its log is collected in `log`. */
   headgate(...args: string[]): ChildProcess & { log: string } {
-    const child = this.start(this.hostNetns, [NODE, '--conditions=headgate-source', join(ROOT, 'cli/main.ts'), ...args, '--config', this.configFile])
+    const child = this.start(this.hostNetns, [
+      NODE,
+      '--conditions=headgate-source',
+      join(ROOT, 'cli/main.ts'),
+      ...args,
+      '--config',
+      this.configFile,
+    ])
     const collected = Object.assign(child, { log: '' })
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8')
@@ -205,7 +219,9 @@ export class Machine {
 
   /** The command line, to its end. */
   cli(...args: string[]): Promise<CommandResult> {
-    return resultOf(this.start(this.hostNetns, [NODE, '--conditions=headgate-source', join(ROOT, 'cli/main.ts'), ...args, '--config', this.configFile]))
+    return resultOf(
+      this.start(this.hostNetns, [NODE, '--conditions=headgate-source', join(ROOT, 'cli/main.ts'), ...args, '--config', this.configFile]),
+    )
   }
 
   async dispose(): Promise<void> {

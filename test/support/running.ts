@@ -33,7 +33,12 @@ export function policyOf(name: string, app: string, spec: Record<string, unknown
 }
 
 /** Ingress or egress to peers with `app`, on a TCP port, with HTTP rules or without. */
-export function rule(direction: 'ingress' | 'egress', app: string, port: number, http?: readonly Record<string, unknown>[]): Record<string, unknown> {
+export function rule(
+  direction: 'ingress' | 'egress',
+  app: string,
+  port: number,
+  http?: readonly Record<string, unknown>[],
+): Record<string, unknown> {
   const peers = { [direction === 'ingress' ? 'fromEndpoints' : 'toEndpoints']: [{ matchLabels: { app } }] }
   const ports = [{ port: String(port), protocol: 'TCP' }]
   return { [direction]: [{ ...peers, toPorts: [http === undefined ? { ports } : { ports, rules: { http } }] }] }
@@ -69,13 +74,17 @@ export class Running {
   /** Resolves when everything accepted so far is in force. */
   wait(rescan = true): Promise<WaitPolicyResponse> {
     return new Promise((resolve, reject) => {
-      this.local.waitPolicy(create(WaitPolicyRequestSchema, { rescan }), (error, response) => (error || response === undefined ? reject(error) : resolve(response)))
+      this.local.waitPolicy(create(WaitPolicyRequestSchema, { rescan }), (error, response) =>
+        error || response === undefined ? reject(error) : resolve(response),
+      )
     })
   }
 
   status(): Promise<Status> {
     return new Promise((resolve, reject) => {
-      this.local.getStatus(create(GetStatusRequestSchema), (error, response) => (error || response === undefined ? reject(error) : resolve(response)))
+      this.local.getStatus(create(GetStatusRequestSchema), (error, response) =>
+        error || response === undefined ? reject(error) : resolve(response),
+      )
     })
   }
 
@@ -141,7 +150,12 @@ export class Running {
 
 /** An HTTP server in a workload; resolves when it listens. */
 export async function serve(machine: Machine, workload: Workload, ...ports: readonly number[]): Promise<void> {
-  const child = machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/http-server.mjs'), workload.name, ...ports.map(String)])
+  const child = machine.start(workload.netns, [
+    join(ROOT, 'bin/node'),
+    join(ROOT, 'test/support/http-server.mjs'),
+    workload.name,
+    ...ports.map(String),
+  ])
   let listening = 0
   await new Promise<void>((resolve, reject) => {
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {

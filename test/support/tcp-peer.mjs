@@ -18,7 +18,9 @@ if (role === 'listen') {
     socket.on('data', (data) => socket.write(data))
   }).listen(Number(rest[0]), '0.0.0.0', () => say('listening'))
 } else {
-  const socket = connect({ host: rest[0], port: Number(rest[1]), ...(rest[2] === undefined ? {} : { localPort: Number(rest[2]) }) }, () => say('open'))
+  const socket = connect({ host: rest[0], port: Number(rest[1]), ...(rest[2] === undefined ? {} : { localPort: Number(rest[2]) }) }, () =>
+    say('open'),
+  )
   follow(socket)
   socket.on('data', (data) => say(`data ${data.toString().trim()}`))
   process.stdin.on('data', (data) => socket.write(data))

@@ -44,12 +44,16 @@ export class TcpPeer {
 }
 
 export async function listenTcp(machine: Machine, workload: Workload, port: number): Promise<TcpPeer> {
-  const peer = new TcpPeer(machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/tcp-peer.mjs'), 'listen', String(port)]))
+  const peer = new TcpPeer(
+    machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/tcp-peer.mjs'), 'listen', String(port)]),
+  )
   await peer.saw('listening', 5000)
   return peer
 }
 
 export function connectTcp(machine: Machine, workload: Workload, host: string, port: number, localPort?: number): TcpPeer {
   const args = ['connect', host, String(port), ...(localPort === undefined ? [] : [String(localPort)])]
-  return new TcpPeer(machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/tcp-peer.mjs'), ...args], { stdin: true }))
+  return new TcpPeer(
+    machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/tcp-peer.mjs'), ...args], { stdin: true }),
+  )
 }
