@@ -91,10 +91,7 @@ export class Agent implements LocalBackend, FlowContext {
     this.#ipcache = new Ipcache(maps.ipcache, () => {
       this.#ipcacheDirty = true
     })
-    const sink: EndpointSink = {
-      attach: (endpoints) => this.#attach(endpoints),
-      detach: (endpoint) => this.#detach(endpoint),
-    }
+    const sink: EndpointSink = { change: (attached, detached) => this.#changeEndpoints(attached, detached) }
     this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink)
     this.#nodes = new NodeAddresses(parts.host, this.#ipcache)
   }
@@ -286,8 +283,8 @@ export class Agent implements LocalBackend, FlowContext {
 
   // ---- carrying changes through
 
-  #attach(endpoints: readonly AttachedEndpoint[]): void {
-    for (const { identity } of endpoints) {
+  #changeEndpoints(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void {
+    for (const { identity } of attached) {
       const count = this.#subjects.get(identity.id) ?? 0
       this.#subjects.set(identity.id, count + 1)
       if (count > 0) continue
@@ -296,28 +293,37 @@ export class Agent implements LocalBackend, FlowContext {
     }
     // The rows of the endpoints' own groups, and of their peers' for them, come before their addresses mean anything.
     this.#commit()
-    for (const { key, id, identity, attachment } of endpoints) {
+    for (const { key, id, identity, attachment } of attached) {
       this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
       for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
       this.#parts.log.info({ endpoint: key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
     }
+    const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
+    const keptIds = new Set(attached.map(({ id }) => id))
+    const freed: string[] = []
+    for (const { key, id, identity, attachment } of detached) {
+      for (const address of attachment.addresses) if (!kept.has(address)) this.#ipcache.delete(address, 'endpoint')
+      if (!keptIds.has(id)) {
+        this.#rows.remove(id)
+        freed.push(...attachment.addresses)
+        this.#parts.log.info({ endpoint: key, id }, 'endpoint detached')
+      }
+      this.#releaseSubject(identity.id)
+    }
+    if (detached.length > 0) this.#commit()
+    // An address may be another's tomorrow: what the proxies hold in its name ends now.
+    if (freed.length > 0) this.#revocation.releaseAddresses(freed)
   }
 
-  #detach(endpoint: AttachedEndpoint): void {
-    const { id, identity, attachment } = endpoint
-    for (const address of attachment.addresses) this.#ipcache.delete(address, 'endpoint')
-    this.#rows.remove(id)
-    const count = (this.#subjects.get(identity.id) ?? 1) - 1
+  #releaseSubject(identity: number): void {
+    const count = (this.#subjects.get(identity) ?? 1) - 1
     if (count > 0) {
-      this.#subjects.set(identity.id, count)
-    } else {
-      this.#subjects.delete(identity.id)
-      this.#parts.engine.removeSubject(identity.id)
-      this.#parts.engine.removeIdentity(identity.id)
+      this.#subjects.set(identity, count)
+      return
     }
-    // Its address may be another's tomorrow: what the proxies hold in its name ends now.
-    this.#revocation.releaseAddresses(attachment.addresses)
-    this.#parts.log.info({ endpoint: endpoint.key, id }, 'endpoint detached')
+    this.#subjects.delete(identity)
+    this.#parts.engine.removeSubject(identity)
+    this.#parts.engine.removeIdentity(identity)
   }
 
   #takeFolderChange({ changed, removed, warning }: FolderChange): void {

@@ -152,6 +152,7 @@ function serviceError(error: unknown): { code: status; details: string; metadata
   const metadata = new Metadata()
   if (error instanceof HeadgateError) {
     metadata.set('headgate-error', error.code)
+    metadata.set('headgate-next', error.next)
     const code = error.code === 'HG-2004' ? status.NOT_FOUND : error.code === 'HG-2003' ? status.ALREADY_EXISTS : status.FAILED_PRECONDITION
     return { code, details: error.message, metadata }
   }

@@ -43,9 +43,12 @@ export class EndpointRows {
     if (row === undefined) return
     const { index } = row.spec.attachment.hostLink
     this.#rows.delete(id)
-    this.#kernel.detach('host', index, 'ingress')
-    this.#kernel.detach('host', index, 'egress')
-    this.#kernel.maps.endpoints.delete(index)
+    const isTaken = [...this.#rows.values()].some(({ spec }) => spec.attachment.hostLink.index === index)
+    if (!isTaken) {
+      this.#kernel.detach('host', index, 'ingress')
+      this.#kernel.detach('host', index, 'egress')
+      this.#kernel.maps.endpoints.delete(index)
+    }
     for (const address of row.spec.attachment.addresses) {
       const bytes = addressToBytes(address)
       if (this.#kernel.maps.endpointAddresses.get(bytes)?.endpointId === id) this.#kernel.maps.endpointAddresses.delete(bytes)

@@ -118,6 +118,7 @@ export class PolicySync {
       }
     }
     if (delta.changed.length > 0) this.#slots.save()
+    this.#dropStalePairs([...changedSlots.values()])
     this.#control.update([...changedSlots.values()], [])
     for (const identity of stepped) this.#step(identity)
     for (const identity of delta.removed) this.#remove(identity)
@@ -194,6 +195,22 @@ export class PolicySync {
     }
   }
 
+  /** A slot whose rules changed may not allow any more what made it a refuge for another's connections. */
+  #dropStalePairs(changed: readonly Slot[]): void {
+    if (changed.length === 0) return
+    const { slotPairs } = this.#kernel.maps
+    const bySocket = new Map([...this.#slots.slots.values()].map((slot) => [`${slot.port}/${slot.generation}`, slot]))
+    const names = new Set(changed.map(({ port, generation }) => `${port}/${generation}`))
+    for (const pair of slotPairs.keys()) {
+      const fromName = `${pair.fromPort}/${pair.fromGeneration}`
+      const toName = `${pair.toPort}/${pair.toGeneration}`
+      if (!names.has(fromName) && !names.has(toName)) continue
+      const from = bySocket.get(fromName)
+      const to = bySocket.get(toName)
+      if (from === undefined || to === undefined || !isSuperset(to.ruleset, from.ruleset)) slotPairs.delete(pair)
+    }
+  }
+
   /** @returns whether the kernel changed */
   #step(identity: number): boolean {
     const group = this.#group(identity)
@@ -241,9 +258,19 @@ export class PolicySync {
       this.#retiring.delete(slot)
       this.#slots.release(slot)
     }
+    this.#forgetPairs(gone)
     this.#slots.save()
     this.#control.update([], gone)
     this.#notify()
+  }
+
+  /** Connections of a slot end with it, and its number may come back with other rules. */
+  #forgetPairs(gone: readonly Slot[]): void {
+    const { slotPairs } = this.#kernel.maps
+    const names = new Set(gone.map(({ port, generation }) => `${port}/${generation}`))
+    for (const pair of slotPairs.keys()) {
+      if (names.has(`${pair.fromPort}/${pair.fromGeneration}`) || names.has(`${pair.toPort}/${pair.toGeneration}`)) slotPairs.delete(pair)
+    }
   }
 
   #readiness(port: number, generation: number): SlotReadiness {

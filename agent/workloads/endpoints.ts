@@ -29,9 +29,11 @@ export interface EndpointEntry {
 
 /** Told of every change, in the order in which it has to reach the kernel. */
 export interface EndpointSink {
-  /** Several at once: policy is resolved when all of them are known, never in between. */
-  attach(endpoints: readonly AttachedEndpoint[]): void
-  detach(endpoint: AttachedEndpoint): void
+  /**
+   * Several at once: policy is resolved when all of them are known, never in between. An endpoint that is on both lists, or a device
+   * that goes from one to another, changes in place: there is no moment without judgement.
+   */
+  change(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void
 }
 
 export type AttachedEndpoint = EndpointEntry & { readonly attachment: Attachment }
@@ -98,7 +100,7 @@ export class Endpoints {
     entry.attachment = this.#resolve(entry)
     this.#added.push(spec)
     this.#entries.set(key, entry)
-    this.#sink.attach([this.#activate(entry, entry.attachment)])
+    this.#sink.change([this.#activate(entry, entry.attachment)], [])
     this.#save()
     return entry
   }
@@ -109,7 +111,9 @@ export class Endpoints {
     const entry = this.#entries.get(key)
     if (entry === undefined) throw new AgentError('HG-2004', `no endpoint ${key}`)
     if (entry.origin === 'file') throw new AgentError('HG-2005', `the endpoint comes from the workloads file: ${key}`)
-    this.#drop(entry)
+    this.#entries.delete(key)
+    this.#ids.delete(key)
+    this.#sink.change([], this.#deactivate(entry))
     this.#added.splice(
       this.#added.findIndex((spec) => keyOf(spec) === key),
       1,
@@ -120,24 +124,25 @@ export class Endpoints {
 
   /** Devices or addresses changed: those that wait may be ready now, and those that are ready may have lost their device. */
   recheck(): void {
-    let changed = false
     const attached: AttachedEndpoint[] = []
+    const detached: AttachedEndpoint[] = []
     for (const entry of this.#entries.values()) {
-      const before = entry.attachment
       const now = this.#tryResolve(entry)
-      if (sameAttachment(before, now)) continue
-      changed = true
-      if (before !== undefined) this.#deactivate(entry)
+      if (sameAttachment(entry.attachment, now)) continue
+      detached.push(...this.#deactivate(entry))
       if (now !== undefined) attached.push(this.#activate(entry, now))
     }
-    this.#sink.attach(attached)
-    if (changed) this.#save()
+    if (attached.length === 0 && detached.length === 0) return
+    this.#sink.change(attached, detached)
+    this.#save()
   }
 
   #reconcile(): void {
     const wanted = new Map<string, { spec: EndpointSpec; origin: 'file' | 'api' }>()
     for (const spec of this.#workloads.endpoints) wanted.set(keyOf(spec), { spec, origin: 'file' })
     for (const spec of this.#added) if (!wanted.has(keyOf(spec))) wanted.set(keyOf(spec), { spec, origin: 'api' })
+    const attached: AttachedEndpoint[] = []
+    const detached: AttachedEndpoint[] = []
     for (const entry of [...this.#entries.values()]) {
       const now = wanted.get(entry.key)
       const labels = now && this.#labelsOf(now.spec)
@@ -146,9 +151,12 @@ export class Endpoints {
         JSON.stringify(now.spec) === JSON.stringify(entry.spec) &&
         now.origin === entry.origin &&
         labels?.join('\n') === entry.identity.labels.join('\n')
-      if (!same) this.#drop(entry)
+      if (same) continue
+      detached.push(...this.#deactivate(entry))
+      this.#entries.delete(entry.key)
+      // The number stays with an endpoint that only got other labels: its connections are judged anew, not forgotten.
+      if (now === undefined) this.#ids.delete(entry.key)
     }
-    const attached: AttachedEndpoint[] = []
     for (const [key, { spec, origin }] of wanted) {
       if (this.#entries.has(key)) continue
       const entry = this.#create(spec, origin)
@@ -156,7 +164,7 @@ export class Endpoints {
       const attachment = this.#tryResolve(entry)
       if (attachment !== undefined) attached.push(this.#activate(entry, attachment))
     }
-    this.#sink.attach(attached)
+    this.#sink.change(attached, detached)
     this.#save()
   }
 
@@ -214,17 +222,14 @@ export class Endpoints {
     return { ...entry, attachment }
   }
 
-  #deactivate(entry: EndpointEntry): void {
-    if (entry.attachment === undefined) return
-    this.#sink.detach({ ...entry, attachment: entry.attachment })
+  /** @returns what the sink is to be told: nothing when it never was attached */
+  #deactivate(entry: EndpointEntry): AttachedEndpoint[] {
+    const { attachment } = entry
+    if (attachment === undefined) return []
+    const detached = { ...entry, attachment }
     entry.attachment = undefined
     entry.state = 'waiting'
-  }
-
-  #drop(entry: EndpointEntry): void {
-    this.#deactivate(entry)
-    this.#entries.delete(entry.key)
-    this.#ids.delete(entry.key)
+    return [detached]
   }
 
   #save(): void {
