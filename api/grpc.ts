@@ -3,7 +3,6 @@
  * Everything speaks over UNIX sockets; who may connect is decided by the file's mode, so there are no credentials here.
  */
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, unlinkSync } from 'node:fs'
-import { createConnection } from 'node:net'
 import { dirname } from 'node:path'
 import { type DescMessage, type DescMethod, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf'
 import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
@@ -28,6 +27,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import { ApiError } from './errors.ts'
+import { isAnswering } from './unix-socket.ts'
 
 type AnyMethod = GenServiceMethods[string]
 type Input<M extends AnyMethod> = MessageShape<M['input']>
@@ -151,18 +151,6 @@ export function closeServer(server: Server, path: string, inode = inodeOf(path))
 
 function inodeOf(path: string): bigint | undefined {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
-}
-
-/** Whether a process accepts connections on a UNIX socket. */
-export function isAnswering(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = createConnection(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
 }
 
 /** @returns 0, root's group, for a group that does not exist */

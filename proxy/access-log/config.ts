@@ -18,10 +18,8 @@ import { GrpcServiceSchema } from '#api/gen/envoy/config/core/v3/grpc_service_pb
 import { CommonGrpcAccessLogConfigSchema, HttpGrpcAccessLogConfigSchema } from '#api/gen/envoy/extensions/access_loggers/grpc/v3/als_pb.js'
 import { MetadataMatcherSchema } from '#api/gen/envoy/type/matcher/v3/metadata_pb.js'
 import { FractionalPercent_DenominatorType, FractionalPercentSchema } from '#api/gen/envoy/type/v3/percent_pb.js'
+import { HEADGATE_CLUSTER } from '../envoy/bootstrap.ts'
 import { packAny } from '../xds/resource.ts'
-
-/** Name of the bootstrap's cluster that leads to this process (envoy/bootstrap.ts). */
-export const HEADGATE_CLUSTER = 'headgate'
 
 /** Namespace and keys of the metadata in which the RBAC filter leaves its verdict. */
 export const RBAC_METADATA = 'envoy.filters.http.rbac'

@@ -6,7 +6,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
-import { isAnswering } from '#api/grpc.ts'
+import { isAnswering } from '#api/unix-socket.ts'
 import { createLogger } from '#config/log.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
@@ -16,7 +16,7 @@ import { ProxyError } from '../errors.ts'
 import { proxyPaths } from '../paths.ts'
 import { waitInFolder } from '../wait-for.ts'
 import { findEnvoy } from './binary.ts'
-import { bootstrapOf, encodeBootstrap } from './bootstrap.ts'
+import { bootstrapOf } from './bootstrap.ts'
 import { readNamespaces } from './netns.ts'
 
 /** After this the supervisor is told, and tries again. */
@@ -42,7 +42,7 @@ export async function runEnvoy(config: Config, signal?: AbortSignal): Promise<vo
 
   const nodeId = config.nodeName === '' ? hostname() : config.nodeName
   const bootstrap = bootstrapOf({ nodeId, xdsSocket: paths.xds, adminSocket: paths.envoyAdmin })
-  writeDurablySync(paths.envoyBootstrap, encodeBootstrap(bootstrap))
+  writeDurablySync(paths.envoyBootstrap, JSON.stringify(bootstrap, undefined, 2))
   // A socket that a killed Envoy left would keep this one from binding its own.
   if (existsSync(paths.envoyAdmin)) rmSync(paths.envoyAdmin)
 

@@ -14,7 +14,8 @@ import {
   ReportFlowsSummarySchema,
   SlotSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
-import { addService, closeServer, createClient, createServer, isAnswering, listenOnSocket, type ServiceHandlers } from '#api/grpc.ts'
+import { addService, closeServer, createClient, createServer, listenOnSocket, type ServiceHandlers } from '#api/grpc.ts'
+import { isAnswering } from '#api/unix-socket.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'headgate-api-'))
 test.after.always(() => rmSync(folder, { recursive: true, force: true }))
