@@ -2,6 +2,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
+import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
 import type { Problem } from '#policy/problems.ts'
 import { CliError } from './errors.ts'
 
@@ -60,6 +61,7 @@ export function writePolicyFile(folder: string, name: string, text: string): voi
     mkdirSync(folder, { recursive: true, mode: 0o755 })
     writeFileSync(temporary, text, { mode: 0o644, flush: true })
     renameSync(temporary, join(folder, name))
+    rmSync(join(folder, EMPTY_FOLDER_MARKER), { force: true })
     syncFolder(folder)
   } catch (cause) {
     rmSync(temporary, { force: true })
@@ -67,9 +69,11 @@ export function writePolicyFile(folder: string, name: string, text: string): voi
   }
 }
 
+/** Removes a file. Where it is the last one, the folder is marked as meant to be empty: else the agent would keep what it said. */
 export function removePolicyFile(folder: string, name: string): void {
   assertFileName(name)
   try {
+    if (listPolicyFiles(folder).every((file) => file === name)) writeFileSync(join(folder, EMPTY_FOLDER_MARKER), '')
     rmSync(join(folder, name))
     syncFolder(folder)
   } catch (cause) {

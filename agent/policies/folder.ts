@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
 import type { PolicyDocument, RefusedDocument } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
 import { readFileIfPresent, writeFileAtomic } from '#sys/atomic-file.ts'
@@ -39,11 +40,7 @@ export interface FolderChange {
   readonly warning: string
 }
 
-/** Left by `policy delete` when it removed the last file: the folder is meant to be empty. */
-export const EMPTY_MARKER = '.headgate-empty'
-
-export const POLICY_FILE_BYTES_MAX = 4 << 20
-const POLICY_FILE = /^[^.].*\.(ya?ml|json)$/
+const POLICY_FILE_BYTES_MAX = 4 << 20
 
 const indexSchema = z.strictObject({
   version: z.literal(1),
@@ -99,7 +96,7 @@ export class PolicyFolder {
       if (state !== undefined) changed.push(state)
     }
     const removed = [...this.#states.keys()].filter((file) => !files.includes(file))
-    if (removed.length > 0 && files.length === 0 && this.#emptyMeans === 'keep' && !existsSync(join(this.#folder, EMPTY_MARKER))) {
+    if (removed.length > 0 && files.length === 0 && this.#emptyMeans === 'keep' && !existsSync(join(this.#folder, EMPTY_FOLDER_MARKER))) {
       return { changed, removed: [], warning: `the policy folder is empty; what was in force stays: ${this.#folder}` }
     }
     for (const file of removed) this.#forget(file)
@@ -109,7 +106,7 @@ export class PolicyFolder {
   #list(): string[] | string {
     try {
       return readdirSync(this.#folder, { withFileTypes: true })
-        .filter((entry) => POLICY_FILE.test(entry.name) && (entry.isFile() || entry.isSymbolicLink()))
+        .filter((entry) => POLICY_FILE_NAME.test(entry.name) && (entry.isFile() || entry.isSymbolicLink()))
         .map((entry) => entry.name)
         .sort()
     } catch (error) {

@@ -1,0 +1,140 @@
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { type FolderChange, PolicyFolder } from '#agent/policies/folder.ts'
+import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
+import { parsePolicyFile } from '#policy/parse.ts'
+
+const policy = (name: string, port = '80'): string => `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: ${name}}
+spec:
+  endpointSelector: {matchLabels: {app: ${name}}}
+  ingress:
+    - toPorts: [{ports: [{port: "${port}", protocol: TCP}]}]
+`
+
+interface Scene {
+  readonly policies: string
+  readonly open: (emptyMeans?: 'keep' | 'apply') => PolicyFolder
+  readonly write: (file: string, text: string) => void
+}
+
+function scene(t: ExecutionContext): Scene {
+  const root = mkdtempSync(join(tmpdir(), 'headgate-folder-'))
+  t.teardown(() => rmSync(root, { recursive: true, force: true }))
+  const policies = join(root, 'policies')
+  mkdirSync(policies)
+  return {
+    policies,
+    open: (emptyMeans = 'keep') =>
+      new PolicyFolder(policies, join(root, 'state'), emptyMeans, (text, file) =>
+        parsePolicyFile(text, file, { regexProgramSizeMax: 10_000 }),
+      ),
+    write: (file, text) => writeFileSync(join(policies, file), text),
+  }
+}
+
+/** Names in force by file. */
+function inForce(folder: PolicyFolder): Record<string, string[]> {
+  return Object.fromEntries(folder.states.map(({ file, documents }) => [file, documents.map(({ name }) => name)]))
+}
+
+const files = ({ changed }: FolderChange): string[] => changed.map(({ file }) => file)
+
+test('a file is read once, again when its content changed, and forgotten when it is removed', (t) => {
+  const { open, write, policies } = scene(t)
+  const folder = open()
+  write('a.yaml', policy('a'))
+  write('b.yaml', policy('b'))
+  t.deepEqual(files(folder.scan()), ['a.yaml', 'b.yaml'])
+  t.deepEqual(files(folder.scan()), [])
+  write('a.yaml', policy('a', '81'))
+  t.deepEqual(files(folder.scan()), ['a.yaml'])
+  rmSync(join(policies, 'a.yaml'))
+  t.deepEqual(folder.scan().removed, ['a.yaml'])
+  t.deepEqual(inForce(folder), { 'b.yaml': ['b'] })
+})
+
+for (const [what, text] of [
+  ['truncated', policy('a').slice(0, 120)],
+  ['empty', ''],
+  ['not YAML', '{]'],
+  ['refused', policy('a').replace('"80"', '"eighty thousand"')],
+] as const) {
+  test(`a file that becomes ${what} leaves its last accepted version in force, after a restart too`, (t) => {
+    const { open, write } = scene(t)
+    const folder = open()
+    write('a.yaml', policy('a'))
+    folder.scan()
+    write('a.yaml', text)
+    const [state] = folder.scan().changed
+    t.is(state?.state, 'last-accepted')
+    t.true((state?.problems.length ?? 0) > 0)
+    t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
+    const restarted = open()
+    restarted.restore()
+    t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
+    restarted.scan()
+    t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
+  })
+}
+
+test('a document that was refused and never accepted is handed over as such, one that was accepted is not', (t) => {
+  const { open, write } = scene(t)
+  const folder = open()
+  write('new.yaml', policy('fresh').replace('"80"', '"-1"'))
+  const [state] = folder.scan().changed
+  t.is(state?.state, 'refused')
+  t.deepEqual(
+    state?.refused.map(({ name }) => name),
+    ['fresh'],
+  )
+  write('old.yaml', policy('old'))
+  folder.scan()
+  write('old.yaml', `${policy('old').replace('"80"', '"-1"')}---\n${policy('added')}`)
+  const [changed] = folder.scan().changed
+  t.deepEqual(
+    changed?.refused.map(({ name }) => name),
+    ['added'],
+  )
+})
+
+test('an emptied, removed or replaced folder does not drop everything at once', (t) => {
+  const { open, write, policies } = scene(t)
+  const folder = open()
+  write('a.yaml', policy('a'))
+  folder.scan()
+  rmSync(join(policies, 'a.yaml'))
+  t.regex(folder.scan().warning, /empty/)
+  t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
+  renameSync(policies, `${policies}-away`)
+  t.regex(folder.scan().warning, /cannot be read \(ENOENT\)/)
+  t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
+})
+
+test('an emptied folder means it when the marker or the setting says so', (t) => {
+  const marked = scene(t)
+  const folder = marked.open()
+  marked.write('a.yaml', policy('a'))
+  folder.scan()
+  rmSync(join(marked.policies, 'a.yaml'))
+  marked.write(EMPTY_FOLDER_MARKER, '')
+  t.deepEqual(folder.scan().removed, ['a.yaml'])
+
+  const set = scene(t)
+  const meant = set.open('apply')
+  set.write('a.yaml', policy('a'))
+  meant.scan()
+  rmSync(join(set.policies, 'a.yaml'))
+  t.deepEqual(meant.scan().removed, ['a.yaml'])
+})
+
+test('hidden and foreign files are left alone', (t) => {
+  const { open, write } = scene(t)
+  write('.a.yaml.tmp', policy('a'))
+  write('.hidden.yaml', policy('a'))
+  write('README.md', 'no policy')
+  t.deepEqual(files(open().scan()), [])
+})
