@@ -24,6 +24,8 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
   readonly #subscriptions = new Map<TypeUrl, Subscription>()
   /** Nonce -> what that response carried, until it is acknowledged or refused. */
   readonly #inFlight = new Map<string, readonly Delivery[]>()
+  /** What those responses are about. A name has one response at a time, so a client that does not read costs no more than one each. */
+  readonly #busyNames = new Map<TypeUrl, Set<string>>()
   readonly #nonces = new NonceSequence()
   /** Types whose first wildcard request is still owed an answer, even an empty one: the client waits for it to go on. */
   readonly #owed = new Set<TypeUrl>()
@@ -47,9 +49,11 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
       this.#observer.ignored(`unknown resource type: ${typeUrl}`)
       return
     }
-    this.#settle(typeUrl, request)
-    this.#subscribe(typeUrl, request)
-    if (this.#snapshot !== undefined) this.#answer(typeUrl, this.#snapshot)
+    const settled = this.#settle(typeUrl, request)
+    const concerned = this.#subscribe(typeUrl, request)
+    if (this.#snapshot === undefined) return
+    if (concerned === 'everything') this.#answer(typeUrl, this.#snapshot)
+    else this.#review(typeUrl, this.#snapshot, new Set([...settled, ...concerned]))
   }
 
   onSnapshot(snapshot: Snapshot): void {
@@ -61,38 +65,46 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
     for (const typeUrl of TYPES_IN_ORDER.toReversed()) if (changed.includes(typeUrl)) this.#sendRemovals(typeUrl, snapshot)
   }
 
-  /** ACK or NACK. A nonce that is not known, stale or of another stream, settles nothing. */
-  #settle(typeUrl: TypeUrl, request: DeltaDiscoveryRequest): void {
+  /**
+   * ACK or NACK. A nonce that is not known, stale or of another stream, settles nothing.
+   * @returns the names that were waited for
+   */
+  #settle(typeUrl: TypeUrl, request: DeltaDiscoveryRequest): string[] {
     const { responseNonce, errorDetail } = request
-    if (responseNonce === '') return
+    if (responseNonce === '') return []
     const deliveries = this.#inFlight.get(responseNonce)
     if (deliveries === undefined) {
       this.#observer.ignored(`nonce of no response that is in flight: ${responseNonce}`)
-      return
+      return []
     }
     if (deliveries.some((delivery) => delivery.typeUrl !== typeUrl)) {
       this.#observer.ignored(`nonce of another resource type: ${responseNonce}`)
-      return
+      return []
     }
     this.#inFlight.delete(responseNonce)
+    for (const { name } of deliveries) this.#busy(typeUrl).delete(name)
     if (errorDetail !== undefined) this.#observer.refused(deliveries, errorDetail.message)
     else for (const delivery of deliveries) this.#observer.acknowledged(delivery)
+    return deliveries.map(({ name }) => name)
   }
 
-  #subscribe(typeUrl: TypeUrl, request: DeltaDiscoveryRequest): void {
+  /** @returns the names that the client is owed an answer about */
+  #subscribe(typeUrl: TypeUrl, request: DeltaDiscoveryRequest): 'everything' | readonly string[] {
+    const { resourceNamesSubscribe, resourceNamesUnsubscribe } = request
     const known = this.#subscriptions.get(typeUrl)
     if (known === undefined) {
       const subscription = new Subscription()
       this.#subscriptions.set(typeUrl, subscription)
-      subscription.begin(request.resourceNamesSubscribe, request.initialResourceVersions)
+      subscription.begin(resourceNamesSubscribe, request.initialResourceVersions)
       if (subscription.wildcard) this.#owed.add(typeUrl)
       for (const [name, version] of subscription.sent) this.#observer.acknowledged({ typeUrl, name, version })
-      return
+      return 'everything'
     }
     const hadWildcard = known.wildcard
-    known.subscribe(request.resourceNamesSubscribe)
+    known.subscribe(resourceNamesSubscribe)
     if (!hadWildcard && known.wildcard) this.#owed.add(typeUrl)
-    for (const name of known.unsubscribe(request.resourceNamesUnsubscribe)) this.#observer.unsubscribed(typeUrl, name)
+    for (const name of known.unsubscribe(resourceNamesUnsubscribe)) this.#observer.unsubscribed(typeUrl, name)
+    return hadWildcard === known.wildcard ? [...resourceNamesSubscribe, ...resourceNamesUnsubscribe] : 'everything'
   }
 
   #answer(typeUrl: TypeUrl, snapshot: Snapshot): void {
@@ -105,27 +117,58 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
   #sendAdditions(typeUrl: TypeUrl, snapshot: Snapshot): void {
     const subscription = this.#subscriptions.get(typeUrl)
     if (subscription === undefined) return
-    const resources = snapshot.of(typeUrl)
-    const send = (resource: Resource | undefined) => {
-      if (resource === undefined || subscription.sent.get(resource.name) === resource.version) return
-      subscription.markSent(resource.name, resource.version)
-      this.#respond(typeUrl, [resource], [])
-    }
-    if (subscription.wildcard) for (const resource of resources.values()) send(resource)
-    else for (const name of subscription.names) send(resources.get(name))
+    const names = subscription.wildcard ? snapshot.of(typeUrl).keys() : subscription.names
+    for (const name of names) this.#sendIfNew(typeUrl, snapshot, subscription, name)
   }
 
   #sendRemovals(typeUrl: TypeUrl, snapshot: Snapshot): void {
     const subscription = this.#subscriptions.get(typeUrl)
     if (subscription === undefined) return
-    const resources = snapshot.of(typeUrl)
-    const removed: string[] = []
-    for (const [name, version] of subscription.sent) if (version !== ABSENT && !resources.has(name)) removed.push(name)
-    // Names asked for that were never there: said once, so that the client need not wait for them.
-    for (const name of subscription.names) if (!subscription.sent.has(name) && !resources.has(name)) removed.push(name)
-    if (removed.length === 0) return
-    for (const name of removed) subscription.markRemoved(name)
-    this.#respond(typeUrl, [], removed)
+    const names = new Set([...subscription.sent.keys(), ...subscription.names])
+    this.#sendRemoval(
+      typeUrl,
+      subscription,
+      [...names].filter((name) => this.#isGone(typeUrl, snapshot, subscription, name)),
+    )
+  }
+
+  /** The same for a few names. */
+  #review(typeUrl: TypeUrl, snapshot: Snapshot, names: ReadonlySet<string>): void {
+    const subscription = this.#subscriptions.get(typeUrl)
+    if (subscription === undefined) return
+    this.#sendRemoval(
+      typeUrl,
+      subscription,
+      [...names].filter((name) => this.#isGone(typeUrl, snapshot, subscription, name)),
+    )
+    for (const name of names) this.#sendIfNew(typeUrl, snapshot, subscription, name)
+  }
+
+  #sendIfNew(typeUrl: TypeUrl, snapshot: Snapshot, subscription: Subscription, name: string): void {
+    const resource = snapshot.get(typeUrl, name)
+    if (resource === undefined || !subscription.wants(name) || subscription.sent.get(name) === resource.version) return
+    if (this.#busy(typeUrl).has(name)) return
+    subscription.markSent(name, resource.version)
+    this.#respond(typeUrl, [resource], [])
+  }
+
+  /** The client holds it, or asked for it and has had no answer, and it is not there. */
+  #isGone(typeUrl: TypeUrl, snapshot: Snapshot, subscription: Subscription, name: string): boolean {
+    if (snapshot.get(typeUrl, name) !== undefined || this.#busy(typeUrl).has(name)) return false
+    const sent = subscription.sent.get(name)
+    return sent === undefined ? subscription.names.has(name) : sent !== ABSENT
+  }
+
+  #sendRemoval(typeUrl: TypeUrl, subscription: Subscription, names: string[]): void {
+    if (names.length === 0) return
+    for (const name of names) subscription.markRemoved(name)
+    this.#respond(typeUrl, [], names)
+  }
+
+  #busy(typeUrl: TypeUrl): Set<string> {
+    const names = this.#busyNames.get(typeUrl) ?? new Set()
+    this.#busyNames.set(typeUrl, names)
+    return names
   }
 
   #respond(typeUrl: TypeUrl, resources: readonly Resource[], removedResources: string[]): void {
@@ -136,6 +179,7 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
       ...removedResources.map((name) => ({ typeUrl, name, version: undefined })),
     ]
     this.#inFlight.set(nonce, deliveries)
+    for (const { name } of deliveries) this.#busy(typeUrl).add(name)
     this.#send(
       create(DeltaDiscoveryResponseSchema, {
         typeUrl,
