@@ -84,7 +84,13 @@ export class DeltaStream implements DiscoveryStream<DeltaDiscoveryRequest> {
     this.#inFlight.delete(responseNonce)
     for (const { name } of deliveries) this.#busy(typeUrl).delete(name)
     if (errorDetail !== undefined) this.#observer.refused(deliveries, errorDetail.message)
-    else for (const delivery of deliveries) this.#observer.acknowledged(delivery)
+    else {
+      const subscription = this.#subscriptions.get(typeUrl)
+      for (const delivery of deliveries) {
+        if (delivery.version !== undefined) subscription?.markHeld(delivery.name, delivery.version)
+        this.#observer.acknowledged(delivery)
+      }
+    }
     return deliveries.map(({ name }) => name)
   }
 

@@ -37,15 +37,12 @@ export class Subscription {
 
   /**
    * The first incremental request of this type on a stream.
-   * @param known versions that the client kept from an earlier stream
-   * @returns names that have to be answered whatever their version: none, since the client says what it has
+   * @param known versions that the client kept from an earlier stream: those it need not be sent
    */
   begin(subscribe: readonly string[], known: Readonly<Record<string, string>>): void {
-    if (subscribe.length === 0) this.#wildcard = true
-    this.subscribe(subscribe)
-    for (const [name, version] of Object.entries(known)) {
-      if (this.wants(name)) this.#sent.set(name, version)
-    }
+    this.#wildcard = subscribe.length === 0 || subscribe.includes(WILDCARD)
+    for (const name of subscribe) if (name !== WILDCARD) this.#names.add(name)
+    for (const [name, version] of Object.entries(known)) if (this.wants(name)) this.#sent.set(name, version)
   }
 
   /** Every name given has to be answered, even one that is known: the client may have forgotten it. */
@@ -54,7 +51,7 @@ export class Subscription {
       if (name === WILDCARD) this.#wildcard = true
       else {
         this.#names.add(name)
-        this.#sent.delete(name)
+        this.#sent.set(name, UNKNOWN)
       }
     }
   }
@@ -69,7 +66,7 @@ export class Subscription {
         continue
       }
       // With the wildcard still on, the client has dropped the resource and is owed it again, or its removal.
-      if (this.#names.delete(name)) this.#forget(name, dropped)
+      if (this.#names.delete(name) || this.#wildcard) this.#forget(name, dropped)
     }
     return dropped
   }
@@ -101,6 +98,11 @@ export class Subscription {
 
   markSent(name: string, version: string): void {
     this.#sent.set(name, version)
+  }
+
+  /** The client says that it holds this: counts if it was given up and asked for again while the response was on its way. */
+  markHeld(name: string, version: string): void {
+    if (this.wants(name) && !this.#sent.has(name)) this.#sent.set(name, version)
   }
 
   /** The client holds nothing under this name any more; if it comes back, it is sent. */
