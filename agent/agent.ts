@@ -79,7 +79,7 @@ export class Agent implements LocalBackend, FlowContext {
     this.flows = parts.flows
     this.node = parts.node
     const { maps } = datapath.kernel
-    this.#eventsLostBefore = readEventsLost(maps.eventsLostFd)
+    this.#eventsLostBefore = readEventsLost(maps.eventBudgetsFd)
     this.#rows = new EndpointRows(datapath.kernel, config.policy.allowLocalhost === 'always')
     this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, (identities) =>
       this.#revoke(new Set(identities)),
@@ -100,6 +100,7 @@ export class Agent implements LocalBackend, FlowContext {
   start(workloads: Workloads | undefined): void {
     this.#takeFolderChange(this.#parts.folder.restore())
     this.#takeFolderChange(this.#parts.folder.scan())
+    this.#parts.engine.setClusterName((workloads ?? this.#endpoints.workloads).cluster)
     this.#nodes.refresh(workloads ?? this.#endpoints.workloads)
     this.#endpoints.setWorkloads(workloads ?? this.#endpoints.workloads)
     this.#commit()
@@ -111,6 +112,7 @@ export class Agent implements LocalBackend, FlowContext {
 
   setWorkloads(workloads: Workloads): void {
     this.#workloadsProblem = ''
+    this.#parts.engine.setClusterName(workloads.cluster)
     this.#nodes.refresh(workloads)
     this.#endpoints.setWorkloads(workloads)
     this.#commit()
@@ -207,7 +209,7 @@ export class Agent implements LocalBackend, FlowContext {
     const { control, datapath, slots, folder, version } = this.#parts
     const { maps } = datapath.kernel
     const { proxy } = control
-    const lost = readEventsLost(maps.eventsLostFd) - this.#eventsLostBefore
+    const lost = readEventsLost(maps.eventBudgetsFd) - this.#eventsLostBefore
     return create(StatusSchema, {
       version,
       pid: process.pid,

@@ -1,7 +1,7 @@
 /** Reads the per-CPU counters: the numbers that never lie, whatever happens to events. */
 import { readFileSync } from 'node:fs'
 import { lookupElement } from '#sys/libbpf.ts'
-import { COUNTERS, counterValueCodec, DROP_REASON_NAMES, REASON_MAX, VERDICT_ALLOW, VERDICT_REDIRECT } from './gen/abi.ts'
+import { COUNTERS, counterValueCodec, DROP_REASON_NAMES, eventBudgetCodec, REASON_MAX, VERDICT_ALLOW, VERDICT_REDIRECT } from './gen/abi.ts'
 import { u32Codec } from './map.ts'
 
 export interface Counter {
@@ -48,12 +48,12 @@ export function readCounters(countersFd: number): Counter[] {
   return counters
 }
 
-/** Events that found the ring full since it was made. */
-export function readEventsLost(eventsLostFd: number): bigint {
+/** Events that had no place since the map was made: over budget, or the ring was full. */
+export function readEventsLost(eventBudgetsFd: number): bigint {
   const cpus = possibleCpuCount()
-  const bytes = Buffer.alloc(8 * cpus)
-  if (!lookupElement(eventsLostFd, u32Codec.encode(0), bytes, 'events_lost')) return 0n
+  const bytes = Buffer.alloc(eventBudgetCodec.size * cpus)
+  if (!lookupElement(eventBudgetsFd, u32Codec.encode(0), bytes, 'event_budgets')) return 0n
   let total = 0n
-  for (let cpu = 0; cpu < cpus; cpu++) total += bytes.readBigUInt64LE(cpu * 8)
+  for (let cpu = 0; cpu < cpus; cpu++) total += eventBudgetCodec.decode(bytes.subarray(cpu * eventBudgetCodec.size)).lost
   return total
 }

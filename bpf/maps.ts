@@ -38,7 +38,7 @@ export class KernelMaps {
   /** Per-CPU: read with bpf/counters.ts. */
   readonly countersFd: number
   readonly eventsFd: number
-  readonly eventsLostFd: number
+  readonly eventBudgetsFd: number
 
   /** @param fdOf descriptor of a map by its name in the object */
   constructor(fdOf: (name: string) => number) {
@@ -51,7 +51,7 @@ export class KernelMaps {
     this.config = new BpfMap('config', fdOf('config'), u32Codec, configCodec)
     this.countersFd = fdOf('counters')
     this.eventsFd = fdOf('events')
-    this.eventsLostFd = fdOf('events_lost')
+    this.eventBudgetsFd = fdOf('event_budgets')
   }
 }
 

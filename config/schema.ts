@@ -69,8 +69,17 @@ export const configSchema = z.strictObject({
     .prefault({}),
   flows: z
     .strictObject({
-      mode: z.enum(['all', 'sampled', 'denied']).default('all').describe('Which allowed requests are reported; denials always are.'),
-      sampleRate: z.number().min(0).max(1).default(0.01).describe('Share of allowed requests with mode sampled.'),
+      mode: z
+        .enum(['all', 'sampled', 'denied'])
+        .default('sampled')
+        .describe('Which allowed requests and connections are reported; denials always are, within eventsPerSecondMax.'),
+      sampleRate: z.number().min(0).max(1).default(0.01).describe('Share of allowed requests and connections with mode sampled.'),
+      eventsPerSecondMax: z
+        .int()
+        .min(1)
+        .max(1000000)
+        .default(10000)
+        .describe('Events of the kernel; what is beyond is counted as lost, so that a flood of packets is no flood of events.'),
       ringSize: z.int().min(16).max(1048576).default(4096).describe('Flows that the agent keeps.'),
     })
     .prefault({}),

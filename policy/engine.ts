@@ -77,7 +77,7 @@ const DEFAULT_ALLOW: CompiledRule = {
 }
 
 export class PolicyEngine {
-  readonly #clusterName: string
+  #clusterName: string
   readonly #files = new Map<string, FileContent>()
   readonly #identities = new Map<number, KnownIdentity>()
   readonly #subjects = new Map<number, ResolvedGroup | undefined>()
@@ -91,6 +91,13 @@ export class PolicyEngine {
     for (const [name, id] of Object.entries(RESERVED_IDENTITIES)) {
       this.#identities.set(id, { id, labels: new LabelSet([`reserved:${name}`]), prefix: undefined })
     }
+  }
+
+  /** Name of the local cluster, which the entity `cluster` goes by. */
+  setClusterName(name: string): void {
+    if (name === this.#clusterName) return
+    this.#clusterName = name
+    for (const id of this.#subjects.keys()) this.#dirty.add(id)
   }
 
   /** Replaces what a file says. @param refused documents that are not in force: their subjects are at default deny */

@@ -1,6 +1,7 @@
 /** The kernel side as the agent sets it up: object, legs, configuration row. */
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { EVENTS_ALLOWED, type Config as KernelConfig } from '#bpf/gen/abi.ts'
+import type { Config as KernelConfig } from '#bpf/gen/abi.ts'
 import { Kernel } from '#bpf/kernel.ts'
 import type { Config } from '#config/schema.ts'
 import { inNetns } from '#sys/netns.ts'
@@ -54,6 +55,13 @@ function configRow(config: Config, topology: Topology, revision: number): Kernel
     tcpSynTimeoutSeconds: config.datapath.tcpSynTimeoutSeconds,
     tcpCloseTimeoutSeconds: config.datapath.tcpCloseTimeoutSeconds,
     otherTimeoutSeconds: config.datapath.otherTimeoutSeconds,
-    eventFlags: config.flows.mode === 'denied' ? 0 : EVENTS_ALLOWED,
+    eventSample: eventSample(config),
+    eventsPerSecond: Math.ceil(config.flows.eventsPerSecondMax / availableParallelism()),
   }
+}
+
+/** Of 2^32 allowed connections, how many are reported. */
+function eventSample({ flows }: Config): number {
+  if (flows.mode === 'denied') return 0
+  return flows.mode === 'all' ? 0xffffffff : Math.floor(flows.sampleRate * 0xffffffff)
 }

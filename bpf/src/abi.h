@@ -211,10 +211,8 @@ struct config {
 	__u32 tcp_syn_timeout_seconds;
 	__u32 tcp_close_timeout_seconds;
 	__u32 other_timeout_seconds;
-	__u32 event_flags;
-};
-enum event_config {
-	EVENTS_ALLOWED = 1,	/* report the start of allowed connections too; drops are always reported */
+	__u32 event_sample;	/* of 2^32 allowed connections, how many are reported; drops always are */
+	__u32 events_per_second;	/* on each CPU; what is beyond is counted as lost */
 };
 
 /* ---- counters: by (verdict * 2 + direction) * REASON_MAX + reason --------------------------------------------------------- */
@@ -240,6 +238,14 @@ struct neighbor_key {
 struct neighbor_value {
 	__u8 mac[6];
 	__u16 pad;
+};
+
+/* ---- event_budgets: per CPU ---------------------------------------------------------------------------------------------------- */
+struct event_budget {
+	__u64 window_ns;	/* start of the current second */
+	__u32 used;
+	__u32 pad;
+	__u64 lost;		/* events that had no place: over budget, or the ring was full */
 };
 
 /* ---- events: ring buffer ---------------------------------------------------------------------------------------------------- */

@@ -9,15 +9,6 @@
 #include "maps.h"
 #include "policy.h"
 
-#define SECOND_NS 1000000000ULL
-
-static __always_inline const struct config *settings(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
-}
-
 static __always_inline void ct_key_of(struct ct_key *key, const struct packet *packet, __u32 endpoint_id, __u8 side, int local_is_source)
 {
 	__builtin_memset(key, 0, sizeof(*key));

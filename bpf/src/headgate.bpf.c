@@ -48,7 +48,7 @@ static __always_inline void report_entry(struct report *report, const struct ct_
 static __always_inline void announce(struct __sk_buff *skb, const struct config *config, const struct packet *packet,
 				     const struct report *report)
 {
-	if (config->event_flags & EVENTS_ALLOWED)
+	if (config->event_sample == 0xffffffff || (config->event_sample && bpf_get_prandom_u32() < config->event_sample))
 		emit(skb, packet, report);
 }
 

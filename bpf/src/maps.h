@@ -96,12 +96,20 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
-/* Events that found the ring full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} events_lost SEC(".maps");
+	__type(value, struct event_budget);
+} event_budgets SEC(".maps");
+
+#define SECOND_NS 1000000000ULL
+
+static __always_inline const struct config *settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
 
 #endif

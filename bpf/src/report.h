@@ -31,19 +31,44 @@ struct report {
 	__u8 local_is_source;
 };
 
+/* A flood of packets must not become a flood of events: each CPU has so many a second, and what is beyond is counted. */
+static __always_inline struct event_budget *spend_event(const struct config *config, int *allowed)
+{
+	__u32 zero = 0;
+	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &zero);
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	*allowed = 0;
+	if (!budget)
+		return 0;
+	if (now - budget->window_ns > SECOND_NS) {
+		budget->window_ns = now;
+		budget->used = 0;
+	}
+	if (budget->used < config->events_per_second) {
+		budget->used++;
+		*allowed = 1;
+	} else {
+		budget->lost++;
+	}
+	return budget;
+}
+
 static __noinline void emit(struct __sk_buff *skb, const struct packet *packet, const struct report *report)
 {
+	const struct config *config = settings();
+	struct event_budget *budget;
 	struct event *event;
+	int allowed;
 
-	if (!packet || !report)
+	if (!packet || !report || !config)
+		return;
+	budget = spend_event(config, &allowed);
+	if (!budget || !allowed)
 		return;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		__u32 zero = 0;
-		__u64 *lost = bpf_map_lookup_elem(&events_lost, &zero);
-
-		if (lost)
-			(*lost)++;
+		budget->lost++;
 		return;
 	}
 	event->time_ns = bpf_ktime_get_ns();

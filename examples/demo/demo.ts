@@ -71,6 +71,7 @@ function prepareFolder(): void {
     apiVersion: 'headgate.io/v1',
     instance: 'hgdemo',
     nodeName: 'demo',
+    flows: { mode: 'all' },
     paths: {
       run: join(FOLDER, 'run'),
       state: join(FOLDER, 'state'),

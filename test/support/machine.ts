@@ -81,6 +81,7 @@ export class Machine {
         workloads: this.workloadsFile,
       },
       datapath: { conntrackEntriesMax: 65536, ipcacheEntriesMax: 16384 },
+      flows: { mode: 'all' },
       ...extra,
     }
   }
