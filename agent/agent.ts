@@ -145,6 +145,11 @@ export class Agent implements LocalBackend, FlowContext {
     this.#sync.onProxyReport()
   }
 
+  /** Resolves when no row waits for a slot. */
+  settled(): Promise<void> {
+    return this.#sync.settled()
+  }
+
   stop(): void {
     this.#sync.stop()
   }

@@ -6,6 +6,7 @@ import { watch } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { createLogger } from '#config/log.ts'
 import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
@@ -20,6 +21,7 @@ import { ControlServer } from './control-server.ts'
 import { setUpDatapath } from './datapath/datapath.ts'
 import { probe } from './datapath/probes.ts'
 import { SlotAllocator } from './datapath/slots.ts'
+import { carryConnections, recordLayout } from './datapath/takeover.ts'
 import { AgentError } from './errors.ts'
 import { FlowBuilder } from './flows/flow-builder.ts'
 import { readKernelEvents } from './flows/kernel-events.ts'
@@ -30,6 +32,8 @@ import { EmbeddedAllocator } from './workloads/identities.ts'
 
 /** Writers take a moment between their first and last write; events within it are one change. */
 const FILE_QUIET_MS = 15
+/** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
+const TAKEOVER_WAIT_MS = 5000
 /** Device events come in bursts; what they mean is looked up once. */
 const LINK_QUIET_MS = 5
 
@@ -65,8 +69,20 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const agent: Agent = new Agent({ config, version, node, datapath, host, allocator, slots, control, engine, folder, flows, log })
   const builder = new FlowBuilder(agent)
 
-  agent.start(await readWorkloads(config, agent))
+  const workloads = await readWorkloads(config, agent)
+  agent.start(workloads)
   const closeControl = await control.listen(join(config.paths.run, 'control.sock'))
+  if (datapath.kernel.takesOverFrom !== undefined) {
+    // The rows of new maps begin with deny where a slot has to be confirmed; until then the old programs and maps serve.
+    await Promise.race([agent.settled(), delay(TAKEOVER_WAIT_MS)])
+    let connections = carryConnections(config.paths.run, datapath.kernel)
+    datapath.kernel.finishTakeover(() => {
+      // Those that began meanwhile.
+      connections += carryConnections(config.paths.run, datapath.kernel)
+    })
+    log.info({ connections }, 'took over from another map layout')
+  }
+  recordLayout(config.paths.run, datapath.kernel)
   const closeLocal = await serveLocal(join(config.paths.run, 'local.sock'), config.group, agent)
   log.info({ version, endpoints: agent.listEndpoints().length, slots: slots.slots.size }, 'agent is up')
 

@@ -16,10 +16,12 @@ import {
   getPinned,
   loadObject,
   mapFd,
+  mapShape,
   mapsOf,
   type OpenedObject,
   objectInfo,
   openObject,
+  type Pointer,
   pin,
   programsOf,
   reuseMapFd,
@@ -27,6 +29,7 @@ import {
   updateLink,
 } from '#sys/libbpf.ts'
 import { close, mount } from '#sys/libc.ts'
+import { inNetns } from '#sys/netns.ts'
 import { LAYOUT_DIGEST } from './gen/abi.ts'
 import { KernelMaps } from './maps.ts'
 
@@ -57,10 +60,16 @@ export class Kernel {
   readonly folder: string
   readonly #object: OpenedObject
   readonly #programs: ReadonlyMap<string, number>
+  /** Pins of another layout, whose programs still run. */
+  readonly #previous: string | undefined
+  /** Attachments that wait until the maps of this layout are filled. */
+  #waiting: (() => void)[] | undefined
 
-  private constructor(object: OpenedObject, folder: string) {
+  private constructor(object: OpenedObject, folder: string, previous: string | undefined) {
     this.#object = object
     this.folder = folder
+    this.#previous = previous
+    this.#waiting = previous === undefined ? undefined : []
     this.#programs = programsOf(object)
     const maps = mapsOf(object)
     this.maps = new KernelMaps((name) => {
@@ -77,28 +86,57 @@ export class Kernel {
   static load(objectPath: string, root: string, sizes: MapSizes): Kernel {
     mountBpfFs(root)
     const folder = join(root, pinFolderName(sizes))
+    const previous = otherFolder(root, folder)
     for (const name of ['maps', 'links']) mkdirSync(join(folder, name), { recursive: true, mode: 0o700 })
-    let object = openWithMaps(objectPath, folder, sizes, false)
+    let object = openWithMaps(objectPath, folder, previous, sizes, false)
     try {
       loadObject(object)
     } catch (error) {
       if (!(error instanceof SystemCallError)) throw error
       closeObject(object)
-      object = openWithMaps(objectPath, folder, sizes, true)
+      object = openWithMaps(objectPath, folder, previous, sizes, true)
       loadObject(object)
     }
     for (const [name, map] of mapsOf(object)) {
       const path = join(folder, 'maps', name)
       if (!existsSync(path)) pin(mapFd(map), path)
     }
-    return new Kernel(object, folder)
+    return new Kernel(object, folder, previous)
+  }
+
+  /** Folder of the layout that this one takes over from; undefined after finishTakeover, and mostly. */
+  get takesOverFrom(): string | undefined {
+    return this.#waiting === undefined ? undefined : this.#previous
   }
 
   /**
-   * Puts a program on a device of the current namespace, in place of the one that is there by our own pin, without a gap.
+   * Puts a program on a device, in place of the one that is there by our own pin, without a gap. While another layout's programs
+   * still run, it waits for finishTakeover.
+   * @param netnsPath namespace of the device; undefined: the current one
    * @throws SystemCallError ENODEV when the device is gone
    */
-  attach(program: string, place: HookPlace, ifindex: number, direction: HookDirection): void {
+  attach(program: string, place: HookPlace, ifindex: number, direction: HookDirection, netnsPath?: string): void {
+    const run = (): void => {
+      if (netnsPath === undefined) this.#attachNow(program, place, ifindex, direction)
+      else inNetns(netnsPath, () => this.#attachNow(program, place, ifindex, direction))
+    }
+    if (this.#waiting === undefined) run()
+    else this.#waiting.push(run)
+  }
+
+  /**
+   * All maps are filled: switches every link to the programs of this layout, one after the other at once, and removes the old pins.
+   * @param beforeRemoval the last moment in which the old maps can be read, now that nothing writes them any more
+   */
+  finishTakeover(beforeRemoval: () => void): void {
+    const waiting = this.#waiting
+    for (const run of waiting?.splice(0) ?? []) run()
+    beforeRemoval()
+    this.#waiting = undefined
+    if (this.#previous !== undefined) removeFolder(this.#previous)
+  }
+
+  #attachNow(program: string, place: HookPlace, ifindex: number, direction: HookDirection): void {
     const programFd = this.#programs.get(program)
     if (programFd === undefined) throw new RangeError(`no program ${program}`)
     const path = this.#linkPath(place, ifindex, direction)
@@ -115,6 +153,7 @@ export class Kernel {
       }
       unlinkSync(path)
     }
+    if (this.#takeLink(programFd, `${place}_${ifindex}_${direction}`, ifindex, path)) return
     const link = createLink(
       programFd,
       ifindex,
@@ -126,6 +165,23 @@ export class Kernel {
     } finally {
       close(link)
     }
+  }
+
+  /** Moves a link of the previous layout over: its program is replaced in one step, and its pin follows. */
+  #takeLink(programFd: number, name: string, ifindex: number, path: string): boolean {
+    if (this.#previous === undefined) return false
+    const old = join(this.#previous, 'links', name)
+    const link = getPinned(old)
+    if (link === undefined) return false
+    try {
+      if (linkIfindex(link) !== ifindex) return false
+      updateLink(link, programFd, old)
+      pin(link, path)
+    } finally {
+      close(link)
+    }
+    unlinkSync(old)
+    return true
   }
 
   /** Takes our program off a device. @returns whether there was one */
@@ -159,22 +215,37 @@ export function pinFolderName(sizes: MapSizes): string {
 export function removePins(root: string): string[] {
   const removed: string[] = []
   if (!existsSync(root)) return removed
-  for (const name of readdirSync(root)) {
-    const folder = join(root, name)
-    for (const { path } of pinnedLinks(folder)) if (removeLink(path)) removed.push(path)
-    for (const kind of ['links', 'maps']) {
-      const inside = join(folder, kind)
-      if (!existsSync(inside)) continue
-      for (const entry of readdirSync(inside)) {
-        unlinkSync(join(inside, entry))
-        removed.push(join(inside, entry))
-      }
-      rmdirSync(inside)
-    }
-    rmdirSync(folder)
-  }
+  for (const name of readdirSync(root)) removed.push(...removeFolder(join(root, name)))
   rmdirSync(root)
   return removed
+}
+
+/** Removes one layout's pins: links first, so that no program outlives its maps' names. */
+function removeFolder(folder: string): string[] {
+  const removed: string[] = []
+  for (const { path } of pinnedLinks(folder)) if (removeLink(path)) removed.push(path)
+  for (const kind of ['links', 'maps']) {
+    const inside = join(folder, kind)
+    if (!existsSync(inside)) continue
+    for (const entry of readdirSync(inside)) {
+      unlinkSync(join(inside, entry))
+      removed.push(join(inside, entry))
+    }
+    rmdirSync(inside)
+  }
+  rmdirSync(folder)
+  return removed
+}
+
+/** The pin folder of another layout, if there is one with links in it. Folders without any are leftovers of a start that failed. */
+function otherFolder(root: string, current: string): string | undefined {
+  if (!existsSync(root)) return undefined
+  const others = readdirSync(root)
+    .map((name) => join(root, name))
+    .filter((folder) => folder !== current)
+  const [previous, ...rest] = others.sort((a, b) => pinnedLinks(b).length - pinnedLinks(a).length)
+  for (const folder of rest) removeFolder(folder)
+  return previous
 }
 
 function pinnedLinks(folder: string): PinnedLink[] {
@@ -208,17 +279,33 @@ function linkIfindex(fd: number): number {
   return objectInfo(fd, 32).readUInt32LE(16)
 }
 
-function openWithMaps(path: string, folder: string, sizes: MapSizes, withLog: boolean): OpenedObject {
+/** Maps that hold no state of policy: they go over to another layout as they are, if their own did not change. */
+const CARRIED_MAPS: ReadonlySet<string> = new Set(['handovers', 'neighbors', 'counters', 'events', 'event_budgets'])
+
+function openWithMaps(path: string, folder: string, previous: string | undefined, sizes: MapSizes, withLog: boolean): OpenedObject {
   const object = openObject(path, withLog)
   for (const [name, map] of mapsOf(object)) {
     if (name === 'conntrack') setMaxEntries(map, sizes.conntrack, name)
     if (name === 'ipcache') setMaxEntries(map, sizes.ipcache, name)
-    const pinned = getPinned(join(folder, 'maps', name))
+    const pinned =
+      getPinned(join(folder, 'maps', name)) ??
+      (previous !== undefined && CARRIED_MAPS.has(name) ? getPinned(join(previous, 'maps', name)) : undefined)
     if (pinned === undefined) continue
-    reuseMapFd(map, pinned, name)
-    close(pinned)
+    try {
+      if (sameShape(map, pinned)) reuseMapFd(map, pinned, name)
+    } finally {
+      close(pinned)
+    }
   }
   return object
+}
+
+/** Whether a pinned map is what the object would make. */
+function sameShape(map: Pointer, fd: number): boolean {
+  // struct bpf_map_info: type, id, key size, value size, max_entries
+  const info = objectInfo(fd, 20)
+  const { keyBytes, valueBytes } = mapShape(map)
+  return info.readUInt32LE(8) === keyBytes && info.readUInt32LE(12) === valueBytes
 }
 
 /** Mounts the BPF file system at the nearest place above `root` that Linux reserves for it, unless it is there. */

@@ -24,6 +24,8 @@ const native = {
   nextMap: lib.func('void *bpf_object__next_map(void *object, void *previous)'),
   mapName: lib.func('const char *bpf_map__name(void *map)'),
   mapFd: lib.func('int bpf_map__fd(void *map)'),
+  mapKeySize: lib.func('unsigned int bpf_map__key_size(void *map)'),
+  mapValueSize: lib.func('unsigned int bpf_map__value_size(void *map)'),
   mapReuseFd: lib.func('int bpf_map__reuse_fd(void *map, int fd)'),
   mapMaxEntries: lib.func('unsigned int bpf_map__max_entries(void *map)'),
   mapSetMaxEntries: lib.func('int bpf_map__set_max_entries(void *map, unsigned int count)'),
@@ -127,6 +129,11 @@ export function mapsOf(object: OpenedObject): Map<string, Pointer> {
 
 export const mapFd = (map: Pointer): number => native.mapFd(map)
 
+/** Bytes of a map's keys and values. */
+export function mapShape(map: Pointer): { readonly keyBytes: number; readonly valueBytes: number } {
+  return { keyBytes: native.mapKeySize(map), valueBytes: native.mapValueSize(map) }
+}
+
 /** Before load: use a map that exists instead of making one. */
 export function reuseMapFd(map: Pointer, fd: number, name: string): void {
   check('bpf_map__reuse_fd', native.mapReuseFd(map, fd), name)
@@ -178,6 +185,7 @@ export function mapFdById(id: number): number | undefined {
 }
 
 export const BPF_ANY = 0
+export const BPF_NOEXIST = 1
 
 export function updateElement(fd: number, key: Uint8Array, value: Uint8Array, flags: number, name: string): void {
   check('bpf_map_update_elem', native.mapUpdate(fd, key, value, flags), name)

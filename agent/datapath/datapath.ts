@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import type { Config as KernelConfig } from '#bpf/gen/abi.ts'
 import { Kernel } from '#bpf/kernel.ts'
 import type { Config } from '#config/schema.ts'
-import { inNetns } from '#sys/netns.ts'
 import { ensureTopology, type Topology } from './topology.ts'
 
 export interface Datapath {
@@ -29,7 +28,7 @@ export function setUpDatapath(config: Config, packageRoot: string): Datapath {
     kernel.attach(leg.plan.fromProgram, 'host', leg.hostIfindex, 'ingress')
     kernel.attach('guard_leg', 'host', leg.hostIfindex, 'egress')
     const place = leg.plan.namespace === 'egress' ? 'egress-proxy' : 'ingress-proxy'
-    inNetns(netnsPath, () => kernel.attach(leg.plan.intoProgram, place, leg.innerIfindex, 'ingress'))
+    kernel.attach(leg.plan.intoProgram, place, leg.innerIfindex, 'ingress', netnsPath)
   })
   let row = configRow(config, topology, (kernel.maps.config.get(0)?.revision ?? 0) + 1)
   kernel.maps.config.set(0, row)

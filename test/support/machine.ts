@@ -198,12 +198,12 @@ export class Machine {
   }
 
   /** One of Headgate's own processes. Its log is collected in `log`. */
-  headgate(...args: string[]): ChildProcess & { log: string } {
+  headgate(command: string, root = ROOT): ChildProcess & { log: string } {
     const child = this.start(this.hostNetns, [
       NODE,
       '--conditions=headgate-source',
-      join(ROOT, 'cli/main.ts'),
-      ...args,
+      join(root, 'cli/main.ts'),
+      command,
       '--config',
       this.configFile,
     ])

@@ -58,8 +58,9 @@ export class Running {
     return this.#local
   }
 
-  start(...names: readonly ProcessName[]): void {
-    for (const name of names.length === 0 ? PROCESSES : names) this.processes.set(name, this.machine.headgate(name))
+  /** @param root another checkout to run it from */
+  start(name?: ProcessName, root = ROOT): void {
+    for (const each of name === undefined ? PROCESSES : [name]) this.processes.set(each, this.machine.headgate(each, root))
   }
 
   /** Kills a process as hard as can be, and waits until it is gone. */
