@@ -20,6 +20,7 @@ import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import type { PolicyEngine } from '#policy/engine.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import type { PolicyDelta } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { netnsPath } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
@@ -31,12 +32,15 @@ import { Revocation, servicePort } from './datapath/revocation.ts'
 import type { SlotAllocator } from './datapath/slots.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
-import type { FolderChange, PolicyFolder } from './policies/folder.ts'
+import type { FileState, FolderChange, PolicyFolder } from './policies/folder.ts'
 import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
 import { NodeAddresses } from './workloads/node-addresses.ts'
+
+/** Entries of the ipcache that prefixes of policies may not take: endpoints and nodes must always have room. */
+const IPCACHE_RESERVE = 512
 
 export interface AgentParts {
   readonly config: Config
@@ -67,6 +71,10 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #subjects = new Map<number, number>()
   /** CIDR identities in use, by prefix. */
   readonly #prefixes = new Map<string, number>()
+  /** What the engine holds of each file. */
+  readonly #inForce = new Map<string, FileState>()
+  /** Resolved, and not in the kernel yet. */
+  readonly #unapplied: PolicyDelta[] = []
   #ipcacheDirty = false
   #revision = 0
   #workloadsProblem = ''
@@ -333,45 +341,96 @@ export class Agent implements LocalBackend, FlowContext {
     this.#parts.engine.removeIdentity(identity)
   }
 
-  #takeFolderChange({ changed, removed, warning }: FolderChange): void {
-    if (warning !== '' && warning !== this.#folderWarning) this.#parts.log.warn({}, warning)
-    this.#folderWarning = warning
-    for (const { file, documents, refused, problems, state } of changed) {
-      this.#parts.engine.upsertFile(file, documents, refused)
-      const errors = problems.filter(({ severity }) => severity === 'error')
-      if (state === 'in-force') this.#parts.log.info({ file, documents: documents.length }, 'policy file accepted')
-      else if (errors.length > 0) this.#parts.log.warn({ file, state, problem: errors[0] }, 'policy file refused')
-    }
-    for (const file of removed) {
+  /**
+   * Puts what changed in the policy folder in force, file by file whole or not at all: a file that would overfill a map or the slots is
+   * refused like one with an error in it.
+   */
+  #takeFolderChange(change: FolderChange): void {
+    const { folder, log } = this.#parts
+    if (change.warning !== '' && change.warning !== this.#folderWarning) log.warn({}, change.warning)
+    this.#folderWarning = change.warning
+    for (const file of change.removed) {
       this.#parts.engine.removeFile(file)
-      this.#parts.log.info({ file }, 'policy file removed')
+      log.info({ file }, 'policy file removed')
+    }
+    const before = new Map(change.changed.map(({ file }) => [file, this.#inForce.get(file)]))
+    if (this.#tryFiles(change.changed) !== '') {
+      // One of them is too much: back to what was, then one after the other, so that only that one is refused.
+      for (const [file, state] of before) this.#setFile(file, state)
+      this.#unapplied.push(this.#resolve())
+      for (const state of change.changed) {
+        const problem = this.#tryFiles([state])
+        if (problem === '') continue
+        this.#setFile(state.file, folder.reject(state.file, problem))
+        this.#unapplied.push(this.#resolve())
+      }
+    }
+    for (const { file } of change.changed) {
+      folder.accept(file)
+      const state = folder.states.find((one) => one.file === file)
+      const error = state?.problems.find(({ severity }) => severity === 'error')
+      if (error === undefined) log.info({ file, documents: state?.documents.length }, 'policy file accepted')
+      else log.warn({ file, state: state?.state, problem: error }, 'policy file refused')
     }
   }
 
-  /** Resolves what changed and puts it in the kernel. Addresses get their new meaning after the rows for it, and lose it before. */
-  #commit(): void {
+  /** @returns why the files cannot be enforced together with the rest, or empty; they stay set either way */
+  #tryFiles(states: readonly FileState[]): string {
+    for (const state of states) this.#setFile(state.file, state)
+    const { config, engine, slots } = this.#parts
+    const prefixCount = engine.cidrPrefixes().size
+    const ipcacheFree = config.datapath.ipcacheEntriesMax - IPCACHE_RESERVE
+    if (prefixCount > ipcacheFree) return `${prefixCount} address prefixes are needed and datapath.ipcacheEntriesMax leaves ${ipcacheFree}`
+    const delta = this.#resolve()
+    this.#unapplied.push(delta)
+    const changed = new Set(delta.changed.map(({ identity }) => identity))
+    const kept = [...slots.slots.values()].filter(({ group }) => !changed.has(group)).length
+    const slotCount = delta.changed.reduce((sum, { classes }) => sum + classes.size, kept)
+    if (slotCount > config.datapath.slotsMax) return `${slotCount} slots are needed and datapath.slotsMax is ${config.datapath.slotsMax}`
+    const widest = Math.max(0, ...delta.changed.map(({ rows }) => rows.size))
+    if (widest > config.policy.mapEntriesMax) return `${widest} rows are needed and policy.mapEntriesMax is ${config.policy.mapEntriesMax}`
+    return ''
+  }
+
+  #setFile(file: string, state: FileState | undefined): void {
+    if (state === undefined) {
+      this.#parts.engine.removeFile(file)
+      this.#inForce.delete(file)
+    } else {
+      this.#parts.engine.upsertFile(file, state.documents, state.refused)
+      this.#inForce.set(file, state)
+    }
+  }
+
+  /** Resolves what changed, with an identity for every prefix that policy mentions. */
+  #resolve(): PolicyDelta {
     const { engine, allocator } = this.#parts
-    const wanted = engine.cidrPrefixes()
-    const added: [string, number][] = []
-    for (const prefix of wanted) {
+    for (const prefix of engine.cidrPrefixes()) {
       if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
       const identity = allocator.allocateCidr(prefix)
       engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
       this.#prefixes.set(prefix, identity.id)
-      added.push([prefix, identity.id])
     }
+    return engine.commit()
+  }
+
+  /** Puts what is resolved in the kernel. Addresses get their new meaning after the rows for it, and lose it before. */
+  #commit(): void {
+    const { engine } = this.#parts
+    const wanted = engine.cidrPrefixes()
     for (const [prefix, id] of this.#prefixes) {
       if (wanted.has(prefix)) continue
       this.#ipcache.delete(prefix, 'cidr')
       engine.removeIdentity(id)
       this.#prefixes.delete(prefix)
     }
-    const delta = engine.commit()
+    this.#unapplied.push(this.#resolve())
+    const delta = mergeDeltas(this.#unapplied.splice(0))
     if (delta.changed.length > 0 || delta.removed.length > 0) {
       this.#revision = delta.revision
       this.#sync.apply(delta)
     }
-    for (const [prefix, id] of added) this.#ipcache.set(prefix, 'cidr', id)
+    for (const [prefix, id] of this.#prefixes) this.#ipcache.set(prefix, 'cidr', id)
   }
 
   #flush(): void {
@@ -426,5 +485,16 @@ export class Agent implements LocalBackend, FlowContext {
     if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')
     else if (!this.#parts.control.proxy.envoyConnected) warnings.push('Envoy is not connected: L7 connections are refused')
     return warnings
+  }
+}
+
+/** Several steps as one: of a group the newest counts. */
+function mergeDeltas(deltas: readonly PolicyDelta[]): PolicyDelta {
+  const changed = new Map(deltas.flatMap((delta) => delta.changed.map((group) => [group.identity, group] as const)))
+  const removed = new Set(deltas.flatMap((delta) => delta.removed))
+  return {
+    revision: deltas.at(-1)?.revision ?? 0,
+    changed: [...changed.values()].filter(({ identity }) => !removed.has(identity)),
+    removed: [...removed].filter((identity) => !deltas.at(-1)?.changed.some((group) => group.identity === identity)),
   }
 }

@@ -55,6 +55,8 @@ export class PolicyFolder {
   readonly #emptyMeans: 'keep' | 'apply'
   readonly #acceptedAt = new Map<string, { digest: string; acceptedAt: string }>()
   readonly #states = new Map<string, FileState>()
+  /** Versions that were read and wait to be accepted, with what was in force before. */
+  readonly #candidates = new Map<string, { readonly text: string; readonly digest: string; readonly before: FileState | undefined }>()
   /** Digest of what was last read of each file. */
   readonly #seen = new Map<string, string>()
 
@@ -86,7 +88,7 @@ export class PolicyFolder {
     return { changed, removed: [], warning: '' }
   }
 
-  /** Compares the folder with what is known. */
+  /** Compares the folder with what is known. What is read as good is a candidate until `accept` or `reject` says more. */
   scan(): FolderChange {
     const files = this.#list()
     if (typeof files === 'string') return { changed: [], removed: [], warning: files }
@@ -123,21 +125,39 @@ export class PolicyFolder {
       text = readFileSync(path, 'utf8')
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-      return this.#refuse(file, [], [problemOf(file, (error as Error).message)])
+      return this.#refuse(file, [], [problemOf(file, (error as Error).message, 'check the file and its permissions')])
     }
     const digest = createHash('sha256').update(text).digest('hex')
     if (this.#seen.get(file) === digest) return undefined
     this.#seen.set(file, digest)
     const { documents, refused, problems } = this.#parse(text, file)
     if (problems.some(({ severity }) => severity === 'error')) return this.#refuse(file, refused, problems)
-    if (this.#acceptedAt.get(file)?.digest !== digest) {
-      writeFileAtomic(this.#acceptedPath(file), text)
-      this.#acceptedAt.set(file, { digest, acceptedAt: new Date().toISOString() })
-      this.#saveIndex()
-    }
+    this.#candidates.set(file, { text, digest, before: this.#states.get(file) })
     const state: FileState = { file, documents, refused: [], problems, state: 'in-force' }
     this.#states.set(file, state)
     return state
+  }
+
+  /** A candidate can be enforced: it is kept for the next start. */
+  accept(file: string): void {
+    const candidate = this.#candidates.get(file)
+    if (candidate === undefined) return
+    this.#candidates.delete(file)
+    if (this.#acceptedAt.get(file)?.digest === candidate.digest) return
+    writeFileAtomic(this.#acceptedPath(file), candidate.text)
+    this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
+    this.#saveIndex()
+  }
+
+  /** A candidate cannot be enforced. @returns what holds instead: the version before it, or default deny for whom it selects */
+  reject(file: string, message: string): FileState {
+    const candidate = this.#candidates.get(file)
+    const rejected = this.#states.get(file)
+    this.#candidates.delete(file)
+    if (candidate?.before === undefined) this.#states.delete(file)
+    else this.#states.set(file, candidate.before)
+    const refused = (rejected?.documents ?? []).map(refusedDocument)
+    return this.#refuse(file, refused, [problemOf(file, message, 'use fewer or wider rules, or raise the setting')])
   }
 
   #refuse(file: string, refused: readonly RefusedDocument[], problems: readonly Problem[]): FileState {
@@ -175,6 +195,15 @@ export class PolicyFolder {
   }
 }
 
-function problemOf(file: string, message: string): Problem {
-  return { severity: 'error', file, line: 1, column: 1, path: '', message, hint: 'check the file and its permissions' }
+function problemOf(file: string, message: string, hint: string): Problem {
+  return { severity: 'error', file, line: 1, column: 1, path: '', message, hint }
+}
+
+/** A good document that cannot be enforced: whom it selects, and in which directions. */
+function refusedDocument({ kind, namespace, name, at, specs }: PolicyDocument): RefusedDocument {
+  const subjects = specs.map(({ subject, rules }) => ({
+    selector: subject.selector,
+    directions: [...new Set(rules.map(({ direction }) => direction))],
+  }))
+  return { kind, namespace, name, at, subjects }
 }

@@ -36,6 +36,13 @@ function scene(t: ExecutionContext): Scene {
   }
 }
 
+/** Scans, and takes what is good as the agent does. */
+function scan(folder: PolicyFolder): FolderChange {
+  const change = folder.scan()
+  for (const { file } of change.changed) folder.accept(file)
+  return change
+}
+
 /** Names in force by file. */
 function inForce(folder: PolicyFolder): Record<string, string[]> {
   return Object.fromEntries(folder.states.map(({ file, documents }) => [file, documents.map(({ name }) => name)]))
@@ -48,12 +55,12 @@ test('a file is read once, again when its content changed, and forgotten when it
   const folder = open()
   write('a.yaml', policy('a'))
   write('b.yaml', policy('b'))
-  t.deepEqual(files(folder.scan()), ['a.yaml', 'b.yaml'])
-  t.deepEqual(files(folder.scan()), [])
+  t.deepEqual(files(scan(folder)), ['a.yaml', 'b.yaml'])
+  t.deepEqual(files(scan(folder)), [])
   write('a.yaml', policy('a', '81'))
-  t.deepEqual(files(folder.scan()), ['a.yaml'])
+  t.deepEqual(files(scan(folder)), ['a.yaml'])
   rmSync(join(policies, 'a.yaml'))
-  t.deepEqual(folder.scan().removed, ['a.yaml'])
+  t.deepEqual(scan(folder).removed, ['a.yaml'])
   t.deepEqual(inForce(folder), { 'b.yaml': ['b'] })
 })
 
@@ -67,16 +74,16 @@ for (const [what, text] of [
     const { open, write } = scene(t)
     const folder = open()
     write('a.yaml', policy('a'))
-    folder.scan()
+    scan(folder)
     write('a.yaml', text)
-    const [state] = folder.scan().changed
+    const [state] = scan(folder).changed
     t.is(state?.state, 'last-accepted')
     t.true((state?.problems.length ?? 0) > 0)
     t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
     const restarted = open()
     restarted.restore()
     t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
-    restarted.scan()
+    scan(restarted)
     t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
   })
 }
@@ -85,16 +92,16 @@ test('a document that was refused and never accepted is handed over as such, one
   const { open, write } = scene(t)
   const folder = open()
   write('new.yaml', policy('fresh').replace('"80"', '"-1"'))
-  const [state] = folder.scan().changed
+  const [state] = scan(folder).changed
   t.is(state?.state, 'refused')
   t.deepEqual(
     state?.refused.map(({ name }) => name),
     ['fresh'],
   )
   write('old.yaml', policy('old'))
-  folder.scan()
+  scan(folder)
   write('old.yaml', `${policy('old').replace('"80"', '"-1"')}---\n${policy('added')}`)
-  const [changed] = folder.scan().changed
+  const [changed] = scan(folder).changed
   t.deepEqual(
     changed?.refused.map(({ name }) => name),
     ['added'],
@@ -105,12 +112,12 @@ test('an emptied, removed or replaced folder does not drop everything at once', 
   const { open, write, policies } = scene(t)
   const folder = open()
   write('a.yaml', policy('a'))
-  folder.scan()
+  scan(folder)
   rmSync(join(policies, 'a.yaml'))
-  t.regex(folder.scan().warning, /empty/)
+  t.regex(scan(folder).warning, /empty/)
   t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
   renameSync(policies, `${policies}-away`)
-  t.regex(folder.scan().warning, /cannot be read \(ENOENT\)/)
+  t.regex(scan(folder).warning, /cannot be read \(ENOENT\)/)
   t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
 })
 
@@ -118,17 +125,17 @@ test('an emptied folder means it when the marker or the setting says so', (t) =>
   const marked = scene(t)
   const folder = marked.open()
   marked.write('a.yaml', policy('a'))
-  folder.scan()
+  scan(folder)
   rmSync(join(marked.policies, 'a.yaml'))
   marked.write(EMPTY_FOLDER_MARKER, '')
-  t.deepEqual(folder.scan().removed, ['a.yaml'])
+  t.deepEqual(scan(folder).removed, ['a.yaml'])
 
   const set = scene(t)
   const meant = set.open('apply')
   set.write('a.yaml', policy('a'))
-  meant.scan()
+  scan(meant)
   rmSync(join(set.policies, 'a.yaml'))
-  t.deepEqual(meant.scan().removed, ['a.yaml'])
+  t.deepEqual(scan(meant).removed, ['a.yaml'])
 })
 
 test('hidden and foreign files are left alone', (t) => {
@@ -136,5 +143,22 @@ test('hidden and foreign files are left alone', (t) => {
   write('.a.yaml.tmp', policy('a'))
   write('.hidden.yaml', policy('a'))
   write('README.md', 'no policy')
-  t.deepEqual(files(open().scan()), [])
+  t.deepEqual(files(scan(open())), [])
+})
+
+test('a candidate that cannot be enforced is refused, and what was before it holds, after a restart too', (t) => {
+  const { open, write } = scene(t)
+  const folder = open()
+  write('a.yaml', policy('a'))
+  scan(folder)
+  write('a.yaml', policy('a', '81'))
+  write('new.yaml', policy('new'))
+  folder.scan()
+  const kept = folder.reject('a.yaml', 'too many rows')
+  t.deepEqual([kept.state, kept.problems[0]?.message], ['last-accepted', 'too many rows'])
+  const refused = folder.reject('new.yaml', 'too many rows')
+  t.deepEqual([refused.state, refused.refused[0]?.name, refused.refused[0]?.subjects[0]?.directions], ['refused', 'new', ['ingress']])
+  const restarted = open()
+  restarted.restore()
+  t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
 })
