@@ -13,6 +13,7 @@ import { registerAccessLog } from './access-log/server.ts'
 import { ControlClient } from './control-client.ts'
 import { readNamespaces } from './envoy/netns.ts'
 import { FlowReporter } from './flow-reporter.ts'
+import { shrinkHeap } from './heap.ts'
 import { proxyPaths } from './paths.ts'
 import { Refusals } from './refusals.ts'
 import { Rollout, type RolloutOptions } from './rollout.ts'
@@ -22,6 +23,8 @@ import type { ResourceSettings } from './xds/resources.ts'
 import { XdsServer } from './xds/server.ts'
 
 const GENERATION_BITS = 12
+/** Late enough not to be in the way of an Envoy that waits for its configuration. */
+const SHRINK_AFTER_MS = 3000
 
 export interface ProxyOptions {
   /** Replaces settings that only tests set. */
@@ -105,6 +108,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
   const held = store.takeChange()
   if (held !== undefined) rollout.apply(held)
   await listenOnSocket(server, paths.xds, { mode: 0o600 })
+  setTimeout(shrinkHeap, SHRINK_AFTER_MS).unref()
   log.info({ revision: store.revision, holdsSlots: store.holdsEpoch }, 'serving envoy')
   try {
     await Promise.all([control.run(), flows.run()])

@@ -3,9 +3,10 @@
  * restarted proxy never serves less than what Envoy has already, and can take away what is not in it.
  */
 import { createHash } from 'node:crypto'
-import { create, equals, fromBinary, toBinary } from '@bufbuild/protobuf'
-import { digestOfSlots } from '#api/digest.ts'
-import { type ProxyUpdate, ProxyUpdateSchema, type Slot, SlotSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
+import { digestOfSlots, encodeSlot } from '#api/digest.ts'
+import { type ProxyUpdate, ProxyUpdateSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { readIfThere, writeDurably } from './durable-file.ts'
 import { ProxyError } from './errors.ts'
 
@@ -85,7 +86,7 @@ export class SlotStore {
     for (const id of this.#slots.keys()) if (!next.has(id)) this.#touchedIds.add(id)
     for (const [id, slot] of next) {
       const known = this.#slots.get(id)
-      if (known === undefined || (known !== slot && !equals(SlotSchema, known, slot))) this.#touchedIds.add(id)
+      if (known === undefined || !isSame(known, slot)) this.#touchedIds.add(id)
     }
     this.#slots.clear()
     for (const [id, slot] of next) this.#slots.set(id, slot)
@@ -94,17 +95,22 @@ export class SlotStore {
     this.#holdsEpoch = true
   }
 
+  /** The slots are written as they were encoded for the digest, which costs no more than copying them. */
   #encode(): Uint8Array {
     const slots = [...this.#slots.values()].sort((a, b) => a.id - b.id)
-    const body = toBinary(
-      ProxyUpdateSchema,
-      create(ProxyUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, slots, digest: digestOfSlots(slots) }),
-    )
+    const head = create(ProxyUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, digest: digestOfSlots(slots) })
+    const body = new BinaryWriter().raw(toBinary(ProxyUpdateSchema, head))
+    for (const slot of slots) body.tag(ProxyUpdateSchema.field.slots.number, WireType.LengthDelimited).bytes(encodeSlot(slot))
+    const bytes = body.finish()
     const header = Buffer.alloc(MAGIC.length + 4)
     header.write(MAGIC, 0, 'latin1')
     header.writeUInt32BE(VERSION, MAGIC.length)
-    return Buffer.concat([header, createHash('sha256').update(body).digest(), body])
+    return Buffer.concat([header, createHash('sha256').update(bytes).digest(), bytes])
   }
+}
+
+function isSame(a: Slot, b: Slot): boolean {
+  return a === b || Buffer.compare(encodeSlot(a), encodeSlot(b)) === 0
 }
 
 /** `HGPS`, version (4 bytes, big endian), SHA-256 of the rest, ProxyUpdate. */
