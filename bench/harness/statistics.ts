@@ -1,0 +1,68 @@
+/** Medians, spreads and the verdict on a ratio. */
+import { type Oracle, rounded } from './bench.ts'
+
+/** The value below which a share of the values lies, 0 to 1, interpolated. */
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = share * (sorted.length - 1)
+  const low = sorted[Math.floor(at)] ?? Number.NaN
+  const high = sorted[Math.ceil(at)] ?? Number.NaN
+  return low + (high - low) * (at - Math.floor(at))
+}
+
+export function median(values: readonly number[]): number {
+  return quantile(values, 0.5)
+}
+
+/** The value that 99 of 100 do not exceed: the second largest of 100, not an interpolation. */
+export function p99(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(sorted.length * 0.99) - 1)] ?? Number.NaN
+}
+
+/** How far runs of the same thing lie apart: the middle half of them, as a share of their median. */
+export function spread(values: readonly number[]): number {
+  return (quantile(values, 0.75) - quantile(values, 0.25)) / median(values)
+}
+
+export interface Comparison {
+  readonly a: readonly number[]
+  readonly b: readonly number[]
+  readonly ratio: number
+  readonly aaSpread: number
+}
+
+export function compare(a: readonly number[], b: readonly number[]): Comparison {
+  return {
+    a: a.map((value) => rounded(value)),
+    b: b.map((value) => rounded(value)),
+    ratio: rounded(median(b) / median(a)),
+    aaSpread: rounded(spread(a), 3),
+  }
+}
+
+/**
+ * A ratio passes when it reaches its target and nothing was answered wrongly. One that lies nearer to the target than runs of the same
+ * thing lie to each other says neither yes nor no.
+ */
+export function judge({ ratio, aaSpread, a }: Comparison, target: number, oracle: Oracle): { pass: boolean; verdict: string } {
+  if (oracle.wrong > 0 || oracle.checked === 0)
+    return { pass: false, verdict: `oracle: ${oracle.wrong} of ${oracle.checked} answers were wrong` }
+  if (ratio < target) return { pass: false, verdict: `missed: ${ratio} is below ${target}` }
+  if (a.length < 5) return { pass: false, verdict: `inconclusive: ${a.length} pairs are fewer than 5` }
+  if (ratio - target < aaSpread * ratio) {
+    return { pass: false, verdict: `inconclusive: ${ratio} reaches ${target}, but by less than the A/A spread of ${aaSpread}` }
+  }
+  return { pass: true, verdict: 'reached' }
+}
+
+/** A generator of numbers from 0 to 1 that a printed seed repeats (mulberry32). */
+export function createRandom(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
