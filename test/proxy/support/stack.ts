@@ -86,7 +86,12 @@ export class Stack {
     return readFileSync(join(this.folder, `${name}.log`), 'utf8')
   }
 
-  /** Envoy's own view, as JSON. */
+  /** Envoy's lines in /proc/PID/status. */
+  statusOfEnvoy(): string {
+    return readFileSync(`/proc/${this.envoy?.pid}/status`, 'utf8')
+  }
+
+  /** Envoy's own view. */
   admin(path: string): string {
     return execFileSync('curl', ['-s', '--unix-socket', join(this.config.paths.run, 'envoy-admin.sock'), `http://admin${path}`], {
       encoding: 'utf8',
