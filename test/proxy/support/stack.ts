@@ -21,7 +21,8 @@ export interface StackOptions {
   readonly upstreamPort: number
   /** Settings on top of the defaults. */
   readonly config?: Record<string, unknown>
-  readonly withoutEnvoy?: boolean
+  /** The test serves Envoy itself. */
+  readonly withoutProxy?: boolean
 }
 
 export class Stack {
@@ -57,8 +58,8 @@ export class Stack {
     const describe = (name: string) => ({ name, path: netnsPath(name) })
     const netns = { version: 1, egress: describe(this.egressNetns), ingress: describe(this.ingressNetns) }
     writeFileSync(join(this.config.paths.run, 'netns.json'), JSON.stringify(netns))
-    this.startProxy()
-    if (!this.#options.withoutEnvoy) this.startEnvoy()
+    if (!this.#options.withoutProxy) this.startProxy()
+    this.startEnvoy()
     return this
   }
 
