@@ -25,7 +25,7 @@ async function assertLoad(t: ExecutionContext, machine: Machine, client: Workloa
 const INGRESS = rule('ingress', 'client', 80, [{ path: '/allowed.*' }])
 const EGRESS = rule('egress', 'server', 80, [{ path: '/.*' }])
 
-test('a host firewall that drops INPUT and FORWARD, without forwarding, does not touch redirected traffic', async (t) => {
+test.serial('a host firewall that drops INPUT and FORWARD, without forwarding, does not touch redirected traffic', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -42,7 +42,7 @@ test('a host firewall that drops INPUT and FORWARD, without forwarding, does not
   })
 })
 
-test('traffic to the world leaves as the workload’s own: masqueraded by the host, under strict rp_filter', async (t) => {
+test.serial('traffic to the world leaves as the workload’s own: masqueraded by the host, under strict rp_filter', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const world = machine.addNeighbour('world', '10.88.0.1', '10.88.0.2')
@@ -68,7 +68,7 @@ test('traffic to the world leaves as the workload’s own: masqueraded by the ho
   })
 })
 
-test('a client of the world meets the workload’s ingress rules, and its address is kept', async (t) => {
+test.serial('a client of the world meets the workload’s ingress rules, and its address is kept', async (t) => {
   await withMachine(async (machine, headgate) => {
     const server = machine.addWorkload('server')
     const world = machine.addNeighbour('world', '10.88.0.1', '10.88.0.2')
@@ -90,7 +90,7 @@ test('a client of the world meets the workload’s ingress rules, and its addres
   })
 })
 
-test('the host itself meets the workload’s ingress rules', async (t) => {
+test.serial('the host itself meets the workload’s ingress rules', async (t) => {
   await withMachine(async (machine, headgate) => {
     const server = machine.addWorkload('server')
     machine.addNeighbour('world', '10.88.0.1', '10.88.0.2')
@@ -112,7 +112,7 @@ test('the host itself meets the workload’s ingress rules', async (t) => {
   })
 })
 
-test('workloads on a bridge are judged by both proxies, and so is one side alone', async (t) => {
+test.serial('workloads on a bridge are judged by both proxies, and so is one side alone', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addBridgedWorkload('client')
     const server = machine.addBridgedWorkload('server')
@@ -128,7 +128,7 @@ test('workloads on a bridge are judged by both proxies, and so is one side alone
   })
 })
 
-test('a bridged workload’s traffic to the world takes the way that its own would', async (t) => {
+test.serial('a bridged workload’s traffic to the world takes the way that its own would', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addBridgedWorkload('client')
     const world = machine.addNeighbour('world', '10.88.0.1', '10.88.0.2')
@@ -151,7 +151,7 @@ test('a bridged workload’s traffic to the world takes the way that its own wou
   })
 })
 
-test('an overlay with a smaller MTU: frag-needed reaches the proxy’s sockets, and large bodies pass', async (t) => {
+test.serial('an overlay with a smaller MTU: frag-needed reaches the proxy’s sockets, and large bodies pass', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const node = machine.addNeighbour('node2', '10.99.0.1', '10.99.0.2')

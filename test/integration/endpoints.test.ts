@@ -16,7 +16,7 @@ async function withMachine(run: (machine: Machine, headgate: Running) => Promise
 
 const SERVER_POLICY = policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }]))
 
-test('an endpoint added at run time is enforced, kept over a restart, and gone when it is removed', async (t) => {
+test.serial('an endpoint added at run time is enforced, kept over a restart, and gone when it is removed', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -48,7 +48,7 @@ test('an endpoint added at run time is enforced, kept over a restart, and gone w
   })
 })
 
-test('new labels change what an endpoint may do at once, without a moment of neither', async (t) => {
+test.serial('new labels change what an endpoint may do at once, without a moment of neither', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -79,7 +79,7 @@ test('new labels change what an endpoint may do at once, without a moment of nei
   })
 })
 
-test('what cannot be enforced is refused with its reason, and what is missing is waited for', async (t) => {
+test.serial('what cannot be enforced is refused with its reason, and what is missing is waited for', async (t) => {
   await withMachine(async (machine, headgate) => {
     const late = machine.addWorkload('late')
     machine.writeWorkloads()
@@ -108,7 +108,7 @@ test('what cannot be enforced is refused with its reason, and what is missing is
   })
 })
 
-test('an endpoint given by its host-side device is found with its addresses', async (t) => {
+test.serial('an endpoint given by its host-side device is found with its addresses', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')

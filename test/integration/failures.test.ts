@@ -15,7 +15,7 @@ async function withMachine(run: (machine: Machine, headgate: Running) => Promise
   }
 }
 
-test('a policy with more rows than a group may have is refused whole, with its reason; the version before it holds', async (t) => {
+test.serial('a policy with more rows than a group may have is refused whole, with its reason; the version before it holds', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -40,7 +40,7 @@ test('a policy with more rows than a group may have is refused whole, with its r
   })
 })
 
-test('a document that was never accepted puts whom it selects at default deny, in the directions that it names', async (t) => {
+test.serial('a document that was never accepted puts whom it selects at default deny, in the directions that it names', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -59,7 +59,7 @@ test('a document that was never accepted puts whom it selects at default deny, i
   })
 })
 
-test('a policy folder that cannot be read leaves what was accepted in force, over restarts', async (t) => {
+test.serial('a policy folder that cannot be read leaves what was accepted in force, over restarts', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -77,7 +77,7 @@ test('a policy folder that cannot be read leaves what was accepted in force, ove
   })
 })
 
-test('a second agent, and a user without privileges, are turned away before anything is touched', async (t) => {
+test.serial('a second agent, and a user without privileges, are turned away before anything is touched', async (t) => {
   await withMachine(async (machine, headgate) => {
     headgate.start('agent')
     await headgate.status()
@@ -100,7 +100,7 @@ test('a second agent, and a user without privileges, are turned away before anyt
   })
 })
 
-test('cleanup removes every trace, and the machine is as before', async (t) => {
+test.serial('cleanup removes every trace, and the machine is as before', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')

@@ -17,7 +17,7 @@ async function withMachine(run: (machine: Machine, headgate: Running) => Promise
 
 async function opens(machine: Machine, from: Workload, to: string, port: number): Promise<boolean> {
   const connection = connectTcp(machine, from, to, port)
-  const opened = await connection.saw('open', 400).then(
+  const opened = await connection.saw('open', 800).then(
     () => true,
     () => false,
   )
@@ -51,7 +51,7 @@ const ports = (...list: readonly [port: string, protocol?: string, endPort?: num
 ]
 const from = (app: string): object[] => [{ matchLabels: { app } }]
 
-test('peers, ports, ranges and protocols are told apart, and deny beats allow', async (t) => {
+test.serial('peers, ports, ranges and protocols are told apart, and deny beats allow', async (t) => {
   await withMachine(async (machine, headgate) => {
     const a = machine.addWorkload('a')
     const b = machine.addWorkload('b')
@@ -92,7 +92,7 @@ test('peers, ports, ranges and protocols are told apart, and deny beats allow', 
   })
 })
 
-test('replies pass without a rule of their own, and only as long as policy supports their connection', async (t) => {
+test.serial('replies pass without a rule of their own, and only as long as policy supports their connection', async (t) => {
   await withMachine(async (machine, headgate) => {
     const a = machine.addWorkload('a')
     const server = machine.addWorkload('server')
@@ -113,7 +113,7 @@ test('replies pass without a rule of their own, and only as long as policy suppo
   })
 })
 
-test('the world is told apart by prefix, with exceptions; endpoints are no part of it', async (t) => {
+test.serial('the world is told apart by prefix, with exceptions; endpoints are no part of it', async (t) => {
   await withMachine(async (machine, headgate) => {
     const a = machine.addWorkload('a')
     const b = machine.addWorkload('b')
@@ -152,7 +152,7 @@ test('the world is told apart by prefix, with exceptions; endpoints are no part 
   })
 })
 
-test('allow-localhost always lets the host in whatever policy says', async (t) => {
+test.serial('allow-localhost always lets the host in whatever policy says', async (t) => {
   await withMachine(async (machine, headgate) => {
     const server = machine.addWorkload('server')
     machine.addNeighbour('near', '10.88.0.1', '10.88.0.2')

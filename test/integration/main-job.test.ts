@@ -2,7 +2,7 @@ import test from 'ava'
 import { Machine } from '../support/machine.ts'
 import { get, policyOf, Running, rule, serve } from '../support/running.ts'
 
-test('a request passes the kernel and two proxies, or gets its 403 from the one whose policy says no', async (t) => {
+test.serial('a request passes the kernel and two proxies, or gets its 403 from the one whose policy says no', async (t) => {
   const machine = new Machine()
   const headgate = new Running(machine)
   try {

@@ -19,7 +19,7 @@ async function withMachine(run: (machine: Machine, headgate: Running) => Promise
 /** A request on a connection that stays open, spoken by hand. */
 const REQUEST = 'GET /allowed HTTP/1.1\r\nHost: x\r\n\r\n'
 
-test('a quiet direct connection is reset on both ends within a second when policy stops allowing it', async (t) => {
+test.serial('a quiet direct connection is reset on both ends within a second when policy stops allowing it', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -41,7 +41,7 @@ test('a quiet direct connection is reset on both ends within a second when polic
   })
 })
 
-test('a redirected connection ends on both legs, pooled upstream ones too, when its peer moves to deny', async (t) => {
+test.serial('a redirected connection ends on both legs, pooled upstream ones too, when its peer moves to deny', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -63,7 +63,7 @@ test('a redirected connection ends on both legs, pooled upstream ones too, when 
   })
 })
 
-test('a direct connection ends when its peer is sent to a proxy from now on', async (t) => {
+test.serial('a direct connection ends when its peer is sent to a proxy from now on', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -81,7 +81,7 @@ test('a direct connection ends when its peer is sent to a proxy from now on', as
   })
 })
 
-test('an edited rule judges the next request on a connection that stays open', async (t) => {
+test.serial('an edited rule judges the next request on a connection that stays open', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
@@ -100,7 +100,7 @@ test('an edited rule judges the next request on a connection that stays open', a
   })
 })
 
-test('additions fail no request and end no connection: another policy, another rule, a renamed file', async (t) => {
+test.serial('additions fail no request and end no connection: another policy, another rule, a renamed file', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')

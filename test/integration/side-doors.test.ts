@@ -49,7 +49,7 @@ async function dropsOf(headgate: Running, reason: string, step: () => void | Pro
   return (await headgate.dropped(reason)) - before
 }
 
-test('a frame with the source address of another workload goes nowhere', async (t) => {
+test.serial('a frame with the source address of another workload goes nowhere', async (t) => {
   await withScene(async ({ headgate, machine, client, server, attacker }) => {
     const frame = tcpFrame({
       destinationMac: macOf(machine.hostNetns, attacker.device),
@@ -63,7 +63,7 @@ test('a frame with the source address of another workload goes nowhere', async (
   })
 })
 
-test('an ARP message in the name of another is dropped', async (t) => {
+test.serial('an ARP message in the name of another is dropped', async (t) => {
   await withScene(async ({ headgate, machine, client, attacker }) => {
     const host = macOf(machine.hostNetns, attacker.device)
     const own = macOf(attacker.netns, 'eth0')
@@ -85,7 +85,7 @@ test('an ARP message in the name of another is dropped', async (t) => {
   })
 })
 
-test('marks that a workload sets count for nothing', async (t) => {
+test.serial('marks that a workload sets count for nothing', async (t) => {
   await withScene(async ({ headgate, machine, server, attacker }) => {
     const frame = tcpFrame({
       destinationMac: macOf(machine.hostNetns, attacker.device),
@@ -101,7 +101,7 @@ test('marks that a workload sets count for nothing', async (t) => {
   })
 })
 
-test('frames that somebody on the host writes to the devices of the legs enter no proxy, whatever their mark', async (t) => {
+test.serial('frames that somebody on the host writes to the devices of the legs enter no proxy, whatever their mark', async (t) => {
   await withScene(async ({ headgate, machine, client, server }) => {
     const connection = connectTcp(machine, client, server.address, 80, 4001)
     await connection.saw('open')
@@ -127,7 +127,7 @@ test('frames that somebody on the host writes to the devices of the legs enter n
   })
 })
 
-test('a segment from the host with the tuple of a workload’s redirected connection does not reach the workload', async (t) => {
+test.serial('a segment from the host with the tuple of a workload’s redirected connection does not reach the workload', async (t) => {
   await withScene(async ({ headgate, machine, client, server }) => {
     const connection = connectTcp(machine, client, server.address, 80, 4002)
     await connection.saw('open')
@@ -144,7 +144,7 @@ test('a segment from the host with the tuple of a workload’s redirected connec
   })
 })
 
-test('a SYN with the tuple of an open connection does not disturb it', async (t) => {
+test.serial('a SYN with the tuple of an open connection does not disturb it', async (t) => {
   await withScene(async ({ machine, client, server }) => {
     const connection = connectTcp(machine, client, server.address, 80, 4003)
     await connection.saw('open')
@@ -164,7 +164,7 @@ test('a SYN with the tuple of an open connection does not disturb it', async (t)
   })
 })
 
-test('a slot’s port cannot be dialled, from anywhere, and nothing loops', async (t) => {
+test.serial('a slot’s port cannot be dialled, from anywhere, and nothing loops', async (t) => {
   await withScene(async ({ machine, headgate, client, server }) => {
     await headgate.apply(
       'all.json',
@@ -185,7 +185,7 @@ test('a slot’s port cannot be dialled, from anywhere, and nothing loops', asyn
   })
 })
 
-test('a squatter on a slot’s port gets nobody’s connections while Envoy is down', async (t) => {
+test.serial('a squatter on a slot’s port gets nobody’s connections while Envoy is down', async (t) => {
   await withScene(async ({ machine, headgate, client, server }) => {
     await headgate.kill('envoy')
     const egress = `${machine.id}-egress`
@@ -196,7 +196,7 @@ test('a squatter on a slot’s port gets nobody’s connections while Envoy is d
   })
 })
 
-test('an address that goes to another workload inherits nothing', async (t) => {
+test.serial('an address that goes to another workload inherits nothing', async (t) => {
   await withScene(async ({ machine, headgate, client, server }) => {
     const url = `http://${server.address}/allowed`
     t.is((await get(machine, client, url)).status, 200)
@@ -210,7 +210,7 @@ test('an address that goes to another workload inherits nothing', async (t) => {
   })
 })
 
-test('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement, each with its reason', async (t) => {
+test.serial('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement, each with its reason', async (t) => {
   await withScene(async ({ machine, headgate, server, attacker }) => {
     const host = macOf(machine.hostNetns, attacker.device)
     const own = macOf(attacker.netns, 'eth0')
@@ -228,7 +228,7 @@ test('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement,
   })
 })
 
-test('the settings of the host are as they were', async (t) => {
+test.serial('the settings of the host are as they were', async (t) => {
   await withScene(async ({ machine }) => {
     t.is(machine.inHost('ip', 'rule').trim().split('\n').length, 3)
     t.is(machine.inHost('cat', '/proc/sys/net/ipv4/conf/all/rp_filter'), machine.initialRpFilter)

@@ -53,13 +53,14 @@ async function takeOver(t: ExecutionContext, restart: (machine: Machine, headgat
   }
 }
 
-test('another map size is swapped in under load, and every connection goes on', (t) =>
+test.serial('another map size is swapped in under load, and every connection goes on', (t) =>
   takeOver(t, (machine, headgate) => {
     machine.setConfig({ datapath: { conntrackEntriesMax: 32768, ipcacheEntriesMax: 16384 } })
     headgate.start('agent')
-  }))
+  }),
+)
 
-test('another version of the conntrack layout is swapped in under load, and every connection goes on', async (t) => {
+test.serial('another version of the conntrack layout is swapped in under load, and every connection goes on', async (t) => {
   const root = mkdtempSync(join(tmpdir(), 'headgate-next-'))
   t.teardown(() => rmSync(root, { recursive: true, force: true }))
   for (const name of readdirSync(ROOT)) {

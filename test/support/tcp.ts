@@ -21,7 +21,7 @@ export class TcpPeer {
   }
 
   /** Resolves with the first line that starts so. @throws Error after the time */
-  async saw(start: string, timeoutMs = 2000): Promise<string> {
+  async saw(start: string, timeoutMs = 5000): Promise<string> {
     const deadline = performance.now() + timeoutMs
     for (;;) {
       const found = this.lines.find((line) => line.startsWith(start))
