@@ -22,6 +22,7 @@ import type { PolicyEngine } from '#policy/engine.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { PolicyDelta } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
+import { SystemCallError } from '#sys/errors.ts'
 import { netnsPath } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { ControlServer } from './control-server.ts'
@@ -298,7 +299,8 @@ export class Agent implements LocalBackend, FlowContext {
 
   // ---- carrying changes through
 
-  #changeEndpoints(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void {
+  #changeEndpoints(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): ReadonlyMap<number, string> {
+    const failed = new Map<number, string>()
     for (const { identity } of attached) {
       const count = this.#subjects.get(identity.id) ?? 0
       this.#subjects.set(identity.id, count + 1)
@@ -309,9 +311,18 @@ export class Agent implements LocalBackend, FlowContext {
     // The rows of the endpoints' own groups, and of their peers' for them, come before their addresses mean anything.
     this.#commit()
     for (const { key, id, identity, attachment } of attached) {
-      this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
-      for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
-      this.#parts.log.info({ endpoint: key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
+      try {
+        this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
+        for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
+        this.#parts.log.info({ endpoint: key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
+      } catch (error) {
+        if (!(error instanceof SystemCallError)) throw error
+        // Its programs stay on the device, if they got that far, and drop everything: nothing passes unjudged.
+        for (const address of attachment.addresses) this.#ipcache.delete(address, 'endpoint')
+        this.#releaseSubject(identity.id)
+        failed.set(id, error.message)
+        this.#parts.log.warn({ endpoint: key, err: error }, 'endpoint could not be attached; it waits')
+      }
     }
     const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
     const keptIds = new Set(attached.map(({ id }) => id))
@@ -328,6 +339,7 @@ export class Agent implements LocalBackend, FlowContext {
     if (detached.length > 0) this.#commit()
     // An address may be another's tomorrow: what the proxies hold in its name ends now.
     if (freed.length > 0) this.#revocation.releaseAddresses(freed)
+    return failed
   }
 
   #releaseSubject(identity: number): void {

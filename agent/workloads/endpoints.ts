@@ -32,8 +32,9 @@ export interface EndpointSink {
   /**
    * Several at once: policy is resolved when all of them are known, never in between. An endpoint that is on both lists, or a device
    * that goes from one to another, changes in place: there is no moment without judgement.
+   * @returns why endpoints could not be attached, by their numbers: a device that went away meanwhile, a map that is full
    */
-  change(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void
+  change(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): ReadonlyMap<number, string>
 }
 
 export type AttachedEndpoint = EndpointEntry & { readonly attachment: Attachment }
@@ -100,7 +101,12 @@ export class Endpoints {
     entry.attachment = this.#resolve(entry)
     this.#added.push(spec)
     this.#entries.set(key, entry)
-    this.#sink.change([this.#activate(entry, entry.attachment)], [])
+    this.#change([this.#activate(entry, entry.attachment)], [])
+    if (entry.state !== 'ready') {
+      this.#entries.delete(key)
+      this.#added.pop()
+      throw new AgentError('HG-2002', entry.reason)
+    }
     this.#save()
     return entry
   }
@@ -113,7 +119,7 @@ export class Endpoints {
     if (entry.origin === 'file') throw new AgentError('HG-2005', `the endpoint comes from the workloads file: ${key}`)
     this.#entries.delete(key)
     this.#ids.delete(key)
-    this.#sink.change([], this.#deactivate(entry))
+    this.#change([], this.#deactivate(entry))
     this.#added.splice(
       this.#added.findIndex((spec) => keyOf(spec) === key),
       1,
@@ -133,7 +139,7 @@ export class Endpoints {
       if (now !== undefined) attached.push(this.#activate(entry, now))
     }
     if (attached.length === 0 && detached.length === 0) return
-    this.#sink.change(attached, detached)
+    this.#change(attached, detached)
     this.#save()
   }
 
@@ -164,7 +170,7 @@ export class Endpoints {
       const attachment = this.#tryResolve(entry)
       if (attachment !== undefined) attached.push(this.#activate(entry, attachment))
     }
-    this.#sink.change(attached, detached)
+    this.#change(attached, detached)
     this.#save()
   }
 
@@ -230,6 +236,17 @@ export class Endpoints {
     entry.attachment = undefined
     entry.state = 'waiting'
     return [detached]
+  }
+
+  /** Those that could not be attached wait; the next device event tries them again. */
+  #change(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void {
+    for (const [id, reason] of this.#sink.change(attached, detached)) {
+      const entry = this.byId(id)
+      if (entry === undefined) continue
+      entry.state = 'waiting'
+      entry.reason = reason
+      entry.attachment = undefined
+    }
   }
 
   #save(): void {
