@@ -55,7 +55,11 @@ export interface AgentParts {
   readonly engine: PolicyEngine
   readonly folder: PolicyFolder
   readonly flows: FlowRing
-  readonly log: { info(fields: object, message: string): void; warn(fields: object, message: string): void }
+  readonly log: {
+    info(fields: object, message: string): void
+    warn(fields: object, message: string): void
+    error(fields: object, message: string): void
+  }
 }
 
 export class Agent implements LocalBackend, FlowContext {
@@ -76,6 +80,8 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #inForce = new Map<string, FileState>()
   /** Resolved, and not in the kernel yet. */
   readonly #unapplied: PolicyDelta[] = []
+  /** Accepted files whose copy could not be written. */
+  readonly #notKept = new Set<string>()
   #ipcacheDirty = false
   #revision = 0
   #workloadsProblem = ''
@@ -378,7 +384,15 @@ export class Agent implements LocalBackend, FlowContext {
       }
     }
     for (const { file } of change.changed) {
-      folder.accept(file)
+      try {
+        folder.accept(file)
+      } catch (error) {
+        // In force all the same: a full disk must not keep a policy from tightening. Only a restart would miss it.
+        log.error({ file, err: error }, 'policy file cannot be kept for the next start')
+        this.#notKept.add(file)
+        continue
+      }
+      this.#notKept.delete(file)
       const state = folder.states.find((one) => one.file === file)
       const error = state?.problems.find(({ severity }) => severity === 'error')
       if (error === undefined) log.info({ file, documents: state?.documents.length }, 'policy file accepted')
@@ -426,23 +440,35 @@ export class Agent implements LocalBackend, FlowContext {
     return engine.commit()
   }
 
-  /** Puts what is resolved in the kernel. Addresses get their new meaning after the rows for it, and lose it before. */
+  /**
+   * Puts what is resolved in the kernel. An address gets its new meaning after the rows for it are there, and loses its old one only when
+   * it has the new: in between it is judged by either, never by neither.
+   */
   #commit(): void {
     const { engine } = this.#parts
+    this.#unapplied.push(this.#resolve())
+    this.#apply()
     const wanted = engine.cidrPrefixes()
+    const stale: [string, number][] = []
     for (const [prefix, id] of this.#prefixes) {
-      if (wanted.has(prefix)) continue
+      if (wanted.has(prefix)) this.#ipcache.set(prefix, 'cidr', id)
+      else stale.push([prefix, id])
+    }
+    for (const [prefix, id] of stale) {
       this.#ipcache.delete(prefix, 'cidr')
       engine.removeIdentity(id)
       this.#prefixes.delete(prefix)
     }
+    if (stale.length === 0) return
     this.#unapplied.push(this.#resolve())
+    this.#apply()
+  }
+
+  #apply(): void {
     const delta = mergeDeltas(this.#unapplied.splice(0))
-    if (delta.changed.length > 0 || delta.removed.length > 0) {
-      this.#revision = delta.revision
-      this.#sync.apply(delta)
-    }
-    for (const [prefix, id] of this.#prefixes) this.#ipcache.set(prefix, 'cidr', id)
+    if (delta.changed.length === 0 && delta.removed.length === 0) return
+    this.#revision = delta.revision
+    this.#sync.apply(delta)
   }
 
   #flush(): void {
@@ -492,6 +518,7 @@ export class Agent implements LocalBackend, FlowContext {
       if (state === 'refused') warnings.push(`policy file ${file} is refused; endpoints that it selects are at default deny`)
       if (state === 'last-accepted') warnings.push(`policy file ${file} is refused; its last accepted version is in force`)
     }
+    for (const file of this.#notKept) warnings.push(`policy file ${file} is in force, but could not be kept for the next start`)
     for (const { identity, message } of this.#sync.problems) warnings.push(`policy of identity ${identity} is not in force: ${message}`)
     for (const { key, state, reason } of this.#endpoints.list()) if (state === 'waiting') warnings.push(`endpoint ${key} waits: ${reason}`)
     if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')

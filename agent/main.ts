@@ -54,7 +54,7 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const folder = new PolicyFolder(config.paths.policies, config.paths.state, config.policy.emptyFolder, (text, file) =>
     parsePolicyFile(text, file, { regexProgramSizeMax: config.http.regexProgramSizeMax }),
   )
-  const control = new ControlServer(slots.epoch, BigInt(Date.now()), {
+  const control = new ControlServer(slots.epoch, slots.firstRevision, {
     onProxyReport: () => agent.onProxyReport(),
     onFlows: (batch, lost) => {
       flows.addLost(Number(lost))

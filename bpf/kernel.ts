@@ -98,6 +98,8 @@ export class Kernel {
       loadObject(object)
     }
     for (const [name, map] of mapsOf(object)) {
+      // Constants of the programs (headgate.rodata) belong to the object; the BPF file system takes no dots in names anyway.
+      if (name.includes('.')) continue
       const path = join(folder, 'maps', name)
       if (!existsSync(path)) pin(mapFd(map), path)
     }
@@ -287,6 +289,7 @@ function openWithMaps(path: string, folder: string, previous: string | undefined
   for (const [name, map] of mapsOf(object)) {
     if (name === 'conntrack') setMaxEntries(map, sizes.conntrack, name)
     if (name === 'ipcache') setMaxEntries(map, sizes.ipcache, name)
+    if (name.includes('.')) continue
     const pinned =
       getPinned(join(folder, 'maps', name)) ??
       (previous !== undefined && CARRIED_MAPS.has(name) ? getPinned(join(previous, 'maps', name)) : undefined)

@@ -27,9 +27,7 @@ export class EndpointRows {
   /** Writes the row and its addresses, then attaches. */
   add(spec: EndpointRowSpec, enforced: Readonly<Record<Direction, boolean>>): void {
     const { index } = spec.attachment.hostLink
-    // Revisions go on from what an earlier agent wrote: tracked connections must see every change.
-    const revision = (this.#kernel.maps.endpoints.get(index)?.revision ?? 0) + 1
-    this.#rows.set(spec.id, { spec, revision, enforced })
+    this.#rows.set(spec.id, { spec, revision: nextRevision(this.#kernel.maps.endpoints.get(index)?.revision ?? 0), enforced })
     this.#write(spec.id)
     for (const address of spec.attachment.addresses) {
       this.#kernel.maps.endpointAddresses.set(addressToBytes(address), { ifindex: index, endpointId: spec.id })
@@ -59,7 +57,7 @@ export class EndpointRows {
   bump(identity: number, enforced: Readonly<Record<Direction, boolean>>): void {
     for (const [id, row] of this.#rows) {
       if (row.spec.identity !== identity) continue
-      row.revision = (row.revision + 1) >>> 0
+      row.revision = nextRevision(row.revision)
       row.enforced = enforced
       this.#write(id)
     }
@@ -113,4 +111,13 @@ export class EndpointRows {
       addresses,
     })
   }
+}
+
+/**
+ * A revision that no connection of this boot has seen: tracked connections must notice every change, those of an earlier agent and of an
+ * endpoint that was away for a while too. Milliseconds since boot grow over all of them.
+ */
+function nextRevision(before: number): number {
+  const sinceBootMs = Number(process.hrtime.bigint() / 1_000_000n) >>> 0
+  return Math.max(before + 1, sinceBootMs) >>> 0
 }

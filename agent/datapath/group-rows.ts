@@ -159,13 +159,14 @@ export class GroupRows {
     const first = upserts.filter((entry) => !widens(entry))
     const last = upserts.filter(widens)
     for (const [text, row] of first) this.#set(text, row)
-    removals.sort(([, a], [, b]) => a.key.prefixLength - b.key.prefixLength)
+    // A row hides the wider ones of its peer, and those for any peer: what it hides goes first.
+    removals.sort(([, a], [, b]) => reach(b.key) - reach(a.key) || a.key.prefixLength - b.key.prefixLength)
     for (const [text, row] of removals) {
       this.#map.delete(row.key)
       this.#applied.delete(text)
     }
     // Narrow before wide: a wide allow must not show through where a narrower row is still to come.
-    last.sort(([, a], [, b]) => b.key.prefixLength - a.key.prefixLength)
+    last.sort(([, a], [, b]) => reach(a.key) - reach(b.key) || b.key.prefixLength - a.key.prefixLength)
     for (const [text, row] of last) this.#set(text, row)
     return upserts.length > 0 || removals.length > 0
   }
@@ -199,6 +200,11 @@ function encodeRow({ row, cookie, slot }: WantedRow): PolicyValue {
     precedence: 0,
     cookie,
   }
+}
+
+/** 1 for rows that hold for any peer. */
+function reach(key: PolicyKey): number {
+  return key.identity === ANY_IDENTITY ? 1 : 0
 }
 
 function keyText(key: PolicyKey): string {

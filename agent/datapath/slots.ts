@@ -40,6 +40,7 @@ export interface SlotAssignment {
 }
 
 const GENERATION_MAX = 4095
+const REVISION_BITS_OF_A_START = 32n
 
 const fileSchema = z.strictObject({
   version: z.literal(1),
@@ -58,6 +59,8 @@ const fileSchema = z.strictObject({
   /** Last generation of ids that are free, oldest first. */
   free: z.array(z.strictObject({ id: z.int(), generation: z.int() })),
   nextId: z.int(),
+  /** How often an agent has started with this state: revisions of different starts must not meet, whatever the clock says. */
+  starts: z.int().min(0),
 })
 
 export class SlotAllocator {
@@ -70,6 +73,7 @@ export class SlotAllocator {
   readonly #members = new Map<number, ReadonlySet<string>>()
   readonly #free: { id: number; generation: number }[] = []
   #nextId = 1
+  #starts = 1
 
   constructor(stateFolder: string, firstPort: number, slotsMax: number) {
     this.#file = new StateFile(join(stateFolder, 'agent/slots.json'), fileSchema)
@@ -77,13 +81,23 @@ export class SlotAllocator {
     this.#slotsMax = slotsMax
     const state = this.#file.read()
     this.epoch = state === undefined ? randomBytes(8).readBigUInt64LE(0) >> 1n : BigInt(state.epoch)
-    if (state === undefined) return
+    if (state === undefined) {
+      this.save()
+      return
+    }
+    this.#starts = state.starts + 1
     this.#nextId = state.nextId
     this.#free.push(...state.free)
     for (const { id, generation, direction, group, classKey, members } of state.slots) {
       this.#slots.set(id, { id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: { allowAll: false, http: [] } })
       this.#members.set(id, new Set(members))
     }
+    this.save()
+  }
+
+  /** Where the revisions of this start begin: above all of the starts before. */
+  get firstRevision(): bigint {
+    return BigInt(this.#starts) << REVISION_BITS_OF_A_START
   }
 
   get slots(): ReadonlyMap<number, Slot> {
@@ -136,6 +150,7 @@ export class SlotAllocator {
     this.#file.write({
       version: 1,
       epoch: this.epoch.toString(),
+      starts: this.#starts,
       nextId: this.#nextId,
       free: this.#free,
       slots: [...this.#slots.values()].map(({ id, generation, direction, group, classKey }) => ({

@@ -16,6 +16,7 @@
 #include "policy.h"
 #include "proxy.h"
 #include "report.h"
+#include "reset.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -91,6 +92,29 @@ static __always_inline int other_frame(struct __sk_buff *skb, const struct endpo
 	return drop(skb, packet, report, PACKET_REASON(class));
 }
 
+/* A segment of a revoked connection, from the workload: it gets the reset itself, as if its peer had sent it. */
+static __always_inline int reset_workload(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
+					  struct report *report, int reason)
+{
+	int action = drop(skb, packet, report, reason);
+
+	if (!is_resettable(packet) || make_reset(skb) < 0)
+		return action;
+	return into_workload(skb, endpoint);
+}
+
+/* The same from the other side: the peer gets the reset as if the workload had sent it. */
+static __always_inline int reset_peer(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
+				      struct report *report, int reason)
+{
+	struct address peer = packet->source;
+	int action = drop(skb, packet, report, reason);
+
+	if (!is_resettable(packet) || make_reset(skb) < 0)
+		return action;
+	return reenter(skb, endpoint, &peer);
+}
+
 SEC("tc")
 int from_workload(struct __sk_buff *skb)
 {
@@ -125,6 +149,9 @@ int from_workload(struct __sk_buff *skb)
 		return other_frame(skb, endpoint, &packet, &report, class);
 	if (invalid_ipv4(packet.source4, 1) || invalid_ipv4(packet.destination4, 0))
 		return drop(skb, &packet, &report, REASON_INVALID_ADDRESS);
+	/* Quoting a tracked connection must not open a way to anybody else. */
+	if (packet.icmp_misdirected)
+		return drop(skb, &packet, &report, REASON_ICMP_UNRELATED);
 
 	/* The tuple inside an ICMP error is that of a packet which the workload received. */
 	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, !packet.icmp_error);
@@ -133,7 +160,7 @@ int from_workload(struct __sk_buff *skb)
 		report_entry(&report, entry);
 		reason = ct_judge(endpoint, &key, entry);
 		if (reason && !is_farewell(&packet, reason))
-			return drop(skb, &packet, &report, reason);
+			return reset_workload(skb, endpoint, &packet, &report, reason);
 		ct_touch(entry, &packet, entry->direction == DIRECTION_EGRESS);
 		switch (entry->leg) {
 		case LEG_EGRESS_ACCEPTED:
@@ -206,6 +233,8 @@ int to_workload(struct __sk_buff *skb)
 		return TCX_NEXT;
 	if (class != PACKET_IPV4)
 		return other_frame(skb, endpoint, &packet, &report, class);
+	if (packet.icmp_misdirected)
+		return drop(skb, &packet, &report, REASON_ICMP_UNRELATED);
 
 	if (!is_opening(&packet)) {
 		/* The proxies' conversations with the network come first: their tuples belong to sockets of ours. */
@@ -217,7 +246,7 @@ int to_workload(struct __sk_buff *skb)
 				return drop(skb, &packet, &report, REASON_PROXIED_TUPLE);
 			reason = ct_judge(endpoint, &key, entry);
 			if (reason && !is_farewell(&packet, reason))
-				return drop(skb, &packet, &report, reason);
+				return reset_peer(skb, endpoint, &packet, &report, reason);
 			ct_touch(entry, &packet, entry->direction == DIRECTION_INGRESS);
 			count(VERDICT_REDIRECT, DIRECTION_INGRESS, REASON_NONE, skb->len);
 			return into_proxy_from_host(skb, config,
@@ -231,7 +260,7 @@ int to_workload(struct __sk_buff *skb)
 				return drop(skb, &packet, &report, REASON_PROXIED_TUPLE);
 			reason = ct_judge(endpoint, &key, entry);
 			if (reason && !is_farewell(&packet, reason))
-				return drop(skb, &packet, &report, reason);
+				return reset_peer(skb, endpoint, &packet, &report, reason);
 			ct_touch(entry, &packet, entry->direction == DIRECTION_INGRESS);
 			return pass(skb, DIRECTION_INGRESS);
 		}
@@ -559,6 +588,17 @@ static __always_inline int hand_to_stack(struct __sk_buff *skb)
 	return TCX_PASS;
 }
 
+/* A segment whose socket is gone, because Envoy died or the connection was ended: its sender is told, the way that answers take. */
+static __always_inline int reset_sender(struct __sk_buff *skb, const struct packet *packet, __u8 direction, __u8 reason)
+{
+	__u32 ifindex = skb->ifindex;
+	int action = drop_on_leg(skb, packet, direction, reason);
+
+	if (!is_resettable(packet) || make_reset(skb) < 0)
+		return action;
+	return bpf_redirect(ifindex, 0);
+}
+
 /* Finds the socket that a packet is for, and insists on the mark that was asked for: class, and for accepted legs slot and generation. */
 static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 direction)
 {
@@ -618,7 +658,7 @@ static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 dir
 	tuple.ipv4.dport = packet.icmp_error ? packet.source_port : packet.destination_port;
 	sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return drop_on_leg(skb, &packet, direction, REASON_NO_SOCKET);
+		return reset_sender(skb, &packet, direction, REASON_NO_SOCKET);
 	if (sk->state == BPF_TCP_LISTEN)
 		reason = REASON_NO_SOCKET;
 	else if (mark_of(sk) != wanted)

@@ -65,6 +65,7 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_error;	/* 1: the tuple is that of the packet that the message is about, source and destination as in there */
+	__u8 icmp_misdirected;	/* an ICMP error that does not go to the sender of the packet that it is about */
 	__u8 source_mac[ETH_ALEN];
 	__u8 destination_mac[ETH_ALEN];
 };
@@ -202,8 +203,11 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 			return PACKET_BAD(REASON_MALFORMED);
 		packet->icmp_type = icmp.type;
 		if (icmp.type == ICMP_DEST_UNREACH || icmp.type == ICMP_TIME_EXCEEDED || icmp.type == ICMP_PARAMETERPROB) {
+			__be32 outer_destination = packet->destination4;
+
 			if (parse_icmp_error(skb, l4 + sizeof(icmp), packet) < 0)
 				return PACKET_BAD(REASON_ICMP_UNRELATED);
+			packet->icmp_misdirected = packet->source4 != outer_destination;
 		} else if (icmp.type == ICMP_ECHO) {
 			packet->source_port = icmp.echo_id;
 		} else if (icmp.type == ICMP_ECHOREPLY) {
