@@ -265,7 +265,7 @@ export class PolicyEngine {
       case 'cidr': {
         const prefix = parsePrefix(peer.cidr)
         if (prefix === undefined) return false
-        if (identity.prefix === undefined) return prefix.length === 0 && identity.id === RESERVED_IDENTITIES.world
+        if (identity.prefix === undefined) return prefix.family === 4 && prefix.length === 0 && identity.id === RESERVED_IDENTITIES.world
         const own = identity.prefix
         if (!containsPrefix(prefix, own)) return false
         return !peer.except.some((text) => {
