@@ -2,8 +2,7 @@
  * The agent process, from lock to last goodbye: takes over what is in the kernel, reads what is wanted, serves its two sockets, and
  * then reacts to events. Ending it changes nothing on the wire.
  */
-import { watch } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { mkdirSync, watch } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -27,8 +26,9 @@ import { FlowBuilder } from './flows/flow-builder.ts'
 import { readKernelEvents } from './flows/kernel-events.ts'
 import { serveLocal } from './local-server.ts'
 import { PolicyFolder } from './policies/folder.ts'
-import { parseWorkloads, type Workloads } from './workloads/file.ts'
+import type { Workloads } from './workloads/file.ts'
 import { EmbeddedAllocator } from './workloads/identities.ts'
+import { WorkloadsFile } from './workloads/workloads-file.ts'
 
 /** Writers take a moment between their first and last write; events within it are one change. */
 const FILE_QUIET_MS = 15
@@ -69,8 +69,10 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const agent: Agent = new Agent({ config, version, node, datapath, host, allocator, slots, control, engine, folder, flows, log })
   const builder = new FlowBuilder(agent)
 
-  const workloads = await readWorkloads(config, agent)
-  agent.start(workloads)
+  const workloads = new WorkloadsFile(config.paths.workloads, config.paths.state)
+  mkdirSync(dirname(config.paths.policies), { recursive: true, mode: 0o755 })
+  mkdirSync(dirname(config.paths.workloads), { recursive: true, mode: 0o755 })
+  agent.start(takeWorkloads(workloads, agent) ?? workloads.lastAccepted())
   const closeControl = await control.listen(join(config.paths.run, 'control.sock'))
   if (datapath.kernel.takesOverFrom !== undefined) {
     // The rows of new maps begin with deny where a slot has to be confirmed; until then the old programs and maps serve.
@@ -89,10 +91,8 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const stopWatching = [
     watchPath(config.paths.policies, 'folder', () => agent.onPoliciesChanged()),
     watchPath(config.paths.workloads, 'file', () => {
-      readWorkloads(config, agent).then(
-        (workloads) => workloads && agent.setWorkloads(workloads),
-        (error: unknown) => log.error({ err: error }, 'workloads file cannot be read'),
-      )
+      const changed = takeWorkloads(workloads, agent)
+      if (changed !== undefined) agent.setWorkloads(changed)
     }),
   ]
   await Promise.all([
@@ -120,17 +120,10 @@ function takeLock(config: Config): ReturnType<typeof acquireLock> {
   }
 }
 
-/** @returns undefined when there is no file, or it is refused: what was accepted stays */
-async function readWorkloads(config: Config, agent: Agent): Promise<Workloads | undefined> {
-  let text: string
+/** @returns undefined when the file is refused, unreadable or not there: what was accepted stays */
+function takeWorkloads(file: WorkloadsFile, agent: Agent): Workloads | undefined {
   try {
-    text = await readFile(config.paths.workloads, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') agent.setWorkloadsProblem((error as Error).message)
-    return undefined
-  }
-  try {
-    return parseWorkloads(text, config.paths.workloads)
+    return file.read()
   } catch (error) {
     if (!(error instanceof AgentError)) throw error
     agent.setWorkloadsProblem(error.message)

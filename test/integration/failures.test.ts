@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readdirSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { Machine, ROOT } from '../support/machine.ts'
@@ -128,5 +128,25 @@ test.serial('cleanup removes every trace, and the machine is as before', async (
       readdirSync('/run/netns').filter((name) => name.startsWith(machine.id) && /-(egress|ingress)$/.test(name)),
       [],
     )
+  })
+})
+
+test.serial('a workloads file that is broken or gone when the agent starts leaves its endpoints under policy', async (t) => {
+  await withMachine(async (machine, headgate) => {
+    const client = machine.addWorkload('client')
+    const server = machine.addWorkload('server')
+    machine.writeWorkloads()
+    await serve(machine, server, 80)
+    headgate.start()
+    await headgate.apply('server.json', policyOf('server', 'server', { ingress: [{}] }))
+    for (const damage of [() => writeFileSync(machine.workloadsFile, 'endpoints: ['), () => rmSync(machine.workloadsFile)]) {
+      await headgate.kill('agent')
+      damage()
+      headgate.start('agent')
+      await headgate.wait()
+      t.is((await get(machine, client, `http://${server.address}/`)).status, 0)
+      t.is((await headgate.endpoints()).filter(({ state }) => state === 'ready').length, 2)
+      t.true((await headgate.status()).warnings.some((warning) => warning.includes('workloads')))
+    }
   })
 })

@@ -210,6 +210,30 @@ test.serial('an address that goes to another workload inherits nothing', async (
   })
 })
 
+test.serial('an ICMP error carries nothing to anybody but the sender of the packet that it quotes', async (t) => {
+  await withScene(async ({ machine, headgate, client, server, attacker }) => {
+    const connection = connectTcp(machine, client, server.address, 80, 4004)
+    await connection.saw('open')
+    // What the client's own connection receives, quoted in a message to somebody else.
+    const quoted = ipv4Packet(
+      6,
+      server.address,
+      client.address,
+      Buffer.concat([Buffer.from([0, 80, 4004 >>> 8, 4004 & 0xff]), Buffer.alloc(600, 7)]),
+    )
+    const error = (destination: string): Buffer =>
+      ethernet(
+        macOf(machine.hostNetns, client.device),
+        macOf(client.netns, 'eth0'),
+        0x0800,
+        ipv4Packet(1, client.address, destination, Buffer.concat([Buffer.from([3, 3, 0, 0, 0, 0, 0, 0]), quoted])),
+      )
+    t.is(await dropsOf(headgate, 'icmp-unrelated', () => sendFrame(client.netns, 'eth0', error(attacker.address))), 1)
+    t.is(await dropsOf(headgate, 'icmp-unrelated', () => sendFrame(client.netns, 'eth0', error(server.address))), 0)
+    t.false(connection.lines.includes('closed'))
+  })
+})
+
 test.serial('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement, each with its reason', async (t) => {
   await withScene(async ({ machine, headgate, server, attacker }) => {
     const host = macOf(machine.hostNetns, attacker.device)

@@ -1,0 +1,51 @@
+/**
+ * The workloads file on disk, with the last accepted version kept beside the agent's state. A file that is broken, unreadable or gone
+ * must not take the programs off its endpoints' devices: what was accepted last stays, over restarts too. To have no endpoints, say so:
+ * a file without any.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { readFileIfPresent, writeFileAtomic } from '#sys/atomic-file.ts'
+import { AgentError } from '../errors.ts'
+import { parseWorkloads, type Workloads } from './file.ts'
+
+export class WorkloadsFile {
+  readonly #path: string
+  readonly #acceptedPath: string
+
+  constructor(path: string, stateFolder: string) {
+    this.#path = path
+    this.#acceptedPath = join(stateFolder, 'agent/workloads.accepted.yaml')
+  }
+
+  /**
+   * Reads the file as it is now, and keeps it for the next start.
+   * @returns undefined when there is none and never was one
+   * @throws AgentError HG-2001 with every problem, HG-2012 when it cannot be read or is gone
+   */
+  read(): Workloads | undefined {
+    let text: string
+    try {
+      text = readFileSync(this.#path, 'utf8')
+    } catch (cause) {
+      const { code } = cause as NodeJS.ErrnoException
+      const accepted = readFileIfPresent(this.#acceptedPath)
+      if (code === 'ENOENT' && accepted === undefined) return undefined
+      throw new AgentError('HG-2012', `the workloads file cannot be read (${code}): ${this.#path}`, { cause })
+    }
+    const workloads = parseWorkloads(text, this.#path)
+    writeFileAtomic(this.#acceptedPath, text)
+    return workloads
+  }
+
+  /** @throws AgentError HG-2006 when the copy was damaged */
+  lastAccepted(): Workloads | undefined {
+    const text = readFileIfPresent(this.#acceptedPath)
+    if (text === undefined) return undefined
+    try {
+      return parseWorkloads(text.toString('utf8'), this.#acceptedPath)
+    } catch (cause) {
+      throw new AgentError('HG-2006', `not a workloads file: ${this.#acceptedPath}`, { cause })
+    }
+  }
+}
