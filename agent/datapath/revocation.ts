@@ -4,6 +4,8 @@
  * workloads for direct connections, the proxy's accepted and upstream sockets (pooled ones included) for redirected ones.
  */
 import {
+  CT_ORIGINAL_CLOSED,
+  CT_REPLY_CLOSED,
   type CtKey,
   type CtValue,
   ctKeyCodec,
@@ -71,7 +73,7 @@ export class Revocation {
         if (endpointIds !== undefined && !endpointIds.has(endpointId)) continue
         const key = ctKeyCodec.decode(keyBytes)
         const value = ctValueCodec.decode(values.subarray(index * ctValueCodec.size))
-        if (this.#context.supports(endpointId, key, value) !== false) continue
+        if (isClosed(value) || this.#context.supports(endpointId, key, value) !== false) continue
         revoked++
         if (key.protocol !== IPPROTO_TCP) {
           // The kernel judges the next packet anew; without an entry it starts from nothing.
@@ -118,6 +120,12 @@ export class Revocation {
 export function servicePort(key: CtKey, value: CtValue): number {
   if (key.protocol === IPPROTO_ICMP) return ICMP_ECHO << 8
   return value.direction === DIRECTION_EGRESS ? key.remotePort : key.localPort
+}
+
+/** Both sides have said goodbye: there is nothing left to end. */
+function isClosed({ flags }: CtValue): boolean {
+  const both = CT_ORIGINAL_CLOSED | CT_REPLY_CLOSED
+  return (flags & both) === both
 }
 
 function tupleOf(key: CtKey): Tuple {

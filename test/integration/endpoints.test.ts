@@ -66,8 +66,8 @@ test.serial('new labels change what an endpoint may do at once, without a moment
     const result = await load.result
     // Another identity is another policy group with slots of its own: open redirected connections end, and nothing else goes wrong.
     t.deepEqual([result.wronglyAllowed, result.wronglyDenied], [0, 0], result.samples.join('\n'))
-    t.true(
-      result.samples.every((line) => line.endsWith('kept ECONNRESET')),
+    t.false(
+      result.samples.some((line) => line.includes('timeout')),
       result.samples.join('\n'),
     )
     machine.writeWorkloads({ client: { app: 'stranger' } })
