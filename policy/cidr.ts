@@ -71,3 +71,9 @@ export function containsPrefix(outer: Prefix, inner: Prefix): boolean {
   const hostBits = BigInt(addressBits(outer.family) - outer.length)
   return outer.address >> hostBits === inner.address >> hostBits
 }
+
+/** The prefix of a given length that covers this one. */
+export function widenPrefix(prefix: Prefix, length: number): Prefix {
+  const hostBits = BigInt(addressBits(prefix.family) - length)
+  return { family: prefix.family, address: (prefix.address >> hostBits) << hostBits, length }
+}

@@ -4,26 +4,17 @@
  * are the caller's to allocate (`cidrPrefixes`).
  */
 import { createHash } from 'node:crypto'
-import { type CompiledRule, compileBlocks, PROTOCOL_NUMBERS } from './blocks.ts'
-import { containsPrefix, type Prefix, parsePrefix } from './cidr.ts'
+import { type CompiledRule, compileBlocks } from './blocks.ts'
+import { parsePrefix } from './cidr.ts'
+import { type CompiledPolicyRule, type CompiledSpec, compileDocument, EVERYTHING } from './compile.ts'
 import { PolicyError } from './errors.ts'
 import { LabelSet } from './labels.ts'
-import {
-  documentName,
-  type Peer,
-  type PolicyDocument,
-  type PolicyRule,
-  type PolicySpec,
-  type PortRange,
-  type RefusedDocument,
-} from './model.ts'
+import { documentName, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
 import { RESERVED_IDENTITIES, selectorsOfEntity } from './reserved.ts'
 import {
   ANY_IDENTITY,
-  ANY_PROTOCOL,
   DIRECTIONS,
   type Direction,
-  type NamedHttpRule,
   type PeerClass,
   type PolicyDelta,
   type PolicyRow,
@@ -31,12 +22,12 @@ import {
   type ResolvedRuleset,
   rowKey,
 } from './resolved.ts'
-import { selects } from './selector.ts'
+import { type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
 /** An identity as the caller knows it. */
 export interface EngineIdentity {
   readonly id: number
-  /** source:key=value */
+  /** source:key=value; a CIDR identity has to carry reserved:world. */
   readonly labels: readonly string[]
   /** Canonical prefix, of a CIDR identity. */
   readonly cidr?: string
@@ -47,41 +38,43 @@ export interface EngineOptions {
   readonly clusterName?: string
 }
 
-interface KnownIdentity {
-  readonly id: number
-  readonly labels: LabelSet
-  readonly prefix: Prefix | undefined
+/** A rule with the selectors of its peers in use; none when it is for any peer, or for nobody. */
+interface LiveRule {
+  readonly direction: Direction
+  readonly compiled: CompiledRule
+  readonly peers: readonly SelectorEntry[]
 }
 
-/** A spec with what resolving needs of it made once. */
-interface CompiledSpec {
+/** Something that holds for the identities of one selector. */
+interface LiveSubject {
   readonly policy: string
-  readonly spec: PolicySpec
-  readonly rules: readonly { readonly direction: Direction; readonly rule: PolicyRule; readonly compiled: CompiledRule }[]
+  readonly entry: SelectorEntry
+  readonly rules: readonly LiveRule[]
+  readonly defaultDeny: Readonly<Record<Direction, boolean>>
 }
 
-interface FileContent {
-  readonly specs: readonly CompiledSpec[]
+interface LiveFile {
+  readonly documents: readonly PolicyDocument[]
   readonly refused: readonly RefusedDocument[]
+  readonly subjects: readonly LiveSubject[]
   readonly prefixes: readonly string[]
 }
 
-const EVERYTHING = { protocol: ANY_PROTOCOL, first: 0, last: 65535 } as const
-
 /** Stands for "nothing puts this direction at default deny" where rules exist all the same. */
-const DEFAULT_ALLOW: CompiledRule = {
-  name: '(default allow)',
-  verdict: 'allow',
-  isForAnyPeer: true,
-  traffic: [{ ...EVERYTHING, http: undefined }],
-}
+const DEFAULT_ALLOW: CompiledRule = { name: '(default allow)', verdict: 'allow', isForAnyPeer: true, traffic: [EVERYTHING] }
 
 export class PolicyEngine {
   #clusterName: string
-  readonly #files = new Map<string, FileContent>()
-  readonly #identities = new Map<number, KnownIdentity>()
+  readonly #files = new Map<string, LiveFile>()
+  readonly #index = new SelectorIndex()
+  /** What holds for whom, by the selector of its subjects. */
+  readonly #bySubject = new Map<SelectorEntry, Set<LiveSubject>>()
+  /** Whose rules name a selector as a peer; with how many rules, because a subject may do so in several. */
+  readonly #byPeer = new Map<SelectorEntry, Map<LiveSubject, number>>()
+  readonly #prefixUses = new Map<string, number>()
   readonly #subjects = new Map<number, ResolvedGroup | undefined>()
-  readonly #removedSubjects = new Set<number>()
+  /** What the last commit told of subjects that are none any more. */
+  readonly #removedSubjects = new Map<number, ResolvedGroup>()
   /** Subjects to resolve anew. */
   readonly #dirty = new Set<number>()
   #revision = 0
@@ -89,7 +82,7 @@ export class PolicyEngine {
   constructor(options: EngineOptions = {}) {
     this.#clusterName = options.clusterName ?? 'default'
     for (const [name, id] of Object.entries(RESERVED_IDENTITIES)) {
-      this.#identities.set(id, { id, labels: new LabelSet([`reserved:${name}`]), prefix: undefined })
+      this.#index.upsertIdentity({ id, labels: new LabelSet([`reserved:${name}`]), prefix: undefined })
     }
   }
 
@@ -97,66 +90,60 @@ export class PolicyEngine {
   setClusterName(name: string): void {
     if (name === this.#clusterName) return
     this.#clusterName = name
-    for (const id of this.#subjects.keys()) this.#dirty.add(id)
+    for (const [file, { documents, refused }] of [...this.#files]) this.upsertFile(file, documents, refused)
   }
 
   /** Replaces what a file says. @param refused documents that are not in force: their subjects are at default deny */
   upsertFile(file: string, documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): void {
     const before = this.#files.get(file)
-    const specs = documents.flatMap((document) => document.specs.map((spec) => compileSpec(documentName(document), spec)))
-    const content = { specs, refused, prefixes: documents.flatMap(prefixesOf) }
-    this.#files.set(file, content)
-    this.#markSubjectsOf(before)
-    this.#markSubjectsOf(content)
+    // New before old: what both use keeps its members.
+    this.#files.set(file, this.#takeIn(documents, refused))
+    if (before !== undefined) this.#takeOut(before)
   }
 
   removeFile(file: string): void {
-    this.#markSubjectsOf(this.#files.get(file))
+    const before = this.#files.get(file)
+    if (before === undefined) return
     this.#files.delete(file)
+    this.#takeOut(before)
   }
 
   /** @throws PolicyError bad-identity for a prefix that is none */
   upsertIdentity({ id, labels, cidr }: EngineIdentity): void {
     const prefix = cidr === undefined ? undefined : parsePrefix(cidr)
     if (cidr !== undefined && prefix === undefined) throw new PolicyError('bad-identity', `not a prefix: ${cidr}`, id)
-    const known = { id, labels: new LabelSet(labels), prefix }
-    const before = this.#identities.get(id)
-    this.#identities.set(id, known)
-    if (before?.labels.equals(known.labels)) return
-    this.#markPeersOf(known)
-    if (before !== undefined) this.#markPeersOf(before)
-    if (this.#subjects.has(id)) this.#dirty.add(id)
+    this.#markConcerned(id, this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefix }))
   }
 
   /** @throws PolicyError identity-in-use while it is a subject */
   removeIdentity(id: number): void {
-    const known = this.#identities.get(id)
-    if (known === undefined) return
     if (this.#subjects.has(id)) throw new PolicyError('identity-in-use', `identity is a subject: ${id}`, id)
-    this.#identities.delete(id)
-    this.#markPeersOf(known)
+    this.#markConcerned(id, this.#index.removeIdentity(id))
   }
 
-  /** Makes an identity one whose endpoints are judged here. @throws PolicyError unknown-identity */
+  /**
+   * Makes an identity one whose endpoints are judged here. Not counted: the caller knows how many endpoints have it.
+   * @throws PolicyError unknown-identity
+   */
   addSubject(id: number): void {
-    if (!this.#identities.has(id)) throw new PolicyError('unknown-identity', `no identity: ${id}`, id)
+    if (this.#index.identity(id) === undefined) throw new PolicyError('unknown-identity', `no identity: ${id}`, id)
     if (this.#subjects.has(id)) return
-    this.#subjects.set(id, undefined)
+    // One that comes back before anybody heard that it had gone is compared with what it was.
+    this.#subjects.set(id, this.#removedSubjects.get(id))
     this.#removedSubjects.delete(id)
     this.#dirty.add(id)
   }
 
   removeSubject(id: number): void {
-    if (!this.#subjects.delete(id)) return
+    const group = this.#subjects.get(id)
+    this.#subjects.delete(id)
     this.#dirty.delete(id)
-    this.#removedSubjects.add(id)
+    if (group !== undefined) this.#removedSubjects.set(id, group)
   }
 
   /** Canonical prefixes that policies mention, exceptions included: each is to have an identity before `commit`. */
   cidrPrefixes(): ReadonlySet<string> {
-    const prefixes = new Set<string>()
-    for (const content of this.#files.values()) for (const prefix of content.prefixes) prefixes.add(prefix)
-    return prefixes
+    return new Set(this.#prefixUses.keys())
   }
 
   /** Resolves what changed since the last time. */
@@ -170,191 +157,201 @@ export class PolicyEngine {
       changed.push(group)
     }
     this.#dirty.clear()
-    const removed = [...this.#removedSubjects]
+    const removed = [...this.#removedSubjects.keys()]
     this.#removedSubjects.clear()
     if (changed.length > 0 || removed.length > 0) this.#revision += 1
     return { revision: this.#revision, changed, removed }
   }
 
+  #takeIn(documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): LiveFile {
+    const subjects: LiveSubject[] = []
+    const prefixes: string[] = []
+    for (const spec of documents.flatMap(compileDocument)) {
+      subjects.push(this.#subjectOf(spec))
+      for (const { rule } of spec.rules) {
+        if (rule.peers.kind !== 'members') continue
+        for (const peer of rule.peers.members) if (peer.kind === 'cidr') prefixes.push(peer.cidr, ...peer.except)
+      }
+    }
+    for (const document of refused) {
+      for (const { selector, directions } of document.subjects) {
+        const defaultDeny = { ingress: directions.includes('ingress'), egress: directions.includes('egress') }
+        subjects.push({ policy: documentName(document), entry: this.#index.useLabels(selector), rules: [], defaultDeny })
+      }
+    }
+    for (const subject of subjects) this.#attach(subject)
+    for (const prefix of prefixes) this.#prefixUses.set(prefix, (this.#prefixUses.get(prefix) ?? 0) + 1)
+    return { documents, refused, subjects, prefixes }
+  }
+
+  #takeOut({ subjects, prefixes }: LiveFile): void {
+    for (const subject of subjects) this.#detach(subject)
+    for (const prefix of prefixes) {
+      const count = (this.#prefixUses.get(prefix) ?? 0) - 1
+      if (count > 0) this.#prefixUses.set(prefix, count)
+      else this.#prefixUses.delete(prefix)
+    }
+  }
+
+  #subjectOf({ policy, spec, rules }: CompiledSpec): LiveSubject {
+    const entry = this.#index.useLabels(spec.subject.selector)
+    return { policy, entry, rules: rules.map((rule) => this.#liveRule(rule)), defaultDeny: spec.defaultDeny }
+  }
+
+  #liveRule({ direction, rule, compiled }: CompiledPolicyRule): LiveRule {
+    const peers =
+      rule.peers.kind === 'members' && !compiled.isForAnyPeer ? rule.peers.members.flatMap((peer) => this.#selectorsOf(peer)) : []
+    return { direction, compiled, peers }
+  }
+
+  #selectorsOf(peer: Peer): SelectorEntry[] {
+    switch (peer.kind) {
+      case 'endpoints':
+        return [this.#index.useLabels(peer.selector)]
+      case 'entity':
+        return selectorsOfEntity(peer.entity, this.#clusterName).map((selector) => this.#index.useLabels(selector))
+      case 'cidr':
+        return [this.#index.useCidr(peer.cidr, peer.except)]
+    }
+  }
+
+  #attach(subject: LiveSubject): void {
+    const sharing = this.#bySubject.get(subject.entry)
+    if (sharing === undefined) this.#bySubject.set(subject.entry, new Set([subject]))
+    else sharing.add(subject)
+    for (const entry of subject.rules.flatMap(({ peers }) => peers)) {
+      const users = this.#byPeer.get(entry) ?? new Map<LiveSubject, number>()
+      users.set(subject, (users.get(subject) ?? 0) + 1)
+      this.#byPeer.set(entry, users)
+    }
+    this.#markSubjects(subject)
+  }
+
+  #detach(subject: LiveSubject): void {
+    this.#markSubjects(subject)
+    const sharing = this.#bySubject.get(subject.entry)
+    sharing?.delete(subject)
+    if (sharing?.size === 0) this.#bySubject.delete(subject.entry)
+    for (const entry of subject.rules.flatMap(({ peers }) => peers)) {
+      const users = this.#byPeer.get(entry)
+      const count = (users?.get(subject) ?? 0) - 1
+      if (count > 0) users?.set(subject, count)
+      else users?.delete(subject)
+      if (users?.size === 0) this.#byPeer.delete(entry)
+      this.#index.release(entry)
+    }
+    this.#index.release(subject.entry)
+  }
+
+  #markSubjects({ entry }: LiveSubject): void {
+    // Whichever is fewer: a selector can select thousands of identities of other nodes.
+    if (entry.members.size < this.#subjects.size) {
+      for (const id of entry.members) if (this.#subjects.has(id)) this.#dirty.add(id)
+    } else {
+      for (const id of this.#subjects.keys()) if (entry.members.has(id)) this.#dirty.add(id)
+    }
+  }
+
+  /** @param entries selectors that began or ceased to select the identity */
+  #markConcerned(id: number, entries: ReadonlySet<SelectorEntry>): void {
+    for (const entry of entries) {
+      if (this.#subjects.has(id) && this.#bySubject.has(entry)) this.#dirty.add(id)
+      for (const subject of this.#byPeer.get(entry)?.keys() ?? []) this.#markSubjects(subject)
+    }
+  }
+
   #resolve(id: number): ResolvedGroup {
-    const labels = this.#identities.get(id)?.labels ?? new LabelSet([])
     const enforced: Record<Direction, boolean> = { ingress: false, egress: false }
     const defaultDeny: Record<Direction, boolean> = { ingress: false, egress: false }
-    const rules: Record<Direction, CompiledSpec['rules'][number][]> = { ingress: [], egress: [] }
+    const rules: Record<Direction, LiveRule[]> = { ingress: [], egress: [] }
     const policies = new Set<string>()
-    for (const { specs, refused } of this.#files.values()) {
-      for (const compiled of specs) {
-        if (!selects(compiled.spec.subject.selector, labels)) continue
-        policies.add(compiled.policy)
-        for (const entry of compiled.rules) rules[entry.direction].push(entry)
-        for (const direction of DIRECTIONS) defaultDeny[direction] ||= compiled.spec.defaultDeny[direction]
-      }
-      for (const document of refused) {
-        for (const { selector, directions } of document.subjects) {
-          if (!selects(selector, labels)) continue
-          policies.add(documentName(document))
-          for (const direction of directions) defaultDeny[direction] = true
-        }
+    for (const entry of this.#index.entriesOf(id)) {
+      for (const subject of this.#bySubject.get(entry) ?? []) {
+        policies.add(subject.policy)
+        for (const rule of subject.rules) rules[rule.direction].push(rule)
+        for (const direction of DIRECTIONS) defaultDeny[direction] ||= subject.defaultDeny[direction]
       }
     }
     const rows = new Map<string, PolicyRow>()
     const classes = new Map<string, PeerClass>()
     for (const direction of DIRECTIONS) {
       enforced[direction] = defaultDeny[direction] || rules[direction].length > 0
-      if (!enforced[direction]) continue
-      this.#addRows(direction, rules[direction], defaultDeny[direction], rows, classes)
+      if (enforced[direction]) this.#addRows(direction, rules[direction], defaultDeny[direction], rows, classes)
     }
     return { identity: id, enforced, rows, classes, policies: [...policies].sort() }
   }
 
   #addRows(
     direction: Direction,
-    entries: readonly CompiledSpec['rules'][number][],
+    rules: readonly LiveRule[],
     defaultDeny: boolean,
     rows: Map<string, PolicyRow>,
     classes: Map<string, PeerClass>,
   ): void {
-    const forAny = entries.filter(({ compiled }) => compiled.isForAnyPeer).map(({ compiled }) => compiled)
+    const forAny = rules.flatMap(({ compiled }) => (compiled.isForAnyPeer ? [compiled] : []))
     if (!defaultDeny) forAny.push(DEFAULT_ALLOW)
-    const specific = entries.filter(({ compiled }) => !compiled.isForAnyPeer)
-    this.#addBlocks(direction, [ANY_IDENTITY], forAny, false, rows, classes)
-
-    // Peers that the same rules name have the same rows: they are compiled once.
-    const byRules = new Map<string, { readonly rules: readonly CompiledRule[]; readonly ids: number[] }>()
-    for (const identity of this.#identities.values()) {
-      const matching = specific.flatMap(({ rule, compiled }, index) => (this.#names(rule, identity) ? [{ index, compiled }] : []))
-      if (matching.length === 0) continue
-      const key = matching.map(({ index }) => index).join()
-      const same = byRules.get(key)
-      if (same === undefined) byRules.set(key, { rules: matching.map(({ compiled }) => compiled), ids: [identity.id] })
-      else same.ids.push(identity.id)
-    }
-    for (const { rules, ids } of byRules.values()) this.#addBlocks(direction, ids, [...forAny, ...rules], true, rows, classes)
-  }
-
-  #addBlocks(
-    direction: Direction,
-    identities: readonly number[],
-    rules: readonly CompiledRule[],
-    onlyWithSpecific: boolean,
-    rows: Map<string, PolicyRow>,
-    classes: Map<string, PeerClass>,
-  ): void {
-    for (const { ruleset, ...block } of compileBlocks(rules, onlyWithSpecific)) {
-      const classKey = ruleset === undefined ? undefined : classKeyOf(direction, ruleset)
-      if (classKey !== undefined && ruleset !== undefined && !classes.has(classKey))
-        classes.set(classKey, { key: classKey, direction, ruleset })
-      for (const identity of identities) {
-        const row = { direction, identity, ...block, ...(classKey === undefined ? {} : { classKey }) }
-        rows.set(rowKey(row), row)
-      }
-    }
-  }
-
-  /** Whether a rule's peers include an identity. */
-  #names(rule: PolicyRule, identity: KnownIdentity): boolean {
-    return rule.peers.kind === 'members' && rule.peers.members.some((peer) => this.#includes(peer, identity))
-  }
-
-  #includes(peer: Peer, identity: KnownIdentity): boolean {
-    switch (peer.kind) {
-      case 'endpoints':
-        return identity.prefix === undefined && selects(peer.selector, identity.labels)
-      case 'entity':
-        return selectorsOfEntity(peer.entity, this.#clusterName).some((selector) => selects(selector, identity.labels))
-      case 'cidr': {
-        const prefix = parsePrefix(peer.cidr)
-        if (prefix === undefined) return false
-        if (identity.prefix === undefined) return prefix.family === 4 && prefix.length === 0 && identity.id === RESERVED_IDENTITIES.world
-        const own = identity.prefix
-        if (!containsPrefix(prefix, own)) return false
-        return !peer.except.some((text) => {
-          const except = parsePrefix(text)
-          return except !== undefined && containsPrefix(except, own)
-        })
-      }
-    }
-  }
-
-  #markSubjectsOf(content: FileContent | undefined): void {
-    if (content === undefined) return
-    const selectors = [
-      ...content.specs.map(({ spec }) => spec.subject.selector),
-      ...content.refused.flatMap(({ subjects }) => subjects.map(({ selector }) => selector)),
-    ]
-    for (const id of this.#subjects.keys()) {
-      const labels = this.#identities.get(id)?.labels
-      if (labels !== undefined && selectors.some((selector) => selects(selector, labels))) this.#dirty.add(id)
-    }
-  }
-
-  /** Subjects with a rule that names an identity. */
-  #markPeersOf(identity: KnownIdentity): void {
-    for (const id of this.#subjects.keys()) {
-      if (this.#dirty.has(id)) continue
-      const labels = this.#identities.get(id)?.labels
-      if (labels === undefined) continue
-      const concerns = [...this.#files.values()].some(({ specs }) =>
-        specs.some(({ spec, rules }) => selects(spec.subject.selector, labels) && rules.some(({ rule }) => this.#names(rule, identity))),
-      )
-      if (concerns) this.#dirty.add(id)
-    }
+    addBlocks(direction, [ANY_IDENTITY], forAny, false, rows, classes)
+    for (const { rules: specific, ids } of peersByRules(rules)) addBlocks(direction, ids, [...forAny, ...specific], true, rows, classes)
   }
 }
 
-function classKeyOf(direction: Direction, { allowAll, http }: ResolvedRuleset): string {
-  const names = createHash('sha256')
-    .update(http.map(({ name }) => name).join('\n'))
-    .digest('hex')
-    .slice(0, 16)
-  return `${direction}/http/${allowAll ? 'all' : 'some'}/${names}`
+/** A set of rules, as a path of rules from the root, and the peers that exactly these rules name. */
+interface PeerNode {
+  readonly rules: readonly CompiledRule[]
+  readonly next: Map<CompiledRule, PeerNode>
+  readonly ids: Set<number>
 }
 
-/** Names rules by what they say; equal ones of a policy are told apart by an ordinal. */
-function compileSpec(policy: string, spec: PolicySpec): CompiledSpec {
-  const ordinals = new Map<string, number>()
-  const nameOf = (direction: Direction, content: unknown): string => {
-    const base = `${policy}/${direction}/${digestOf(content)}`
-    const ordinal = ordinals.get(base) ?? 0
-    ordinals.set(base, ordinal + 1)
-    return `${base}-${ordinal}`
+/** Peers that the same rules name have the same rows: they are put together, and compiled once. */
+function peersByRules(rules: readonly LiveRule[]): PeerNode[] {
+  const root: PeerNode = { rules: [], next: new Map(), ids: new Set() }
+  const nodes: PeerNode[] = []
+  const nodeOf = new Map<number, PeerNode>()
+  for (const { compiled, peers } of rules) {
+    if (peers.length === 0) continue
+    const ids = peers.length === 1 && peers[0] !== undefined ? peers[0].members : new Set(peers.flatMap(({ members }) => [...members]))
+    for (const id of ids) {
+      const from = nodeOf.get(id) ?? root
+      let to = from.next.get(compiled)
+      if (to === undefined) {
+        to = { rules: [...from.rules, compiled], next: new Map(), ids: new Set() }
+        from.next.set(compiled, to)
+        nodes.push(to)
+      }
+      from.ids.delete(id)
+      to.ids.add(id)
+      nodeOf.set(id, to)
+    }
   }
-  const rules = spec.rules.map((rule) => {
-    const name = nameOf(rule.direction, [rule.verdict, rule.peers, rule.traffic])
-    const isForAnyPeer =
-      rule.peers.kind === 'any' ||
-      (rule.peers.kind === 'members' && rule.peers.members.some((peer) => peer.kind === 'entity' && peer.entity === 'all'))
-    const traffic =
-      rule.traffic.kind === 'any'
-        ? [{ ...EVERYTHING, http: undefined }]
-        : rule.traffic.rules.flatMap(({ ranges, l7 }) => {
-            const http = l7?.rules.map((httpRule): NamedHttpRule => ({ ...httpRule, name: nameOf(rule.direction, ['http', httpRule]) }))
-            return ranges.flatMap(trafficOf).map((range) => ({ ...range, http }))
-          })
-    // Nobody is meant: the rule only switches default deny on.
-    const compiled: CompiledRule = { name, verdict: rule.verdict, isForAnyPeer, traffic: rule.peers.kind === 'none' ? [] : traffic }
-    return { direction: rule.direction, rule, compiled }
+  return nodes.filter(({ ids }) => ids.size > 0)
+}
+
+function addBlocks(
+  direction: Direction,
+  identities: Iterable<number>,
+  rules: readonly CompiledRule[],
+  onlyWithSpecific: boolean,
+  rows: Map<string, PolicyRow>,
+  classes: Map<string, PeerClass>,
+): void {
+  const blocks = compileBlocks(rules, onlyWithSpecific).map(({ ruleset, ...block }) => {
+    if (ruleset === undefined) return block
+    const classKey = classKeyOf(direction, ruleset)
+    if (!classes.has(classKey)) classes.set(classKey, { key: classKey, direction, ruleset })
+    return { ...block, classKey }
   })
-  return { policy, spec, rules }
+  for (const identity of identities) {
+    for (const block of blocks) {
+      const row: PolicyRow = { direction, identity, ...block }
+      rows.set(rowKey(row), row)
+    }
+  }
 }
 
-function trafficOf({ protocol, first, last }: PortRange): { protocol: number; first: number; last: number }[] {
-  const protocols = protocol === 'ANY' ? [PROTOCOL_NUMBERS.TCP, PROTOCOL_NUMBERS.UDP, PROTOCOL_NUMBERS.SCTP] : [PROTOCOL_NUMBERS[protocol]]
-  return protocols.map((number) => ({ protocol: number, first, last }))
-}
-
-function prefixesOf(document: PolicyDocument): string[] {
-  return document.specs.flatMap(({ rules }) =>
-    rules.flatMap(({ peers }) =>
-      peers.kind === 'members' ? peers.members.flatMap((peer) => (peer.kind === 'cidr' ? [peer.cidr, ...peer.except] : [])) : [],
-    ),
-  )
-}
-
-/** Of the content alone: where it stands in the file does not matter. */
-function digestOf(content: unknown): string {
-  const text = JSON.stringify(content, (key, value: unknown) => (key === 'at' ? undefined : value))
-  return createHash('sha256').update(text).digest('hex').slice(0, 8)
+/** Of what the rules say, not only of their names: an equal key has to mean equal rules also where short digests collide. */
+function classKeyOf(direction: Direction, { allowAll, http }: ResolvedRuleset): string {
+  const digest = createHash('sha256').update(JSON.stringify(http)).digest('hex').slice(0, 16)
+  return `${direction}/http/${allowAll ? 'all' : 'some'}/${digest}`
 }
 
 function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
@@ -364,7 +361,7 @@ function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
     const other = b.rows.get(key)
     if (other === undefined || other.verdict !== row.verdict || other.explicitDeny !== row.explicitDeny || other.classKey !== row.classKey)
       return false
-    if (other.origins.join('\n') !== row.origins.join('\n')) return false
+    if (other.origins !== row.origins && other.origins.join('\n') !== row.origins.join('\n')) return false
   }
   return [...a.classes.keys()].every((key) => b.classes.has(key))
 }
