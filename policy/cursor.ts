@@ -44,6 +44,10 @@ export class Cursor {
     this.context.problems.warning(this.position, message, hint)
   }
 
+  warningOnce(about: string, message: string, hint: string): void {
+    this.context.problems.warningOnce(about, this.position, message, hint)
+  }
+
   string(): string | undefined {
     if (this.value.kind === 'scalar') {
       const { value } = this.value

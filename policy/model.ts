@@ -81,7 +81,7 @@ export interface PortRange {
 
 export interface HttpRules {
   readonly kind: 'http'
-  /** At least one; an empty list in the document means no L7 rules. */
+  /** Empty when no request can match any: all are denied. (An empty list in the document means no L7 rules.) */
   readonly rules: readonly HttpRule[]
 }
 
@@ -90,6 +90,7 @@ export type L7Rules = HttpRules
 /** One member of toPorts. */
 export interface PortRule {
   readonly at: Position
+  /** Empty matches nothing. */
   readonly ranges: readonly PortRange[]
   readonly l7?: L7Rules
 }

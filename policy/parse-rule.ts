@@ -1,6 +1,4 @@
 /** The content of `spec`: subject, rules of both directions, peers, ports and HTTP rules. Semantics are Cilium's; what is not built yet is refused by name. */
-import { RE2JS } from 're2js'
-import type { HeaderRule, HttpRule } from '#parsers/http/rules.ts'
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from './cidr.ts'
 import type { Cursor, MapCursor } from './cursor.ts'
 import {
@@ -17,7 +15,9 @@ import {
   type PortRule,
   type Traffic,
 } from './model.ts'
+import { parseHttpRules } from './parse-http.ts'
 import { parseSelector } from './parse-selector.ts'
+import type { ProblemList } from './problems.ts'
 import type { Direction } from './resolved.ts'
 
 /** Limits that the configuration sets. */
@@ -29,13 +29,12 @@ export interface ParseLimits {
 export interface RuleContext {
   readonly namespace: string
   readonly limits: ParseLimits
+  readonly problems: ProblemList
 }
 
 const PORTS_MAX = 40
 const PORT_LAST = 65535
 const RULES_MAX = 10_000
-const PATTERN_LENGTH_MAX = 16_384
-const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
 /** Sections of a spec, with what they mean. */
 export const SECTIONS = [
@@ -141,19 +140,26 @@ function parsePeers(map: MapCursor, direction: Direction, context: RuleContext):
   ]
   const members: Peer[] = []
   const present: string[] = []
+  let isAnyEmpty = false
   for (const [name, parse] of lists) {
     const cursor = map.get(name)
     if (cursor === undefined || cursor.isNull) continue
     const items = cursor.list()
     if (items === undefined) continue
+    if (items.length === 0) {
+      isAnyEmpty = true
+      cursor.warning('an empty list selects nobody', 'leave it out to mean everybody')
+      continue
+    }
     present.push(name)
-    if (items.length === 0) cursor.warning('an empty list selects nobody', 'leave it out to mean everybody')
     for (const item of items) {
       const peer = parse(item)
       if (peer !== undefined) members.push(peer)
     }
   }
   if (present.length > 1) map.error(`${present.join(' and ')} cannot stand in one rule`, 'write one rule for each')
+  // One empty list makes the rule one about nobody, whatever stands beside it.
+  if (isAnyEmpty) return { kind: 'none' }
   if (present.length === 0) return undefined
   return members.length === 0 ? { kind: 'none' } : { kind: 'members', members }
 }
@@ -177,7 +183,7 @@ function parseCidrSet(cursor: Cursor): Peer | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
   const cidr = map.get('cidr')
-  const prefix = cidr && prefixOf(cidr, true)
+  const prefix = cidr && prefixOf(cidr, false)
   const except = (map.getLenient('except')?.list() ?? []).flatMap((item) => {
     const inner = prefixOf(item, false)
     if (inner === undefined) return []
@@ -199,7 +205,10 @@ function prefixOf(cursor: Cursor, bareAddress: boolean): Prefix | undefined {
   const text = cursor.string()
   if (text === undefined) return undefined
   const prefix = parsePrefix(text, bareAddress)
-  if (prefix === undefined) cursor.error(`not a CIDR prefix: ${text}`, 'for example 10.0.0.0/8')
+  if (prefix === undefined) {
+    const single = bareAddress ? undefined : parsePrefix(text, true)
+    cursor.error(`not a CIDR prefix: ${text}`, single === undefined ? 'for example 10.0.0.0/8' : `write ${formatPrefix(single)}`)
+  }
   return prefix
 }
 
@@ -216,22 +225,23 @@ function parsePortRule(cursor: Cursor, verdict: 'allow' | 'deny', context: RuleC
     if (verdict === 'deny') rulesCursor.error('deny rules cannot have L7 rules', 'deny the port, or allow with rules')
     else l7 = parseL7(rulesCursor, context)
     if (l7 !== undefined) {
-      if (items.length === 0) map.error('L7 rules need ports', 'name the TCP port')
-      for (const [index, range] of ranges.entries()) {
-        if (range.protocol !== 'TCP') items[index]?.error(`L7 rules can only apply to TCP, not ${range.protocol}`, 'write protocol: TCP')
+      for (const { at, protocol, first } of ranges) {
+        if (protocol !== 'TCP') context.problems.error(at, `L7 rules can only apply to TCP, not ${protocol}`, 'write protocol: TCP')
+        else if (first === 0) context.problems.error(at, 'L7 rules cannot apply to every port', 'name the port')
       }
     }
   }
   map.finish(verdict === 'deny' ? {} : LATER_PORTS)
-  const all: PortRange = { at: map.position, protocol: 'ANY', first: 0, last: PORT_LAST }
-  return { at: map.position, ranges: items.length === 0 ? [all] : ranges, ...(l7 === undefined ? {} : { l7 }) }
+  if (items.length === 0) map.warning('without ports this matches nothing', 'name ports, or leave toPorts out to mean all traffic')
+  return { at: map.position, ranges, ...(l7 === undefined ? {} : { l7 }) }
 }
 
 function parsePort(cursor: Cursor): PortRange | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
   const portCursor = map.getLenient('port')
-  const text = portCursor === undefined ? '0' : portCursor.string()
+  const text = portCursor?.string()
+  if (portCursor === undefined) map.error('port is needed', 'write port: "0" to mean every port')
   const endCursor = map.getLenient('endPort')
   const endPort = endCursor?.integer(0, PORT_LAST)
   const protocolCursor = map.getLenient('protocol')
@@ -251,7 +261,11 @@ function parsePort(cursor: Cursor): PortRange | undefined {
   }
   if (!isKnown) return undefined
   const at = map.position
-  if (port === 0) return { at, protocol: protocol as PortProtocolName, first: 0, last: PORT_LAST }
+  if (port === 0) {
+    if (endPort !== undefined && endPort !== 0)
+      endCursor?.error(`port 0 means every port and cannot begin a range: ${endPort}`, 'begin the range at 1')
+    return { at, protocol: protocol as PortProtocolName, first: 0, last: PORT_LAST }
+  }
   if (endPort !== undefined && endPort !== 0 && endPort < port)
     endCursor?.warning(`endPort is below port and means nothing: ${endPort}`, `write ${port} or more`)
   return { at, protocol: protocol as PortProtocolName, first: port, last: endPort !== undefined && endPort > port ? endPort : port }
@@ -270,66 +284,10 @@ function inRange(port: number): number | undefined {
 }
 
 /** @returns undefined when there are no L7 rules, be it because the list is empty */
-function parseL7(cursor: Cursor, context: RuleContext): HttpRules | undefined {
+function parseL7(cursor: Cursor, { limits }: RuleContext): HttpRules | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const items = map.getLenient('http')?.list()
+  const http = map.getLenient('http')
   map.finish(LATER_L7)
-  if (items === undefined || items.length === 0) return undefined
-  return { kind: 'http', rules: items.flatMap((item) => parseHttpRule(item, context) ?? []) }
-}
-
-function parseHttpRule(cursor: Cursor, { limits }: RuleContext): HttpRule | undefined {
-  const map = cursor.map()
-  if (map === undefined) return undefined
-  const rule: { path?: string; method?: string; host?: string } = {}
-  for (const name of ['path', 'method', 'host'] as const) {
-    const field = map.getLenient(name)
-    const pattern = field?.string()
-    if (field === undefined || pattern === undefined || pattern === '') continue
-    checkPattern(field, pattern, limits)
-    rule[name] = pattern
-  }
-  const { path } = rule
-  if (path !== undefined && /[\w/]$/.test(path)) {
-    map.warning(`path matches the whole of it, query string included: ${path}`, `write ${path}(\\?.*)? to allow a query string`)
-  }
-  const headers = (map.getLenient('headers')?.list() ?? []).flatMap((item) => parseHeader(item) ?? [])
-  map.finish({ headerMatches: LATER })
-  return { ...rule, headers }
-}
-
-/** `Name: value` is an exact value, `Name` alone asks for presence; the split is at the first space, as Cilium's. */
-function parseHeader(cursor: Cursor): HeaderRule | undefined {
-  const text = cursor.string()
-  if (text === undefined) return undefined
-  const space = text.indexOf(' ')
-  const name = (space < 0 ? text : text.slice(0, space)).replace(/:$/, '')
-  if (space < 0 && /^[^:]+:.+$/.test(text)) {
-    cursor.warning(`without a space this asks for a header of that whole name: ${text}`, `write "${text.replace(':', ': ')}"`)
-    cursor.error(`not a header name: ${name}`, `write "${text.replace(':', ': ')}"`)
-    return undefined
-  }
-  if (!HEADER_NAME.test(name)) {
-    cursor.error(`not a header name: ${name}`)
-    return undefined
-  }
-  return space < 0 ? { name: name.toLowerCase() } : { name: name.toLowerCase(), value: text.slice(space + 1) }
-}
-
-function checkPattern(cursor: Cursor, pattern: string, limits: ParseLimits): void {
-  if (pattern.length > PATTERN_LENGTH_MAX) {
-    cursor.error(`regular expression is longer than ${PATTERN_LENGTH_MAX} characters: ${pattern.length}`)
-    return
-  }
-  try {
-    const size = RE2JS.compile(pattern).programSize()
-    if (size > limits.regexProgramSizeMax)
-      cursor.error(
-        `regular expression is too large when compiled (${size}, at most ${limits.regexProgramSizeMax})`,
-        'split it into several rules',
-      )
-  } catch (error) {
-    cursor.error(`not a regular expression of RE2: ${pattern}`, (error as Error).message)
-  }
+  return http && parseHttpRules(http, limits.regexProgramSizeMax, LATER)
 }

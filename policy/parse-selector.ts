@@ -49,7 +49,7 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
     map.finish()
   }
   const isReserved = requirements.some(({ source }) => source === 'reserved')
-  const namesNamespace = requirements.some(({ key }) => key === NAMESPACE_LABEL_KEY || key.startsWith(NAMESPACE_LABELS_PREFIX))
+  const namesNamespace = requirements.some(isAboutNamespace)
   const namespace: LabelRequirement = { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }
   if (scope.kind === 'subject') {
     const foreign = requirements.find(
@@ -62,7 +62,18 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
       )
     return { requirements: [...requirements, namespace] }
   }
-  return { requirements: namesNamespace || isReserved ? requirements : [...requirements, namespace] }
+  if (!namesNamespace && !isReserved) return { requirements: [...requirements, namespace] }
+  if (requirements.every(({ operator }) => operator === 'NotIn' || operator === 'DoesNotExist'))
+    cursor.warning(
+      'this selects everybody without these labels: the host and the world too',
+      `add {key: ${NAMESPACE_LABEL_KEY}, operator: Exists} to mean endpoints`,
+    )
+  return { requirements }
+}
+
+function isAboutNamespace({ source, key }: LabelRequirement): boolean {
+  if (source !== 'k8s' && source !== ANY_SOURCE) return false
+  return key === NAMESPACE_LABEL_KEY || key.startsWith(NAMESPACE_LABELS_PREFIX)
 }
 
 function parseExpression(cursor: Cursor): LabelRequirement | undefined {

@@ -81,7 +81,7 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
     versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
 
   const { name, namespace } = parseMetadata(map)
-  const context: RuleContext = { namespace, limits }
+  const context: RuleContext = { namespace, limits, problems: cursor.context.problems }
   const specs: PolicySpec[] = []
   const subjects: RefusedSubject[] = []
   const one = map.getLenient('spec')
@@ -116,8 +116,10 @@ function parseMetadata(map: MapCursor): { name: string; namespace: string } {
   if (nameCursor === undefined) metadata.error('name is needed')
   else if (!NAME.test(name)) nameCursor.error(`not a name: ${name}`, 'lower-case letters, digits, - and .')
   const namespaceCursor = metadata.getLenient('namespace')
-  const namespace = namespaceCursor?.string() ?? 'default'
-  if (!NAMESPACE.test(namespace)) namespaceCursor?.error(`not a namespace: ${namespace}`, 'lower-case letters, digits and -')
+  // A namespace that cannot be read is nobody's: the document must not come to mean the default one.
+  const namespace = namespaceCursor === undefined ? 'default' : (namespaceCursor.string() ?? '')
+  if (namespace !== '' && !NAMESPACE.test(namespace))
+    namespaceCursor?.error(`not a namespace: ${namespace}`, 'lower-case letters, digits and -')
   for (const field of [
     'labels',
     'annotations',

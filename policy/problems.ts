@@ -30,6 +30,7 @@ export class ProblemList {
   readonly #problems: Problem[] = []
   #omittedCount = 0
   #errorCount = 0
+  readonly #said = new Set<string>()
 
   get errorCount(): number {
     return this.#errorCount
@@ -51,6 +52,12 @@ export class ProblemList {
 
   warning(at: Position, message: string, hint = ''): void {
     this.add('warning', at, message, hint)
+  }
+
+  /** For what is worth saying of a file, not of each place in it. @param about what must not be said twice */
+  warningOnce(about: string, at: Position, message: string, hint: string): void {
+    if (!this.#said.has(about)) this.warning(at, message, hint)
+    this.#said.add(about)
   }
 
   /** In the order of the file, with a last entry that counts what was left out. */

@@ -251,6 +251,14 @@ class TreeBuilder {
   }
 
   #scalar(value: unknown, offset: number, path: string): SourceScalar | undefined {
+    if (typeof value === 'string' && !value.isWellFormed()) {
+      this.#problems.error(
+        this.#position(offset, path),
+        'text holds half of a character (an unpaired surrogate)',
+        'write the character itself',
+      )
+      return undefined
+    }
     if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean')
       return { kind: 'scalar', offset, value }
     this.#problems.error(this.#position(offset, path), 'value is of a kind that policy does not use')
