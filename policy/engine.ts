@@ -3,25 +3,14 @@
  * touches only the groups that they can concern, and reports only those that came out different. No I/O; numbers of CIDR identities
  * are the caller's to allocate (`cidrPrefixes`).
  */
-import { createHash } from 'node:crypto'
-import { type CompiledRule, compileBlocks } from './blocks.ts'
 import { parsePrefix } from './cidr.ts'
-import { type CompiledPolicyRule, type CompiledSpec, compileDocument, EVERYTHING } from './compile.ts'
+import { type CompiledPolicyRule, type CompiledSpec, compileDocument } from './compile.ts'
 import { PolicyError } from './errors.ts'
+import { GroupRows, type LiveRule } from './group-rows.ts'
 import { LabelSet } from './labels.ts'
 import { documentName, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
 import { RESERVED_IDENTITIES, selectorsOfEntity } from './reserved.ts'
-import {
-  ANY_IDENTITY,
-  DIRECTIONS,
-  type Direction,
-  type PeerClass,
-  type PolicyDelta,
-  type PolicyRow,
-  type ResolvedGroup,
-  type ResolvedRuleset,
-  rowKey,
-} from './resolved.ts'
+import { DIRECTIONS, type Direction, type PeerClass, type PolicyDelta, type PolicyRow, type ResolvedGroup } from './resolved.ts'
 import { type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
 /** An identity as the caller knows it. */
@@ -36,13 +25,6 @@ export interface EngineIdentity {
 export interface EngineOptions {
   /** Name of the local cluster, for the entity `cluster`. */
   readonly clusterName?: string
-}
-
-/** A rule with the selectors of its peers in use; none when it is for any peer, or for nobody. */
-interface LiveRule {
-  readonly direction: Direction
-  readonly compiled: CompiledRule
-  readonly peers: readonly SelectorEntry[]
 }
 
 /** Something that holds for the identities of one selector. */
@@ -60,8 +42,15 @@ interface LiveFile {
   readonly prefixes: readonly string[]
 }
 
-/** Stands for "nothing puts this direction at default deny" where rules exist all the same. */
-const DEFAULT_ALLOW: CompiledRule = { name: '(default allow)', verdict: 'allow', isForAnyPeer: true, traffic: [EVERYTHING] }
+/** A group whose policy is resolved here. */
+interface Group {
+  readonly rows: Readonly<Record<Direction, GroupRows>>
+  /** What the last commit told of it. */
+  resolved: ResolvedGroup | undefined
+}
+
+/** What of a group is to be resolved anew: everything, or rows of some peers. */
+type Staleness = 'all' | Set<number>
 
 export class PolicyEngine {
   #clusterName: string
@@ -72,12 +61,12 @@ export class PolicyEngine {
   /** Whose rules name a selector as a peer; with how many rules, because a subject may do so in several. */
   readonly #byPeer = new Map<SelectorEntry, Map<LiveSubject, number>>()
   readonly #prefixUses = new Map<string, number>()
-  readonly #subjects = new Map<number, ResolvedGroup | undefined>()
-  /** What the last commit told of subjects that are none any more. */
-  readonly #removedSubjects = new Map<number, ResolvedGroup>()
-  /** Subjects to resolve anew. */
-  readonly #dirty = new Set<number>()
+  readonly #subjects = new Map<number, Group>()
+  /** Subjects that the last commit told of and that are none any more. */
+  readonly #removedSubjects = new Map<number, Group>()
+  readonly #dirty = new Map<number, Staleness>()
   #revision = 0
+  #lastSerial = 0
 
   constructor(options: EngineOptions = {}) {
     this.#clusterName = options.clusterName ?? 'default'
@@ -129,16 +118,17 @@ export class PolicyEngine {
     if (this.#index.identity(id) === undefined) throw new PolicyError('unknown-identity', `no identity: ${id}`, id)
     if (this.#subjects.has(id)) return
     // One that comes back before anybody heard that it had gone is compared with what it was.
-    this.#subjects.set(id, this.#removedSubjects.get(id))
+    const fresh = { rows: { ingress: new GroupRows('ingress'), egress: new GroupRows('egress') }, resolved: undefined }
+    this.#subjects.set(id, this.#removedSubjects.get(id) ?? fresh)
     this.#removedSubjects.delete(id)
-    this.#dirty.add(id)
+    this.#dirty.set(id, 'all')
   }
 
   removeSubject(id: number): void {
     const group = this.#subjects.get(id)
     this.#subjects.delete(id)
     this.#dirty.delete(id)
-    if (group !== undefined) this.#removedSubjects.set(id, group)
+    if (group?.resolved !== undefined) this.#removedSubjects.set(id, group)
   }
 
   /** Canonical prefixes that policies mention, exceptions included: each is to have an identity before `commit`. */
@@ -149,12 +139,14 @@ export class PolicyEngine {
   /** Resolves what changed since the last time. */
   commit(): PolicyDelta {
     const changed: ResolvedGroup[] = []
-    for (const id of this.#dirty) {
-      const before = this.#subjects.get(id)
-      const group = this.#resolve(id)
-      if (before !== undefined && sameGroup(before, group)) continue
-      this.#subjects.set(id, group)
-      changed.push(group)
+    for (const [id, stale] of this.#dirty) {
+      const group = this.#subjects.get(id)
+      if (group === undefined) continue
+      const { resolved: before } = group
+      const resolved = stale === 'all' || before === undefined ? this.#resolve(id, group.rows) : resolvePeers(before, group.rows, stale)
+      if (before !== undefined && sameGroup(before, resolved)) continue
+      group.resolved = resolved
+      changed.push(resolved)
     }
     this.#dirty.clear()
     const removed = [...this.#removedSubjects.keys()]
@@ -201,7 +193,7 @@ export class PolicyEngine {
   #liveRule({ direction, rule, compiled }: CompiledPolicyRule): LiveRule {
     const peers =
       rule.peers.kind === 'members' && !compiled.isForAnyPeer ? rule.peers.members.flatMap((peer) => this.#selectorsOf(peer)) : []
-    return { direction, compiled, peers }
+    return { serial: ++this.#lastSerial, direction, compiled, peers }
   }
 
   #selectorsOf(peer: Peer): SelectorEntry[] {
@@ -243,24 +235,32 @@ export class PolicyEngine {
     this.#index.release(subject.entry)
   }
 
-  #markSubjects({ entry }: LiveSubject): void {
+  #markSubjects({ entry }: LiveSubject, peer?: number): void {
     // Whichever is fewer: a selector can select thousands of identities of other nodes.
     if (entry.members.size < this.#subjects.size) {
-      for (const id of entry.members) if (this.#subjects.has(id)) this.#dirty.add(id)
+      for (const id of entry.members) if (this.#subjects.has(id)) this.#mark(id, peer)
     } else {
-      for (const id of this.#subjects.keys()) if (entry.members.has(id)) this.#dirty.add(id)
+      for (const id of this.#subjects.keys()) if (entry.members.has(id)) this.#mark(id, peer)
     }
+  }
+
+  /** @param peer whose rows alone are to be resolved anew; absent: all */
+  #mark(id: number, peer?: number): void {
+    const stale = this.#dirty.get(id)
+    if (peer === undefined) this.#dirty.set(id, 'all')
+    else if (stale === undefined) this.#dirty.set(id, new Set([peer]))
+    else if (stale !== 'all') stale.add(peer)
   }
 
   /** @param entries selectors that began or ceased to select the identity */
   #markConcerned(id: number, entries: ReadonlySet<SelectorEntry>): void {
     for (const entry of entries) {
-      if (this.#subjects.has(id) && this.#bySubject.has(entry)) this.#dirty.add(id)
-      for (const subject of this.#byPeer.get(entry)?.keys() ?? []) this.#markSubjects(subject)
+      if (this.#subjects.has(id) && this.#bySubject.has(entry)) this.#mark(id)
+      for (const subject of this.#byPeer.get(entry)?.keys() ?? []) this.#markSubjects(subject, id)
     }
   }
 
-  #resolve(id: number): ResolvedGroup {
+  #resolve(id: number, groupRows: Group['rows']): ResolvedGroup {
     const enforced: Record<Direction, boolean> = { ingress: false, egress: false }
     const defaultDeny: Record<Direction, boolean> = { ingress: false, egress: false }
     const rules: Record<Direction, LiveRule[]> = { ingress: [], egress: [] }
@@ -272,86 +272,28 @@ export class PolicyEngine {
         for (const direction of DIRECTIONS) defaultDeny[direction] ||= subject.defaultDeny[direction]
       }
     }
-    const rows = new Map<string, PolicyRow>()
-    const classes = new Map<string, PeerClass>()
     for (const direction of DIRECTIONS) {
       enforced[direction] = defaultDeny[direction] || rules[direction].length > 0
-      if (enforced[direction]) this.#addRows(direction, rules[direction], defaultDeny[direction], rows, classes)
+      // In one order, so that what was compiled in another round is found again.
+      rules[direction].sort((a, b) => a.serial - b.serial)
+      if (enforced[direction]) groupRows[direction].setRules(rules[direction], defaultDeny[direction])
+      else groupRows[direction].clear()
     }
-    return { identity: id, enforced, rows, classes, policies: [...policies].sort() }
-  }
-
-  #addRows(
-    direction: Direction,
-    rules: readonly LiveRule[],
-    defaultDeny: boolean,
-    rows: Map<string, PolicyRow>,
-    classes: Map<string, PeerClass>,
-  ): void {
-    const forAny = rules.flatMap(({ compiled }) => (compiled.isForAnyPeer ? [compiled] : []))
-    if (!defaultDeny) forAny.push(DEFAULT_ALLOW)
-    addBlocks(direction, [ANY_IDENTITY], forAny, false, rows, classes)
-    for (const { rules: specific, ids } of peersByRules(rules)) addBlocks(direction, ids, [...forAny, ...specific], true, rows, classes)
+    return { identity: id, enforced, ...collect(groupRows), policies: [...policies].sort() }
   }
 }
 
-/** A set of rules, as a path of rules from the root, and the peers that exactly these rules name. */
-interface PeerNode {
-  readonly rules: readonly CompiledRule[]
-  readonly next: Map<CompiledRule, PeerNode>
-  readonly ids: Set<number>
+/** The same rules as before; some peers came or went. */
+function resolvePeers(before: ResolvedGroup, groupRows: Group['rows'], peers: ReadonlySet<number>): ResolvedGroup {
+  for (const direction of DIRECTIONS) groupRows[direction].updatePeers(peers)
+  return { ...before, ...collect(groupRows) }
 }
 
-/** Peers that the same rules name have the same rows: they are put together, and compiled once. */
-function peersByRules(rules: readonly LiveRule[]): PeerNode[] {
-  const root: PeerNode = { rules: [], next: new Map(), ids: new Set() }
-  const nodes: PeerNode[] = []
-  const nodeOf = new Map<number, PeerNode>()
-  for (const { compiled, peers } of rules) {
-    if (peers.length === 0) continue
-    const ids = peers.length === 1 && peers[0] !== undefined ? peers[0].members : new Set(peers.flatMap(({ members }) => [...members]))
-    for (const id of ids) {
-      const from = nodeOf.get(id) ?? root
-      let to = from.next.get(compiled)
-      if (to === undefined) {
-        to = { rules: [...from.rules, compiled], next: new Map(), ids: new Set() }
-        from.next.set(compiled, to)
-        nodes.push(to)
-      }
-      from.ids.delete(id)
-      to.ids.add(id)
-      nodeOf.set(id, to)
-    }
-  }
-  return nodes.filter(({ ids }) => ids.size > 0)
-}
-
-function addBlocks(
-  direction: Direction,
-  identities: Iterable<number>,
-  rules: readonly CompiledRule[],
-  onlyWithSpecific: boolean,
-  rows: Map<string, PolicyRow>,
-  classes: Map<string, PeerClass>,
-): void {
-  const blocks = compileBlocks(rules, onlyWithSpecific).map(({ ruleset, ...block }) => {
-    if (ruleset === undefined) return block
-    const classKey = classKeyOf(direction, ruleset)
-    if (!classes.has(classKey)) classes.set(classKey, { key: classKey, direction, ruleset })
-    return { ...block, classKey }
-  })
-  for (const identity of identities) {
-    for (const block of blocks) {
-      const row: PolicyRow = { direction, identity, ...block }
-      rows.set(rowKey(row), row)
-    }
-  }
-}
-
-/** Of what the rules say, not only of their names: an equal key has to mean equal rules also where short digests collide. */
-function classKeyOf(direction: Direction, { allowAll, http }: ResolvedRuleset): string {
-  const digest = createHash('sha256').update(JSON.stringify(http)).digest('hex').slice(0, 16)
-  return `${direction}/http/${allowAll ? 'all' : 'some'}/${digest}`
+function collect(groupRows: Group['rows']): Pick<ResolvedGroup, 'rows' | 'classes'> {
+  const rows = new Map<string, PolicyRow>()
+  const classes = new Map<string, PeerClass>()
+  for (const direction of DIRECTIONS) groupRows[direction].addTo(rows, classes)
+  return { rows, classes }
 }
 
 function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
@@ -359,6 +301,7 @@ function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
   if (a.rows.size !== b.rows.size || a.classes.size !== b.classes.size || a.policies.join() !== b.policies.join()) return false
   for (const [key, row] of a.rows) {
     const other = b.rows.get(key)
+    if (other === row) continue
     if (other === undefined || other.verdict !== row.verdict || other.explicitDeny !== row.explicitDeny || other.classKey !== row.classKey)
       return false
     if (other.origins !== row.origins && other.origins.join('\n') !== row.origins.join('\n')) return false
