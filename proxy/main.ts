@@ -7,6 +7,7 @@ import { create } from '@bufbuild/protobuf'
 import { ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { createLogger } from '#config/log.ts'
+import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { registerAccessLog } from './access-log/server.ts'
@@ -29,7 +30,6 @@ const SHRINK_AFTER_MS = 3000
 export interface ProxyOptions {
   /** Replaces settings that only tests set. */
   readonly resources?: Partial<ResourceSettings>
-  readonly version?: string
 }
 
 /**
@@ -39,6 +39,7 @@ export interface ProxyOptions {
 export async function runProxy(config: Config, signal: AbortSignal, options: ProxyOptions = {}): Promise<void> {
   const log = createLogger(config, 'proxy')
   const paths = proxyPaths(config)
+  const version = packageVersion()
   const lock = acquireLock(paths.proxyLock)
   const store = new SlotStore(paths.snapshot)
   store.load()
@@ -71,7 +72,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
         listening: listening.map(({ id, generation }) => ((id << GENERATION_BITS) | generation) >>> 0),
         envoyConnected: connected,
         envoyVersion,
-        proxyVersion: options.version ?? '',
+        proxyVersion: version,
         pid: process.pid,
       })
     },

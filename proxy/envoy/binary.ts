@@ -1,6 +1,7 @@
 /** Finds the Envoy to run: the one that is configured, the one that set-up fetched, or the one on PATH. */
-import { accessSync, constants, existsSync } from 'node:fs'
-import { delimiter, dirname, join } from 'node:path'
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import { PACKAGE_ROOT } from '#config/package.ts'
 import { ProxyError } from '../errors.ts'
 
 /** The version that set-up fetches and that this program is tested with. */
@@ -8,21 +9,13 @@ export const ENVOY_VERSION = '1.40.0'
 
 /** @param configured envoy.binary; empty to look for it @throws ProxyError when there is none that can be run */
 export function findEnvoy(configured: string): string {
-  const candidates = configured !== '' ? [configured] : [...cachedBinaries(), ...onPath()]
+  const candidates = configured !== '' ? [configured] : [join(PACKAGE_ROOT, '.cache/envoy', ENVOY_VERSION, 'envoy'), ...onPath()]
   const found = candidates.find(isExecutable)
   if (found !== undefined) return found
   throw new ProxyError(
     'HG-5004',
     configured === '' ? 'no envoy found in the cache of the set-up or on PATH' : `envoy cannot be run: ${configured}`,
   )
-}
-
-/** Beside the package's own package.json, from the checkout and from the built package alike. */
-function cachedBinaries(): string[] {
-  for (let folder = import.meta.dirname; folder !== dirname(folder); folder = dirname(folder)) {
-    if (existsSync(join(folder, 'package.json'))) return [join(folder, '.cache/envoy', ENVOY_VERSION, 'envoy')]
-  }
-  return []
 }
 
 function onPath(): string[] {

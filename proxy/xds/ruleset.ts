@@ -23,7 +23,7 @@ import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
 
 /** Name under which a request is reported that a ruleset without L7 conditions allows. */
-export const ALLOW_ALL_RULE = '*'
+const ALLOW_ALL_RULE = '*'
 
 /** @param seal makes otherwise equal configurations differ (resource.ts); it names counters that nothing counts */
 export function compileRuleset(ruleset: Ruleset, seal: string): RBAC {

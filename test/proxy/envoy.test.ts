@@ -14,6 +14,7 @@ test.before(async () => {
   await stack.start()
   upstream.listen(18080, '127.0.0.1')
   await once(upstream, 'listening')
+  upstream.unref()
 })
 test.after.always(() => stack.close())
 

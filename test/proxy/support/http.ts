@@ -24,6 +24,8 @@ export async function echoServer(port: number): Promise<Server> {
   })
   server.listen(port, '127.0.0.1')
   await once(server, 'listening')
+  // A test file ends when nothing is left to wait for.
+  server.unref()
   return server
 }
 

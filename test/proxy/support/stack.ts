@@ -15,6 +15,9 @@ import { FakeAgent } from './fake-agent.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')
 
+/** Everything is sampled: the filter is there and lets all through. */
+const EVERY_FLOW = { mode: 'sampled', sampleRate: 1 }
+
 let count = 0
 
 export interface StackOptions {
@@ -40,10 +43,10 @@ export class Stack {
     count += 1
     this.#options = options
     this.folder = mkdtempSync(join(tmpdir(), 'hg-proxy-'))
-    this.egressNetns = `hgt${process.pid}e${count}`
-    this.ingressNetns = `hgt${process.pid}i${count}`
+    this.egressNetns = `hgp${process.pid}e${count}`
+    this.ingressNetns = `hgp${process.pid}i${count}`
     const paths = { run: join(this.folder, 'run'), state: join(this.folder, 'state') }
-    this.config = configSchema.parse({ envoy: { drainTimeSeconds: 1 }, ...options.config, paths })
+    this.config = configSchema.parse({ envoy: { drainTimeSeconds: 1 }, flows: EVERY_FLOW, ...options.config, paths })
     this.agent = new FakeAgent(paths.run)
   }
 
