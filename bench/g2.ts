@@ -8,7 +8,7 @@ import { policyOf, type Running, rule } from '../test/support/running.ts'
 import { addOracles, type Bench, type Options, type Oracle, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { machineConditions } from './harness/conditions.ts'
 import { BODY_BYTES, Checker, runWrk, startNginx } from './harness/http.ts'
-import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, pinThisProcess, processorUs } from './harness/processor.ts'
+import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, pinThisProcess, processorUs } from './harness/processor.ts'
 import { onStage, type Stage } from './harness/stage.ts'
 import { compare, judge, median } from './harness/statistics.ts'
 
@@ -36,6 +36,9 @@ interface Run {
   readonly p99Us: number
   /** Processor time of each process for one request, and of both cores together, softirqs included. */
   readonly cpuUsPerRequest: Readonly<Record<string, number>>
+  /** Of everything between client and server, the server too. */
+  readonly servedUsPerRequest: number
+  readonly foreignShare: number
   readonly oracle: Oracle
 }
 
@@ -73,17 +76,26 @@ async function run(stage: Stage, options: Options): Promise<Result> {
 
   const throughput = (list: readonly Run[]): number[] => list.map(({ requestsPerSecond }) => requestsPerSecond)
   const variants = Object.fromEntries(
-    [...runs].map(([name, list]) => [name, { ...compare(throughput(references.get(name) ?? []), throughput(list)), ...summaryOf(list) }]),
+    [...runs].map(([name, list]) => [
+      name,
+      {
+        ...compare(throughput(references.get(name) ?? []), throughput(list)),
+        cpuRatio: rounded(servedUs(directRuns) / servedUs(list), 3),
+        ...summaryOf(list),
+      },
+    ]),
   )
   const verdictName = wayName('oneHop', defaultMode)
   const comparison = compare(throughput(references.get(verdictName) ?? []), throughput(runs.get(verdictName) ?? []))
   const oracle = addOracles(...[...directRuns, ...[...runs.values()].flat()].map((run) => run.oracle))
+  const foreign = [...directRuns, ...(runs.get(verdictName) ?? [])].map((entry) => entry.foreignShare)
   const target = targetOf<number>('g2')
   return {
     bench: 'g2',
     ...comparison,
     target,
-    ...judge(comparison, target, oracle),
+    ...judge(comparison, target, oracle, foreign),
+    cpuRatio: rounded(servedUs(directRuns) / servedUs(runs.get(verdictName) ?? []), 3),
     oracle,
     conditions: {
       ...conditions,
@@ -105,11 +117,17 @@ function wayName(hops: Hops, mode: FlowsMode): string {
   return `${hops}.${mode}`
 }
 
+/** Processor time that one request costs on the way and at the server: its inverse ratio is the retention that a busy machine cannot blur. */
+function servedUs(runs: readonly Run[]): number {
+  return median(runs.map((entry) => entry.servedUsPerRequest))
+}
+
 function summaryOf(runs: readonly Run[]): Record<string, unknown> {
   const names = Object.keys(runs[0]?.cpuUsPerRequest ?? {})
   return {
     p50Us: rounded(median(runs.map(({ p50Us }) => p50Us))),
     p99Us: rounded(median(runs.map(({ p99Us }) => p99Us))),
+    foreignShare: rounded(median(runs.map((entry) => entry.foreignShare)), 2),
     cpuUsPerRequest: Object.fromEntries(
       names.map((name) => [name, rounded(median(runs.map(({ cpuUsPerRequest }) => cpuUsPerRequest[name] ?? 0)), 3)]),
     ),
@@ -169,10 +187,14 @@ async function runOnce(way: Way, seconds: number): Promise<Run> {
   way.checker.begin(way.url, expectations)
   const before = Object.entries(way.pids).map(([name, pid]) => [name, processorUs(pid)] as const)
   const coresBefore = cores.map(coreTimes)
+  const startedMs = performance.now()
   const result = await runWrk(way.machine, way.client, `${way.url}${ALLOWED_PATH}`, seconds)
+  const wallMs = performance.now() - startedMs
   const coresAfter = cores.map(coreTimes)
   const cpuUsPerRequest: Record<string, number> = {}
   for (const [name, us] of before) cpuUsPerRequest[name] = (processorUs(way.pids[name] as number) - us) / result.requests
+  const servedUsPerRequest = Object.values(cpuUsPerRequest).reduce((sum, us) => sum + us, 0)
+  const accountedUs = servedUsPerRequest * result.requests + result.processorUs
   cpuUsPerRequest['wrk'] = result.processorUs / result.requests
   for (const [index, core] of cores.entries()) {
     cpuUsPerRequest[`core${core}`] = ((coresAfter[index]?.busyUs ?? 0) - (coresBefore[index]?.busyUs ?? 0)) / result.requests
@@ -183,5 +205,13 @@ async function runOnce(way: Way, seconds: number): Promise<Run> {
     wrong: checked.wrong + result.wrong + (way.isEnforced && checked.denied === 0 ? 1 : 0),
     samples: (checked.samples ?? []).map((text) => `${way.name} ${text}`),
   }
-  return { requestsPerSecond: Math.round(result.requestsPerSecond), p50Us: result.p50Us, p99Us: result.p99Us, cpuUsPerRequest, oracle }
+  return {
+    requestsPerSecond: Math.round(result.requestsPerSecond),
+    p50Us: result.p50Us,
+    p99Us: result.p99Us,
+    cpuUsPerRequest,
+    servedUsPerRequest,
+    foreignShare: foreignShare(coresBefore, coresAfter, accountedUs, wallMs),
+    oracle,
+  }
 }

@@ -47,6 +47,18 @@ export function coreTimes(core: number): CoreTimes {
   }
 }
 
+/**
+ * What share of both cores went to processes that are none of a run's: what they were busy with, less what is accounted for. Above a few
+ * hundredths somebody else was working on the machine, and the run's rates say little.
+ */
+export function foreignShare(before: readonly CoreTimes[], after: readonly CoreTimes[], accountedUs: number, wallMs: number): number {
+  const busyUs = after.reduce(
+    (sum, core, index) => sum + core.busyUs + core.stolenUs - (before[index]?.busyUs ?? 0) - (before[index]?.stolenUs ?? 0),
+    0,
+  )
+  return Math.max(0, (busyUs - accountedUs) / (after.length * wallMs * 1000))
+}
+
 export const CORE_UNDER_TEST = 0
 export const CORE_OF_CLIENT = 1
 

@@ -41,13 +41,28 @@ export function compare(a: readonly number[], b: readonly number[]): Comparison 
   }
 }
 
+/** Above this share of somebody else's work a rate cannot carry a verdict. */
+const FOREIGN_SHARE_MAX = 0.1
+
 /**
  * A ratio passes when it reaches its target and nothing was answered wrongly. One that lies nearer to the target than runs of the same
- * thing lie to each other says neither yes nor no.
+ * thing lie to each other says neither yes nor no, and no ratio passes that was taken beside somebody else's work.
  */
-export function judge({ ratio, aaSpread, a }: Comparison, target: number, oracle: Oracle): { pass: boolean; verdict: string } {
+export function judge(
+  { ratio, aaSpread, a }: Comparison,
+  target: number,
+  oracle: Oracle,
+  foreign: readonly number[],
+): { pass: boolean; verdict: string } {
   if (oracle.wrong > 0 || oracle.checked === 0)
     return { pass: false, verdict: `oracle: ${oracle.wrong} of ${oracle.checked} answers were wrong` }
+  const foreignShare = rounded(median(foreign), 2)
+  if (foreignShare > FOREIGN_SHARE_MAX) {
+    return {
+      pass: false,
+      verdict: `inconclusive: others took ${foreignShare} of the machine; the ratio was ${ratio}, the target ${target}`,
+    }
+  }
   if (ratio < target) return { pass: false, verdict: `missed: ${ratio} is below ${target}` }
   if (a.length < 5) return { pass: false, verdict: `inconclusive: ${a.length} pairs are fewer than 5` }
   if (ratio - target < aaSpread * ratio) {
