@@ -28,6 +28,8 @@ export type SelectorScope =
   | { readonly kind: 'subject'; readonly namespace: string }
   /** Of this namespace unless the selector names another: a peer. */
   | { readonly kind: 'peer'; readonly namespace: string }
+  /** Of every namespace. */
+  | { readonly kind: 'cluster' }
 
 /** @returns the requirements that could be read, with the namespace's; what is wrong is reported */
 export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelector {
@@ -48,6 +50,7 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
     if (requirements.length > REQUIREMENTS_MAX) map.error(`more conditions than ${REQUIREMENTS_MAX}: ${requirements.length}`)
     map.finish()
   }
+  if (scope.kind === 'cluster') return { requirements }
   const isReserved = requirements.some(({ source }) => source === 'reserved')
   const namesNamespace = requirements.some(isAboutNamespace)
   const namespace: LabelRequirement = { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }

@@ -5,6 +5,7 @@
 import { Cursor, type MapCursor, type ReadContext } from './cursor.ts'
 import type { PolicyDocument, PolicySpec, RefusedDocument, RefusedSubject } from './model.ts'
 import { type ParseLimits, parseSpec, type RuleContext, SECTIONS } from './parse-rule.ts'
+import { parseSelector, type SelectorScope } from './parse-selector.ts'
 import { type Problem, ProblemList } from './problems.ts'
 import { DIRECTIONS, type Direction } from './resolved.ts'
 import { parseSource } from './source.ts'
@@ -81,14 +82,14 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
     versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
 
   const { name, namespace } = parseMetadata(map)
+  const bodies = [map.getLenient('spec'), ...(map.getLenient('specs')?.list() ?? [])].filter((body) => body !== undefined)
+  const known = { kind, namespace, name, at: map.position }
+  if (kind !== 'CiliumNetworkPolicy')
+    return { document: undefined, known: { ...known, subjects: subjectsOfLaterKind(kind, bodies, namespace) } }
   const context: RuleContext = { namespace, limits, problems: cursor.context.problems }
   const specs: PolicySpec[] = []
   const subjects: RefusedSubject[] = []
-  const one = map.getLenient('spec')
-  const many = map.getLenient('specs')
-  const bodies = [...(one === undefined ? [] : [one]), ...(many?.list() ?? [])]
-  if (bodies.length === 0 && kind === 'CiliumNetworkPolicy')
-    map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
+  if (bodies.length === 0) map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
   for (const body of bodies) {
     const content = body.map()
     if (content === undefined) continue
@@ -99,9 +100,23 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   }
   map.getLenient('status')
   map.finish()
-  const at = map.position
-  const document = { kind: 'CiliumNetworkPolicy', namespace, name, at, specs } as const
-  return { document: kind === 'CiliumNetworkPolicy' ? document : undefined, known: { kind, namespace, name, at, subjects } }
+  const document = kind === 'CiliumNetworkPolicy' ? ({ kind, namespace, name, at: map.position, specs } as const) : undefined
+  return { document, known: { ...known, subjects } }
+}
+
+/** Of kinds that are not supported yet, whom they are about: somebody meant to restrict them. */
+function subjectsOfLaterKind(kind: string, bodies: readonly Cursor[], namespace: string): RefusedSubject[] {
+  if (kind !== 'CiliumClusterwideNetworkPolicy' && kind !== 'NetworkPolicy') return []
+  return bodies.flatMap((body) => {
+    const content = body.map()
+    const isClusterwide = kind === 'CiliumClusterwideNetworkPolicy'
+    const selector = content?.get(isClusterwide ? 'endpointSelector' : 'podSelector')
+    if (content === undefined || selector === undefined) return []
+    const scope: SelectorScope = isClusterwide ? { kind: 'cluster' } : { kind: 'subject', namespace }
+    // A NetworkPolicy without egress rules or a word about them is about ingress alone.
+    const isIngressOnly = !isClusterwide && content.get('egress') === undefined && content.get('policyTypes') === undefined
+    return [{ selector: parseSelector(selector, scope), directions: isIngressOnly ? ['ingress'] : directionsOf(content) }]
+  })
 }
 
 /** What the API server adds to metadata is let through; a name is what a policy is known by. */

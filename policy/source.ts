@@ -98,8 +98,19 @@ export function parseSource(text: string, file: string, problems: ProblemList): 
       const value = new TreeBuilder(document, position, problems, budget).build()
       if (value !== undefined) documents.push(value)
     }
+    const last = parsed.at(-1)
+    if (last !== undefined && !/[\r\n]$/.test(text) && !isClosed(last)) {
+      // All that tells a file that was cut short from one that ends where its author stopped.
+      const end = position(text.length - 1, '')
+      problems.warning(end, 'the last line has no end: the file may be incomplete', 'check it, and end it with a line break')
+    }
   }
   return { documents, position }
+}
+
+/** Whether a document says itself that it is complete. */
+function isClosed({ contents, directives }: Document.Parsed<ParsedNode>): boolean {
+  return directives.docEnd || ((isMap(contents) || isSeq(contents)) && contents.flow === true)
 }
 
 /** An upper bound on the documents of a file, cheap enough to be taken before it is parsed. */
