@@ -24,6 +24,8 @@ export interface Problem extends Position {
 }
 
 export const PROBLEM_COUNT_MAX = 200
+/** Messages end in the value that is wrong, which can be as long as the file. */
+export const PROBLEM_TEXT_LENGTH_MAX = 400
 
 /** Collects the problems of one file; errors beyond the maximum are counted, not kept. */
 export class ProblemList {
@@ -43,7 +45,7 @@ export class ProblemList {
       return
     }
     const { file, line, column, path } = at
-    this.#problems.push({ severity, file, line, column, path, message, hint })
+    this.#problems.push({ severity, file, line, column, path: clip(path), message: clip(message), hint: clip(hint) })
   }
 
   error(at: Position, message: string, hint = ''): void {
@@ -71,4 +73,8 @@ export class ProblemList {
     }
     return sorted
   }
+}
+
+function clip(text: string): string {
+  return text.length <= PROBLEM_TEXT_LENGTH_MAX ? text : `${text.slice(0, PROBLEM_TEXT_LENGTH_MAX)}…`
 }

@@ -4,13 +4,26 @@
  * sexagesimal numbers, timestamps and binary, which kubectl's reader leaves as strings, and with `%YAML 1.2` refused as there.
  * The tree is our own because the library's nodes are heavy, expand aliases without a bound, and compare keys quadratically.
  */
-import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node, type ParsedNode, parseAllDocuments } from 'yaml'
+import {
+  CST,
+  type Document,
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  Lexer,
+  LineCounter,
+  type Node,
+  type ParsedNode,
+  parseAllDocuments,
+} from 'yaml'
 import type { Position, ProblemList } from './problems.ts'
 
 export const FILE_BYTES_MAX = 4 * 1024 * 1024
 export const DOCUMENT_COUNT_MAX = 10_000
 export const NODE_COUNT_MAX = 500_000
 export const ALIAS_COUNT_MAX = 1_000
+export const TOKEN_COUNT_MAX = 2_000_000
 export const NESTING_DEPTH_MAX = 64
 
 export interface SourceScalar {
@@ -77,6 +90,11 @@ export function parseSource(text: string, file: string, problems: ProblemList): 
     problems.error(start, `file holds more documents than ${DOCUMENT_COUNT_MAX}`, 'split it into several files')
     return none
   }
+  const excess = findExcess(text)
+  if (excess !== undefined) {
+    problems.error({ ...start, line: lineOf(text, excess.offset) }, excess.message, 'split it, or write it flatter')
+    return none
+  }
 
   const parsed = parseAllDocuments(text, {
     version: '1.1',
@@ -118,6 +136,39 @@ function countDocuments(text: string): number {
   let count = 1
   for (let offset = text.indexOf('\n---'); offset >= 0; offset = text.indexOf('\n---', offset + 4)) count += 1
   return count
+}
+
+/**
+ * What makes a file too expensive to parse: the parser takes a minute, and all the memory there is, for a few megabytes of brackets.
+ * The lexer alone is linear, and knows a bracket from one in quotes.
+ */
+function findExcess(text: string): { readonly offset: number; readonly message: string } | undefined {
+  let offset = 0
+  let tokenCount = 0
+  let flowDepth = 0
+  /** `- - -` and `? ? ?` nest within a line. */
+  let lineDepth = 0
+  for (const token of new Lexer().lex(text)) {
+    const type = CST.tokenType(token)
+    if (type === 'flow-map-start' || type === 'flow-seq-start') flowDepth += 1
+    else if (type === 'flow-map-end' || type === 'flow-seq-end') flowDepth -= 1
+    else if (type === 'newline') lineDepth = 0
+    else if (flowDepth === 0 && (type === 'seq-item-ind' || type === 'explicit-key-ind')) lineDepth += 1
+    else if (type === 'doc-mode' || type === 'flow-error-end') flowDepth = 0
+    tokenCount += 1
+    if (flowDepth > NESTING_DEPTH_MAX || lineDepth > NESTING_DEPTH_MAX)
+      return { offset, message: `document is nested deeper than ${NESTING_DEPTH_MAX} levels` }
+    if (tokenCount > TOKEN_COUNT_MAX) return { offset, message: `file holds more YAML tokens than ${TOKEN_COUNT_MAX}` }
+    // The lexer's own marks stand for no text.
+    if (type !== 'doc-mode' && type !== 'flow-error-end' && type !== 'scalar') offset += token.length
+  }
+  return undefined
+}
+
+function lineOf(text: string, offset: number): number {
+  let line = 1
+  for (let at = text.indexOf('\n'); at >= 0 && at < offset; at = text.indexOf('\n', at + 1)) line += 1
+  return line
 }
 
 /** Reports what the YAML library found; true when its recursion ran out, so that the tree is not to be trusted. */
