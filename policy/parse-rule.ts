@@ -45,13 +45,16 @@ export const SECTIONS = [
 ] as const
 
 const LATER = 'this part of the language is not supported yet; remove it, or use what is listed in docs/policy-reference.md'
-const LATER_PEERS: Readonly<Record<string, string>> = Object.fromEntries(
-  ['fromRequires', 'toRequires', 'fromNodes', 'toNodes', 'fromGroups', 'toGroups', 'toServices', 'toFQDNs', 'icmps', 'authentication'].map(
-    (name) => [name, LATER],
-  ),
-)
-const LATER_PORTS: Readonly<Record<string, string>> = { terminatingTLS: LATER, originatingTLS: LATER, serverNames: LATER, listener: LATER }
-const LATER_L7: Readonly<Record<string, string>> = { dns: LATER, kafka: LATER, l7proto: LATER, l7: LATER, cassandra: LATER, grpc: LATER }
+function laterOf(names: readonly string[]): Readonly<Record<string, string>> {
+  return Object.fromEntries(names.map((name) => [name, LATER]))
+}
+
+const LATER_PEERS: Readonly<Record<Direction, Readonly<Record<string, string>>>> = {
+  ingress: laterOf(['fromRequires', 'fromNodes', 'fromGroups', 'icmps', 'authentication']),
+  egress: laterOf(['toRequires', 'toNodes', 'toGroups', 'toServices', 'toFQDNs', 'icmps', 'authentication']),
+}
+const LATER_PORTS = laterOf(['terminatingTLS', 'originatingTLS', 'serverNames', 'listener'])
+const LATER_L7 = laterOf(['dns', 'kafka', 'l7proto', 'l7', 'cassandra', 'grpc'])
 const LATER_SPEC: Readonly<Record<string, string>> = {
   nodeSelector: 'it belongs to CiliumClusterwideNetworkPolicy, which is not supported yet; use endpointSelector',
   log: LATER,
@@ -69,6 +72,7 @@ export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | un
   for (const [section, direction, verdict] of SECTIONS) {
     const cursor = map.getLenient(section)
     const items = cursor?.list()
+    if (cursor !== undefined && items === undefined) hasRules = true
     if (items === undefined) continue
     if (items.length > RULES_MAX) cursor?.error(`more rules than ${RULES_MAX}: ${items.length}`)
     for (const item of items.slice(0, RULES_MAX)) {
@@ -120,7 +124,7 @@ function parseRule(cursor: Cursor, direction: Direction, verdict: 'allow' | 'den
     portItems === undefined || portItems.length === 0
       ? { kind: 'any' }
       : { kind: 'ports', rules: portItems.flatMap((item) => parsePortRule(item, verdict, context) ?? []) }
-  map.finish(LATER_PEERS)
+  map.finish(LATER_PEERS[direction])
   // Ports without peers mean whoever; nothing at all means nobody.
   const whom: PeerSet = peers ?? (traffic.kind === 'ports' ? { kind: 'any' } : { kind: 'none' })
   return { at: map.position, direction, verdict, peers: whom, traffic }
@@ -247,9 +251,9 @@ function parsePort(cursor: Cursor): PortRange | undefined {
   const protocolCursor = map.getLenient('protocol')
   const protocol = (protocolCursor?.string() ?? 'ANY').toUpperCase()
   map.finish()
-  if (text === undefined) return undefined
   const isKnown = (PORT_PROTOCOLS as readonly string[]).includes(protocol)
   if (!isKnown) protocolCursor?.error(`protocol is not supported: ${protocol}`, `one of ${PORT_PROTOCOLS.join(', ')}`)
+  if (text === undefined) return undefined
   const port = parsePortNumber(text)
   if (port === 'name') {
     portCursor?.error(`named ports are not supported yet: ${text}`, 'write the number in quotes')

@@ -29,9 +29,6 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
   const problems = new ProblemList()
   const source = parseSource(text, file, problems)
   const context: ReadContext = { source, problems }
-  if (source.documents.length === 0 && problems.errorCount === 0) {
-    problems.error({ file, line: 1, column: 1, path: '' }, 'the file holds no document', 'delete the file to remove its policies')
-  }
   const documents: PolicyDocument[] = []
   const refused: RefusedDocument[] = []
   for (const value of source.documents) {
@@ -42,6 +39,9 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
     }
   }
   reportTwins(documents, problems)
+  // An empty list too: it may be what is left of a full one.
+  if (documents.length === 0 && problems.errorCount === 0)
+    problems.error({ file, line: 1, column: 1, path: '' }, 'the file holds no policy', 'delete the file to remove its policies')
   return problems.errorCount > 0
     ? { documents: [], refused, problems: problems.toArray() }
     : { documents, refused: [], problems: problems.toArray() }
@@ -84,7 +84,8 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   const { name, namespace } = parseMetadata(map)
   const bodies = [map.getLenient('spec'), ...(map.getLenient('specs')?.list() ?? [])].filter((body) => body !== undefined)
   const known = { kind, namespace, name, at: map.position }
-  if (kind !== 'CiliumNetworkPolicy')
+  // One that is not named, or not quite, is read as what it was likely meant to be, so that all problems are told at once.
+  if (!/^(cilium-?network-?pol.*)?$/i.test(kind))
     return { document: undefined, known: { ...known, subjects: subjectsOfLaterKind(kind, bodies, namespace) } }
   const context: RuleContext = { namespace, limits, problems: cursor.context.problems }
   const specs: PolicySpec[] = []

@@ -15,9 +15,11 @@ const FOLDS_WIDELY = new Set(Array.from('KkSs', (character) => character.charCod
 
 /** Names that re2js knows and RE2 of Envoy 1.40 does not: aliases, binary properties, and the scripts since Unicode 16. */
 const UNKNOWN_CLASSES = new Set(
-  'Cn LC Lc Assigned Ascii Unknown ASCII_Hex_Digit Alphabetic Dash Emoji Emoji_Component Emoji_Modifier Emoji_Modifier_Base ' +
-    'Emoji_Presentation Extended_Pictographic Hex_Digit Lowercase Math Quotation_Mark Terminal_Punctuation Uppercase White_Space ' +
+  [
+    'Cn LC Lc Assigned Ascii Unknown ASCII_Hex_Digit Alphabetic Dash Emoji Emoji_Component Emoji_Modifier Emoji_Modifier_Base',
+    'Emoji_Presentation Extended_Pictographic Hex_Digit Lowercase Math Quotation_Mark Terminal_Punctuation Uppercase White_Space',
     'Beria_Erfe Garay Gurung_Khema Kirat_Rai Ol_Onal Sidetic Sunuwar Tai_Yo Todhri Tolong_Siki Tulu_Tigalari',
+  ].flatMap((names) => names.split(' ')),
 )
 
 /** What is wrong with a pattern, as a problem says it. */
