@@ -55,7 +55,7 @@ export interface ResolvedRuleset {
 }
 
 export interface NamedHttpRule extends HttpRule {
-  /** namespace/policy, direction, digest of the rule's content, ordinal among equal ones. */
+  /** namespace/policy, direction and a digest of what the rule says: equal ones of a policy are one. */
   readonly name: string
 }
 
