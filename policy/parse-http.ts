@@ -21,7 +21,7 @@ function parseHttpRule(cursor: Cursor, regexProgramSizeMax: number, later: strin
   if (map === undefined) return undefined
   const rule: { path?: string; method?: string; host?: string } = {}
   for (const name of ['path', 'method', 'host'] as const) {
-    const field = map.getLenient(name)
+    const field = map.get(name)
     const pattern = field?.string()
     // As in Cilium, an empty pattern is none.
     if (field === undefined || pattern === undefined || pattern === '') continue
@@ -30,7 +30,7 @@ function parseHttpRule(cursor: Cursor, regexProgramSizeMax: number, later: strin
     else if (name === 'path') warnOfPath(field, pattern)
     rule[name] = pattern
   }
-  const headers = (map.getLenient('headers')?.list() ?? []).map(parseHeader)
+  const headers = (map.get('headers')?.list() ?? []).map(parseHeader)
   map.finish({ headerMatches: later })
   const possible = headers.filter((header) => header !== undefined)
   return possible.length === headers.length ? { ...rule, headers: possible } : undefined

@@ -36,7 +36,10 @@ const PORTS_MAX = 40
 const PORT_LAST = 65535
 const RULES_MAX = 10_000
 
-/** Sections of a spec, with what they mean. */
+/**
+ * Sections of a spec, with what they mean. What stands in them is read with `get`, which reports a field without a value: the API server
+ * prunes such a field, but most of them mean more when they are absent, and a file that was cut off after a colon ends in one.
+ */
 export const SECTIONS = [
   ['ingress', 'ingress', 'allow'],
   ['ingressDeny', 'ingress', 'deny'],
@@ -70,7 +73,7 @@ export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | un
   const named: Record<Direction, boolean> = { ingress: false, egress: false }
   let hasRules = false
   for (const [section, direction, verdict] of SECTIONS) {
-    const cursor = map.getLenient(section)
+    const cursor = map.get(section)
     const items = cursor?.list()
     if (cursor !== undefined && items === undefined) hasRules = true
     if (items === undefined) continue
@@ -118,7 +121,7 @@ function parseRule(cursor: Cursor, direction: Direction, verdict: 'allow' | 'den
   const map = cursor.map()
   if (map === undefined) return undefined
   const peers = parsePeers(map, direction, context)
-  const portsCursor = map.getLenient('toPorts')
+  const portsCursor = map.get('toPorts')
   const portItems = portsCursor?.list()
   const traffic: Traffic =
     portItems === undefined || portItems.length === 0
@@ -147,9 +150,8 @@ function parsePeers(map: MapCursor, direction: Direction, context: RuleContext):
   let isAnyEmpty = false
   for (const [name, parse] of lists) {
     const cursor = map.get(name)
-    if (cursor === undefined || cursor.isNull) continue
-    const items = cursor.list()
-    if (items === undefined) continue
+    const items = cursor?.list()
+    if (cursor === undefined || items === undefined) continue
     if (items.length === 0) {
       isAnyEmpty = true
       cursor.warning('an empty list selects nobody', 'leave it out to mean everybody')
@@ -188,7 +190,7 @@ function parseCidrSet(cursor: Cursor): Peer | undefined {
   if (map === undefined) return undefined
   const cidr = map.get('cidr')
   const prefix = cidr && prefixOf(cidr, false)
-  const except = (map.getLenient('except')?.list() ?? []).flatMap((item) => {
+  const except = (map.get('except')?.list() ?? []).flatMap((item) => {
     const inner = prefixOf(item, false)
     if (inner === undefined) return []
     if (prefix !== undefined && !containsPrefix(prefix, inner)) {
@@ -219,11 +221,11 @@ function prefixOf(cursor: Cursor, bareAddress: boolean): Prefix | undefined {
 function parsePortRule(cursor: Cursor, verdict: 'allow' | 'deny', context: RuleContext): PortRule | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const portsCursor = map.getLenient('ports')
+  const portsCursor = map.get('ports')
   const items = portsCursor?.list() ?? []
   if (items.length > PORTS_MAX) portsCursor?.error(`more ports than ${PORTS_MAX}: ${items.length}`, 'write a second member of toPorts')
   const ranges = items.flatMap((item) => parsePort(item) ?? [])
-  const rulesCursor = map.getLenient('rules')
+  const rulesCursor = map.get('rules')
   let l7: HttpRules | undefined
   if (rulesCursor !== undefined) {
     if (verdict === 'deny') rulesCursor.error('deny rules cannot have L7 rules', 'deny the port, or allow with rules')
@@ -243,12 +245,12 @@ function parsePortRule(cursor: Cursor, verdict: 'allow' | 'deny', context: RuleC
 function parsePort(cursor: Cursor): PortRange | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const portCursor = map.getLenient('port')
+  const portCursor = map.get('port')
   const text = portCursor?.string()
   if (portCursor === undefined) map.error('port is needed', 'write port: "0" to mean every port')
-  const endCursor = map.getLenient('endPort')
+  const endCursor = map.get('endPort')
   const endPort = endCursor?.integer(0, PORT_LAST)
-  const protocolCursor = map.getLenient('protocol')
+  const protocolCursor = map.get('protocol')
   const protocol = (protocolCursor?.string() ?? 'ANY').toUpperCase()
   map.finish()
   const isKnown = (PORT_PROTOCOLS as readonly string[]).includes(protocol)
@@ -291,7 +293,7 @@ function inRange(port: number): number | undefined {
 function parseL7(cursor: Cursor, { limits }: RuleContext): HttpRules | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const http = map.getLenient('http')
+  const http = map.get('http')
   map.finish(LATER_L7)
   return http && parseHttpRules(http, limits.regexProgramSizeMax, LATER)
 }

@@ -36,14 +36,14 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
   const requirements: LabelRequirement[] = []
   const map = cursor.map()
   if (map !== undefined) {
-    for (const [key, value] of map.getLenient('matchLabels')?.map()?.entries() ?? []) {
+    for (const [key, value] of map.get('matchLabels')?.map()?.entries() ?? []) {
       const name = parseKey(value, key)
       const text = value.string()
       if (name === undefined || text === undefined) continue
       if (!LABEL_VALUE.test(text)) value.error(`not a label value: ${text}`, 'at most 63 letters, digits, - _ and .')
       else requirements.push({ ...name, operator: 'In', values: [text] })
     }
-    for (const expression of map.getLenient('matchExpressions')?.list() ?? []) {
+    for (const expression of map.get('matchExpressions')?.list() ?? []) {
       const requirement = parseExpression(expression)
       if (requirement !== undefined) requirements.push(requirement)
     }
@@ -63,7 +63,8 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
         `a policy selects endpoints of its own namespace only: ${foreign.values.join()}`,
         `put the policy into that namespace, or leave ${NAMESPACE_LABEL_KEY} out`,
       )
-    return { requirements: [...requirements, namespace] }
+    // A file with that error is refused: whom it may have meant is rather too many than too few.
+    return { requirements: [...requirements.filter((requirement) => requirement !== foreign), namespace] }
   }
   if (!namesNamespace && !isReserved) return { requirements: [...requirements, namespace] }
   if (requirements.every(({ operator }) => operator === 'NotIn' || operator === 'DoesNotExist'))
