@@ -11,6 +11,8 @@ import { fileURLToPath } from 'node:url'
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 const NODE = join(ROOT, 'bin/node')
+/** npm puts the commands of packages first on the path, and one of them is called nft. */
+const ENVIRONMENT = { ...process.env, PATH: `/usr/sbin:/usr/bin:/sbin:/bin:${process.env.PATH ?? ''}` }
 
 export interface Workload {
   readonly name: string
@@ -173,6 +175,7 @@ export class Machine {
     return execFileSync('nsenter', [`--net=/run/netns/${this.hostNetns}`, ...command], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],
+      env: ENVIRONMENT,
     })
   }
 
@@ -184,7 +187,7 @@ export class Machine {
   ): ChildProcess {
     const child = spawn('nsenter', [`--net=/run/netns/${netns}`, ...command], {
       stdio: [options.stdin === true ? 'pipe' : 'ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...options.env },
+      env: { ...ENVIRONMENT, ...options.env },
     })
     this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))
