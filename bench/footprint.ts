@@ -9,7 +9,7 @@ import type { Machine, Workload } from '../test/support/machine.ts'
 import { policyOf, type Running, rule, serve } from '../test/support/running.ts'
 import { type Bench, type Options, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { compile } from './harness/compile.ts'
-import { machineConditions } from './harness/conditions.ts'
+import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { monotonicMs, Prober } from './harness/prober.ts'
 import { residentMb } from './harness/processor.ts'
 import { onStage, type Stage } from './harness/stage.ts'
@@ -120,6 +120,7 @@ async function timeUp(stage: Stage, program: string): Promise<{ kernelMs: number
   const client = machine.addWorkload('client')
   const server = machine.addWorkload('server')
   machine.writeWorkloads()
+  machine.setConfig(DEFAULTS)
   await serve(machine, server, 80)
   headgate.write('server.json', JSON.stringify(SERVER_POLICY))
   const udp = new UdpProbe(machine, program, client, server, 1000, DENIED_PORT)
@@ -150,6 +151,7 @@ async function createScene(stage: Stage): Promise<Scene> {
   const client = machine.addWorkload('client')
   const server = machine.addWorkload('server')
   machine.writeWorkloads()
+  machine.setConfig(DEFAULTS)
   await serve(machine, server, 80)
   headgate.write('server.json', JSON.stringify(SERVER_POLICY))
   headgate.write('newcomers.json', JSON.stringify(newcomersPolicy()))

@@ -7,7 +7,7 @@ import type { Machine, Workload } from '../test/support/machine.ts'
 import { policyOf } from '../test/support/running.ts'
 import { addOracles, type Bench, type Options, type Oracle, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { compile } from './harness/compile.ts'
-import { machineConditions } from './harness/conditions.ts'
+import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, onClientCore, pinThisProcess, processorUs } from './harness/processor.ts'
 import { onStage, type Stage } from './harness/stage.ts'
 import { type Comparison, compare, judge, median } from './harness/statistics.ts'
@@ -156,7 +156,7 @@ async function way(stage: Stage, name: Way['name'], program: string): Promise<Wa
   const pids = { server: child.pid ?? 0 }
   if (name === 'none') return { name, machine, client, server, pids }
   machine.writeWorkloads()
-  machine.setConfig({ datapath: {} })
+  machine.setConfig(DEFAULTS)
   const headgate = stage.headgateOn(machine)
   headgate.start()
   await headgate.wait()

@@ -7,7 +7,7 @@ import { type LoadResult, startLoad } from '../test/support/load.ts'
 import type { Machine, Workload } from '../test/support/machine.ts'
 import { get, policyOf, type Running, rule, serve } from '../test/support/running.ts'
 import { type Bench, type Options, type Result, rounded, say, targetOf } from './harness/bench.ts'
-import { machineConditions } from './harness/conditions.ts'
+import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { monotonicMs, Prober } from './harness/prober.ts'
 import { onStage, type Stage } from './harness/stage.ts'
 import { createRandom, median } from './harness/statistics.ts'
@@ -127,6 +127,7 @@ async function createScene(stage: Stage): Promise<Scene> {
   const other = machine.addWorkload('other')
   const server = machine.addWorkload('server')
   machine.writeWorkloads()
+  machine.setConfig(DEFAULTS)
   await serve(machine, server, 80)
   supervised.start()
   await headgate.apply('server.json', policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }])))

@@ -6,7 +6,7 @@ import { configSchema } from '#config/schema.ts'
 import type { Machine, Workload } from '../test/support/machine.ts'
 import { policyOf, type Running, rule } from '../test/support/running.ts'
 import { addOracles, type Bench, type Options, type Oracle, type Result, rounded, say, targetOf } from './harness/bench.ts'
-import { machineConditions } from './harness/conditions.ts'
+import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { BODY_BYTES, Checker, runWrk, startNginx } from './harness/http.ts'
 import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, pinThisProcess, processorUs } from './harness/processor.ts'
 import { onStage, type Stage } from './harness/stage.ts'
@@ -151,7 +151,7 @@ async function enforcedWays(stage: Stage, mode: FlowsMode): Promise<Way[]> {
   const far = machine.addWorkload('far')
   const nginx = { near: await startNginx(machine, near, client), far: await startNginx(machine, far, client) }
   machine.writeWorkloads()
-  machine.setConfig({ flows: { mode }, envoy: { concurrency: 1 } })
+  machine.setConfig({ ...DEFAULTS, flows: { mode }, envoy: { concurrency: 1 } })
   const headgate = stage.headgateOn(machine)
   headgate.start()
   const http = [{ method: 'GET', path: `${ALLOWED_PATH}.*` }]
