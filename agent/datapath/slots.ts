@@ -210,8 +210,13 @@ function ruleContent({ name: _name, ...content }: ResolvedRuleset['http'][number
   return JSON.stringify(content, Object.keys(content).sort().concat('name', 'value'))
 }
 
+/** Equal in names and in content: names are digests, and an edit must reach Envoy whatever they collide with. */
 function sameRuleset(a: ResolvedRuleset, b: ResolvedRuleset): boolean {
-  return a.allowAll === b.allowAll && a.http.length === b.http.length && a.http.every((rule, index) => rule.name === b.http[index]?.name)
+  if (a.allowAll !== b.allowAll || a.http.length !== b.http.length) return false
+  return a.http.every((rule, index) => {
+    const other = b.http[index]
+    return other !== undefined && rule.name === other.name && ruleContent(rule) === ruleContent(other)
+  })
 }
 
 function membersByClass(group: ResolvedGroup): Map<string, Set<string>> {
