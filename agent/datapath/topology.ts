@@ -137,6 +137,8 @@ function prepareNamespace(path: string): void {
       // A cookie's final ACK has no socket that could be looked up.
       ['ipv4/tcp_syncookies', '0'],
       ['ipv4/tcp_max_syn_backlog', '65536'],
+      // A SYN must reach the slot's listener, but a closed connection's TIME_WAIT socket of the same tuple would take what follows it.
+      ['ipv4/tcp_max_tw_buckets', '0'],
       ['core/somaxconn', '65536'],
       ['ipv6/conf/all/disable_ipv6', '1'],
       ['ipv6/conf/default/disable_ipv6', '1'],
