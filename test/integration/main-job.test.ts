@@ -40,3 +40,31 @@ test.serial('a request passes the kernel and two proxies, or gets its 403 from t
     await machine.dispose()
   }
 })
+
+test.serial('a client that comes back with the port of a connection just closed is served again', async (t) => {
+  const machine = new Machine()
+  const headgate = new Running(machine)
+  try {
+    const client = machine.addWorkload('client')
+    const server = machine.addWorkload('server')
+    machine.writeWorkloads()
+    await serve(machine, server, 80)
+    // The client forgets its own closed connections at once, so what refuses the port, if anything does, is ours.
+    await machine.run(client.netns, ['sysctl', '-qw', 'net.ipv4.tcp_max_tw_buckets=0'])
+    headgate.start()
+    await headgate.apply(
+      'all.json',
+      policyOf('server', 'server', rule('ingress', 'client', 80, [{}])),
+      policyOf('client', 'client', rule('egress', 'server', 80, [{}])),
+    )
+    for (let round = 0; round < 10; round++) {
+      // In turns the proxy closes first and the client does.
+      const closing = round % 2 === 0 ? ['-H', 'Connection: close'] : []
+      const answer = await get(machine, client, `http://${server.address}/`, '--local-port', '5555', ...closing)
+      t.is(answer.status, 200, `round ${round}`)
+    }
+  } finally {
+    headgate.close()
+    await machine.dispose()
+  }
+})
