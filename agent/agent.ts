@@ -19,6 +19,7 @@ import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, 
 import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import type { PolicyEngine } from '#policy/engine.ts'
+import { documentName, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { PolicyDelta } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
@@ -208,13 +209,22 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   policies(): ListPoliciesResponse {
-    const documents = this.#parts.folder.states.flatMap(({ file, documents, refused, problems, state }) => [
-      ...documents.map(({ kind, namespace, name }) => ({ kind, namespace, name, file, state, problems: [...problems] })),
-      ...refused.map(({ kind, namespace, name }) => ({ kind, namespace, name, file, state: 'refused', problems: [...problems] })),
-      ...(documents.length + refused.length === 0
-        ? [{ kind: '', namespace: '', name: '', file, state: 'refused', problems: [...problems] }]
-        : []),
-    ])
+    const documents = this.#parts.folder.states.flatMap(({ file, documents, refused, problems, state }) => {
+      const selected = this.#parts.engine.subjectsByPolicy(file)
+      const describe = (document: PolicyDocument | RefusedDocument, itsState: string) => {
+        const { kind, namespace, name } = document
+        const identities = [...(selected.get(documentName(document)) ?? [])]
+        const endpointCount = identities.reduce((sum, id) => sum + (this.#subjects.get(id) ?? 0), 0)
+        return { kind, namespace, name, file, state: itsState, problems: [...problems], endpointCount }
+      }
+      return [
+        ...documents.map((document) => describe(document, state)),
+        ...refused.map((document) => describe(document, 'refused')),
+        ...(documents.length + refused.length === 0
+          ? [{ kind: '', namespace: '', name: '', file, state: 'refused', problems: [...problems] }]
+          : []),
+      ]
+    })
     return create(ListPoliciesResponseSchema, { revision: BigInt(this.#revision), documents })
   }
 

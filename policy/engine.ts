@@ -136,6 +136,17 @@ export class PolicyEngine {
     return new Set(this.#prefixUses.keys())
   }
 
+  /** The subjects that each policy (namespace/name) of a file selects; those of refused documents too, whom they put at default deny. */
+  subjectsByPolicy(file: string): ReadonlyMap<string, ReadonlySet<number>> {
+    const selected = new Map<string, Set<number>>()
+    for (const { policy, entry } of this.#files.get(file)?.subjects ?? []) {
+      const subjects = selected.get(policy) ?? new Set()
+      for (const id of this.#subjectsIn(entry)) subjects.add(id)
+      selected.set(policy, subjects)
+    }
+    return selected
+  }
+
   /** Resolves what changed since the last time. */
   commit(): PolicyDelta {
     const changed: ResolvedGroup[] = []
@@ -236,11 +247,15 @@ export class PolicyEngine {
   }
 
   #markSubjects({ entry }: LiveSubject, peer?: number): void {
+    for (const id of this.#subjectsIn(entry)) this.#mark(id, peer)
+  }
+
+  *#subjectsIn({ members }: SelectorEntry): Generator<number> {
     // Whichever is fewer: a selector can select thousands of identities of other nodes.
-    if (entry.members.size < this.#subjects.size) {
-      for (const id of entry.members) if (this.#subjects.has(id)) this.#mark(id, peer)
+    if (members.size < this.#subjects.size) {
+      for (const id of members) if (this.#subjects.has(id)) yield id
     } else {
-      for (const id of this.#subjects.keys()) if (entry.members.has(id)) this.#mark(id, peer)
+      for (const id of this.#subjects.keys()) if (members.has(id)) yield id
     }
   }
 

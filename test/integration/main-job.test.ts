@@ -24,6 +24,13 @@ test.serial('a request passes the kernel and two proxies, or gets its 403 from t
     t.is((await get(machine, web, `http://${api.address}/products`, '-X', 'POST')).status, 403)
     t.is((await get(machine, other, `http://${api.address}/products/1`)).status, 0)
 
+    const { stdout: status } = await machine.cli('status')
+    t.regex(status, /^proxy +\d+ +\d+\.\d+\.\d+ +yes +(\d+) +\1$/m)
+    t.regex(status, /^envoy +1\.\d+\.\d+ +yes$/m)
+    const list = await machine.cli('policy', 'list')
+    t.regex(list.stdout, /^default\/api +CiliumNetworkPolicy +api\.json +in-force +1$/m)
+    t.regex((await machine.cli('policy', 'get', 'default/web')).stdout, /^endpoints: +1$/m)
+
     const flows = await headgate.flows()
     const drop = flows.find((flow) => flow.source.endpoint?.name === 'other' && flow.verdict === 'dropped')
     t.is(drop?.reason, 'policy-denied')
