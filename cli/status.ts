@@ -52,8 +52,9 @@ export function formatStatus(status: Status): string {
         process.pid === 0 ? '' : String(process.pid),
         process.version,
         process.connected ? 'yes' : 'NO',
-        String(process.revision),
-        String(process.appliedRevision),
+        // Envoy answers to the proxy process, whose revision stands for both.
+        process.revision === 0n ? '' : String(process.revision),
+        process.revision === 0n ? '' : String(process.appliedRevision),
         process.detail,
       ]),
     ),
