@@ -9,8 +9,8 @@ import {
   type AccessLogFilter,
   AccessLogFilterSchema,
   AccessLogSchema,
+  AndFilterSchema,
   MetadataFilterSchema,
-  OrFilterSchema,
   RuntimeFilterSchema,
 } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
 import { ApiVersion } from '#api/gen/envoy/config/core/v3/config_source_pb.js'
@@ -28,8 +28,10 @@ export const RBAC_POLICY = 'enforced_effective_policy_id'
 const RBAC_DENIED = 'denied'
 export const RBAC_ALLOWED = 'allowed'
 
-/** The stored entry leaves after this at the latest: a denial is to be seen at once. */
+/** A stored entry leaves after this at the latest: a denial is to be seen at once. */
 const FLUSH_MS = 50
+/** A sample is no news; each delivery wakes two processes. */
+const SAMPLES_FLUSH_MS = 1000
 /** What Envoy keeps for a reader that is away, a worker. */
 const BUFFER_BYTES = 64 * 1024
 
@@ -39,40 +41,38 @@ export interface AccessLogSettings {
   readonly sampleRate: number
 }
 
-/** Matches requests that the rules denied, and those that never came before the rules, such as malformed ones. */
-function notAllowedFilter(): AccessLogFilter {
-  const matcher = create(MetadataMatcherSchema, {
-    filter: RBAC_METADATA,
-    path: [{ segment: { case: 'key', value: RBAC_RESULT } }],
-    value: { matchPattern: { case: 'stringMatch', value: { matchPattern: { case: 'exact', value: RBAC_DENIED } } } },
-  })
-  const value = create(MetadataFilterSchema, { matcher, matchIfKeyNotFound: true })
-  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'metadataFilter', value } })
+/** @returns several when some requests are more urgent than others: what is flushed at its own pace is a stream of its own to Envoy */
+export function accessLogOf({ mode, sampleRate }: AccessLogSettings): AccessLog[] {
+  if (mode === 'all') return [logOf(FLUSH_MS)]
+  const notAllowed = logOf(FLUSH_MS, notAllowedFilter())
+  if (mode === 'denied' || sampleRate === 0) return [notAllowed]
+  return [notAllowed, logOf(SAMPLES_FLUSH_MS, sampledFilter(sampleRate))]
 }
 
-export function accessLogOf(settings: AccessLogSettings): AccessLog[] {
+function logOf(flushMs: number, filter?: AccessLogFilter): AccessLog {
   const config = create(HttpGrpcAccessLogConfigSchema, {
     commonConfig: create(CommonGrpcAccessLogConfigSchema, {
       logName: 'headgate',
       transportApiVersion: ApiVersion.V3,
       grpcService: create(GrpcServiceSchema, { targetSpecifier: { case: 'envoyGrpc', value: { clusterName: HEADGATE_CLUSTER } } }),
-      bufferFlushInterval: { nanos: FLUSH_MS * 1_000_000 },
+      bufferFlushInterval: { seconds: BigInt(Math.floor(flushMs / 1000)), nanos: (flushMs % 1000) * 1_000_000 },
       bufferSizeBytes: BUFFER_BYTES,
     }),
   })
-  const filter = filterOf(settings)
-  return [
-    create(AccessLogSchema, {
-      name: 'envoy.access_loggers.http_grpc',
-      configType: { case: 'typedConfig', value: packAny(HttpGrpcAccessLogConfigSchema, config) },
-      ...(filter === undefined ? {} : { filter }),
-    }),
-  ]
+  return create(AccessLogSchema, {
+    name: 'envoy.access_loggers.http_grpc',
+    configType: { case: 'typedConfig', value: packAny(HttpGrpcAccessLogConfigSchema, config) },
+    ...(filter === undefined ? {} : { filter }),
+  })
 }
 
-function filterOf({ mode, sampleRate }: AccessLogSettings): AccessLogFilter | undefined {
-  if (mode === 'all') return undefined
-  if (mode === 'denied') return notAllowedFilter()
+/** Matches requests that the rules denied, and those that never came before the rules, such as malformed ones. */
+function notAllowedFilter(): AccessLogFilter {
+  return verdictFilter(RBAC_DENIED, true)
+}
+
+/** Matches a share of the requests that the rules allowed. */
+function sampledFilter(sampleRate: number): AccessLogFilter {
   const percentSampled = create(FractionalPercentSchema, {
     numerator: Math.round(sampleRate * 1_000_000),
     denominator: FractionalPercent_DenominatorType.MILLION,
@@ -83,7 +83,18 @@ function filterOf({ mode, sampleRate }: AccessLogSettings): AccessLogFilter | un
       value: create(RuntimeFilterSchema, { runtimeKey: 'headgate.sample_rate', percentSampled, useIndependentRandomness: true }),
     },
   })
-  return create(AccessLogFilterSchema, {
-    filterSpecifier: { case: 'orFilter', value: create(OrFilterSchema, { filters: [notAllowedFilter(), sampled] }) },
+  // The cheaper one first: it lets few through.
+  const filters = [sampled, verdictFilter(RBAC_ALLOWED, false)]
+  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'andFilter', value: create(AndFilterSchema, { filters }) } })
+}
+
+/** @param elseMatch whether a request matches that has no verdict */
+function verdictFilter(verdict: string, elseMatch: boolean): AccessLogFilter {
+  const matcher = create(MetadataMatcherSchema, {
+    filter: RBAC_METADATA,
+    path: [{ segment: { case: 'key', value: RBAC_RESULT } }],
+    value: { matchPattern: { case: 'stringMatch', value: { matchPattern: { case: 'exact', value: verdict } } } },
   })
+  const value = create(MetadataFilterSchema, { matcher, matchIfKeyNotFound: elseMatch })
+  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'metadataFilter', value } })
 }

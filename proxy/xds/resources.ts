@@ -7,7 +7,6 @@
  */
 import { createHash } from 'node:crypto'
 import { create, toBinary } from '@bufbuild/protobuf'
-import { AccessLogSchema } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
 import { CircuitBreakers_ThresholdsSchema, CircuitBreakersSchema } from '#api/gen/envoy/config/cluster/v3/circuit_breaker_pb.js'
 import {
   type Cluster,
@@ -168,7 +167,7 @@ function connectionManager(name: string, settings: ResourceSettings) {
     http2ProtocolOptions: downstreamHttp2(),
     routeSpecifier: { case: 'routeConfig', value: routesOf(name, CLUSTER_NAME) },
     httpFilters: requestFiltersAround(rules),
-    accessLog: accessLogOf(settings.accessLog).map((log) => create(AccessLogSchema, log)),
+    accessLog: accessLogOf(settings.accessLog),
   })
 }
 

@@ -120,7 +120,7 @@ export function routesOf(name: string, cluster: string) {
   })
 }
 
-/** The filters of a request: the rules judge it first, then it is given back its own headers, then it is sent on. */
+/** The filters of a request: it is given back its own headers, for rules may ask for them, then the rules judge it, then it is sent on. */
 export function requestFiltersAround(rules: HttpFilter): HttpFilter[] {
   const restore = create(HeaderMutationSchema, {
     mutations: create(MutationsSchema, {
@@ -132,11 +132,11 @@ export function requestFiltersAround(rules: HttpFilter): HttpFilter[] {
     }),
   })
   return [
-    rules,
     create(HttpFilterSchema, {
       name: 'envoy.filters.http.header_mutation',
       configType: { case: 'typedConfig', value: packAny(HeaderMutationSchema, restore) },
     }),
+    rules,
     create(HttpFilterSchema, {
       name: 'envoy.filters.http.router',
       configType: { case: 'typedConfig', value: packAny(RouterSchema, create(RouterSchema, { suppressEnvoyHeaders: true })) },

@@ -8,6 +8,7 @@ import { Stack, slotOf } from './support/stack.ts'
 const UPSTREAM_PORT = 18081
 const ANY = 20001
 const RULES = 20002
+const HEADER_RULES = 20003
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 const stack = new Stack({ upstreamPort: UPSTREAM_PORT })
@@ -22,7 +23,13 @@ test.before(async () => {
       { name: 'b', path: '/b/c\\?.*' },
     ],
   }
-  await stack.agent.applied(stack.agent.change([slotOf(1, { allowAll: true }), slotOf(2, rules)]))
+  const headerRules = {
+    http: [
+      { name: 'a', path: '/a', headers: [{ name: 'x-forwarded-proto', value: 'https' }] },
+      { name: 'b', path: '/b', headers: [{ name: 'x-forwarded-proto' }] },
+    ],
+  }
+  await stack.agent.applied(stack.agent.change([slotOf(1, { allowAll: true }), slotOf(2, rules), slotOf(3, headerRules)]))
 })
 test.after.always(() => stack.close())
 test.serial.beforeEach(() => {
@@ -83,6 +90,20 @@ test.serial('nothing that a client says in x-envoy headers is obeyed, whatever a
 test.serial('a client cannot reach the header that keeps its own', async (t) => {
   const seen = await forwarded('GET /a HTTP/1.1\r\nHost: x\r\nx-headgate-saved-forwarded-proto: evil\r\n\r\n')
   t.deepEqual(headerLines(seen), ['Host: x'])
+})
+
+test.serial("a rule about X-Forwarded-Proto is about the client's, not about one that the proxy would add", async (t) => {
+  for (const [path, header, expected] of [
+    ['/a', 'X-Forwarded-Proto: https\r\n', '200 OK'],
+    ['/a', 'X-Forwarded-Proto: http\r\n', '403 Forbidden'],
+    ['/a', '', '403 Forbidden'],
+    ['/b', 'X-Forwarded-Proto: http\r\n', '200 OK'],
+    ['/b', '', '403 Forbidden'],
+    ['/b', 'X-Headgate-Saved-Forwarded-Proto: http\r\n', '403 Forbidden'],
+  ] as const) {
+    const answer = await exchange(HEADER_RULES, `GET ${path} HTTP/1.1\r\nHost: x\r\n${header}\r\n`)
+    t.is(firstLine(answer), `HTTP/1.1 ${expected}`, `${path} ${header}`)
+  }
 })
 
 test.serial('paths are judged and forwarded in their normal form, and an escaped slash is sent back to be asked for openly', async (t) => {

@@ -1,0 +1,30 @@
+/** A program of somebody else: two instructions under a name, for what Headgate makes of its neighbours on a hook. */
+import koffi from 'koffi'
+
+const libbpf = koffi.load('libbpf.so.1')
+const load = libbpf.func(
+  'int bpf_prog_load(int type, const char *name, const char *license, const uint8_t *instructions, size_t count, const uint8_t *options)',
+)
+const attach = libbpf.func('int bpf_prog_attach(int program, int target, int type, unsigned int flags)')
+
+const TYPES = { tc: 3, 'cgroup-skb': 8 } as const
+
+/** @param returns what it answers to every packet @returns its descriptor, which is closed with the test's process */
+export function loadProgram(type: keyof typeof TYPES, name: string, returns: number): number {
+  // struct bpf_insn: opcode, registers, offset, immediate: r0 = returns; exit
+  const instructions = Buffer.alloc(16)
+  instructions[0] = 0xb7
+  instructions.writeInt32LE(returns, 4)
+  instructions[8] = 0x95
+  return checked('bpf_prog_load', load(TYPES[type], name, 'GPL', instructions, 2, null))
+}
+
+/** Attaches to a cgroup, for as long as the cgroup lives. */
+export function attachToCgroup(program: number, cgroup: number, attachType: number): void {
+  checked('bpf_prog_attach', attach(program, cgroup, attachType, 0))
+}
+
+function checked(call: string, result: number): number {
+  if (result < 0) throw new Error(`${call} failed with errno ${koffi.errno()}`)
+  return result
+}
