@@ -5,6 +5,7 @@
 import { configSchema } from '#config/schema.ts'
 import type { Machine, Workload } from '../test/support/machine.ts'
 import { policyOf, type Running, rule } from '../test/support/running.ts'
+import { BARE_PORTS, startBareEnvoy } from './harness/bare-envoy.ts'
 import { addOracles, type Bench, type Options, type Oracle, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { BODY_BYTES, Checker, runWrk, startNginx } from './harness/http.ts'
@@ -55,8 +56,8 @@ async function run(stage: Stage, options: Options): Promise<Result> {
   const modes = [...new Set<FlowsMode>([defaultMode, 'all', 'denied'])]
   pinThisProcess()
   say('setting up machines')
-  const direct = await directWay(stage)
-  const ours = new Map<string, Way>()
+  const { direct, bareHttp, bareTcp } = await waysWithoutHeadgate(stage)
+  const ours = new Map<string, Way>([bareHttp, bareTcp].map((way) => [way.name, way]))
   for (const mode of modes) for (const way of await enforcedWays(stage, mode)) ours.set(way.name, way)
   for (const way of [direct, ...ours.values()]) await runOnce(way, 1)
 
@@ -90,12 +91,15 @@ async function run(stage: Stage, options: Options): Promise<Result> {
   const oracle = addOracles(...[...directRuns, ...[...runs.values()].flat()].map((run) => run.oracle))
   const foreign = [...directRuns, ...(runs.get(verdictName) ?? [])].map((entry) => entry.foreignShare)
   const target = targetOf<number>('g2')
+  const bareRuns = throughput(runs.get(bareHttp.name) ?? [])
   return {
     bench: 'g2',
     ...comparison,
     target,
     ...judge(comparison, target, oracle, foreign),
     cpuRatio: rounded(servedUs(directRuns) / servedUs(runs.get(verdictName) ?? []), 3),
+    // What is ours to lose: the same Envoy without redirect, rules, log and everything that hides it.
+    ofBareEnvoy: rounded(median(throughput(runs.get(verdictName) ?? [])) / median(bareRuns)),
     oracle,
     conditions: {
       ...conditions,
@@ -134,13 +138,18 @@ function summaryOf(runs: readonly Run[]): Record<string, unknown> {
   }
 }
 
-async function directWay(stage: Stage): Promise<Way> {
+/** The reference, and on its machine the floors: stock Envoy that judges nothing, dialled by its address. */
+async function waysWithoutHeadgate(stage: Stage): Promise<Record<'direct' | 'bareHttp' | 'bareTcp', Way>> {
   const machine = stage.machine()
   const client = machine.addWorkload('client')
   const server = machine.addWorkload('server')
   const nginx = await startNginx(machine, server, client)
   const checker = await Checker.start(machine, client)
-  return { name: 'direct', machine, client, url: `http://${server.address}`, isEnforced: false, checker, pids: { nginx } }
+  const envoy = await startBareEnvoy(machine, server, client)
+  const url = `http://${server.address}`
+  const direct = { name: 'direct', machine, client, url, isEnforced: false, checker, pids: { nginx } }
+  const bare = (name: string, port: number): Way => ({ ...direct, name, url: `${url}:${port}`, pids: { nginx, envoy } })
+  return { direct, bareHttp: bare('bareEnvoy', BARE_PORTS.http), bareTcp: bare('bareTcpProxy', BARE_PORTS.tcp) }
 }
 
 /** One machine with Headgate, and on it a way with one hop and one with two. */
