@@ -4,6 +4,7 @@
  */
 import koffi from 'koffi'
 import { SystemCallError } from './errors.ts'
+import { close } from './libc.ts'
 
 const lib = koffi.load('libbpf.so.1')
 
@@ -32,6 +33,10 @@ const native = {
   objPin: lib.func('int bpf_obj_pin(int fd, const char *path)'),
   objGet: lib.func('int bpf_obj_get(const char *path)'),
   mapFdById: lib.func('int bpf_map_get_fd_by_id(unsigned int id)'),
+  progFdById: lib.func('int bpf_prog_get_fd_by_id(unsigned int id)'),
+  progQuery: lib.func(
+    'int bpf_prog_query(int target, int attachType, unsigned int flags, _Out_ uint8_t *attachFlags, _Out_ uint8_t *ids, _Inout_ uint8_t *count)',
+  ),
   objInfo: lib.func('int bpf_obj_get_info_by_fd(int fd, _Inout_ uint8_t *info, _Inout_ uint8_t *length)'),
   mapCreate: lib.func(
     'int bpf_map_create(int type, const char *name, unsigned int keyBytes, unsigned int valueBytes, unsigned int count, const uint8_t *options)',
@@ -243,6 +248,40 @@ export function updateBatch(fd: number, keys: Buffer, values: Buffer, count: num
 /** Attach types of tcx. */
 export const BPF_TCX_INGRESS = 46
 export const BPF_TCX_EGRESS = 47
+
+/** Asks for the programs of a cgroup and of those above it, as they run. */
+export const BPF_F_QUERY_EFFECTIVE = 1
+
+/** The kernel takes 64 on a tcx hook, and as many on each level of cgroups. */
+const QUERIED_PROGRAMS_MAX = 256
+
+/**
+ * Programs on a hook, in the order in which they run.
+ * @param target index of a device in the current namespace, or descriptor of a cgroup
+ * @returns their ids
+ */
+export function queryPrograms(target: number, attachType: number, flags: number, detail: string): number[] {
+  const ids = Buffer.alloc(4 * QUERIED_PROGRAMS_MAX)
+  const count = Buffer.alloc(4)
+  count.writeUInt32LE(QUERIED_PROGRAMS_MAX)
+  check('bpf_prog_query', native.progQuery(target, attachType, flags, Buffer.alloc(4), ids, count), detail)
+  return Array.from({ length: count.readUInt32LE(0) }, (_, index) => ids.readUInt32LE(4 * index))
+}
+
+/** Name of a loaded program, of which the kernel keeps 15 characters. @returns undefined when there is no such program any more */
+export function programNameById(id: number): string | undefined {
+  const fd = native.progFdById(id)
+  if (fd < 0) {
+    if (koffi.errno() === koffi.os.errno.ENOENT) return undefined
+    throw failed('bpf_prog_get_fd_by_id', `program ${id}`)
+  }
+  try {
+    // struct bpf_prog_info: 64 bytes of other things, then the name.
+    return objectInfo(fd, 80).toString('latin1', 64).replace(/\0.*$/s, '')
+  } finally {
+    close(fd)
+  }
+}
 
 /** Attaches a program; the link lives as long as a descriptor or a pin of it. */
 export function createLink(programFd: number, target: number, attachType: number, detail: string): number {

@@ -59,6 +59,11 @@ export function decodeAttributes(bytes: Buffer): Map<number, Buffer> {
   return attributes
 }
 
+/** An attribute that is a string, with or without its closing zero; empty when it is not there. */
+export function decodeText(bytes: Buffer | undefined): string {
+  return bytes === undefined ? '' : bytes.toString('utf8').replace(/\0.*$/s, '')
+}
+
 export function uint32(value: number): Buffer {
   const bytes = Buffer.alloc(4)
   bytes.writeUInt32LE(value >>> 0)

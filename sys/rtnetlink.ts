@@ -6,6 +6,7 @@ import { SystemCallError } from './errors.ts'
 import { AF_INET, close, O_CLOEXEC, O_RDONLY, open, waitReadable } from './libc.ts'
 import {
   decodeAttributes,
+  decodeText,
   encodeAttribute,
   encodeNested,
   NETLINK_ROUTE,
@@ -273,8 +274,8 @@ function decodeLink(body: Buffer): Link {
   const info = attributes.get(IFLA_LINKINFO)
   return {
     index: body.readInt32LE(4),
-    name: text(attributes.get(IFLA_IFNAME)),
-    kind: info ? text(decodeAttributes(info).get(1)) : '',
+    name: decodeText(attributes.get(IFLA_IFNAME)),
+    kind: info ? decodeText(decodeAttributes(info).get(1)) : '',
     mac: attributes.get(IFLA_ADDRESS) ?? Buffer.alloc(0),
     mtu: attributes.get(IFLA_MTU)?.readUInt32LE(0) ?? 0,
     up: (flags & IFF_UP) !== 0,
@@ -299,8 +300,4 @@ function decodeAddress(body: Buffer): LinkAddress | undefined {
     linkIndex: body.readUInt32LE(4),
     bytes,
   }
-}
-
-function text(bytes: Buffer | undefined): string {
-  return bytes === undefined ? '' : bytes.toString('utf8').replace(/\0.*$/s, '')
 }
