@@ -3,11 +3,11 @@ import type { Command } from 'commander'
 import { EXIT_CODES } from './errors.ts'
 import { addConfigOptions, addOutputOption, configOf, type OutputFormat } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
-import { type Finding, loadProbes } from './processes.ts'
+import type { Finding } from './processes.ts'
 
 const HELP = `
-Checks kernel, privileges, other programs on the same hooks, Envoy and ports, and changes nothing. \`headgate up\` does the same first.
-Exits with 1 when a check fails; warnings do not count.`
+Checks kernel, privileges, Envoy, rp_filter, other programs on the same hooks, sockets and ports, and changes nothing. \`headgate up\`
+does the same first. Exits with 1 when a check fails; warnings do not count.`
 
 const MARKS = { ok: 'ok', warning: 'warning', error: 'ERROR' } as const
 
@@ -16,8 +16,8 @@ export function define(command: Command): void {
     .addHelpText('after', HELP)
     .action(async (options: { output: OutputFormat }) => {
       const config = await configOf(command)
-      const { probe } = await loadProbes()
-      const findings = await probe(config)
+      const { checkMachine } = await import('./machine-checks.ts')
+      const findings = await checkMachine(config)
       const isGood = findings.every((finding) => finding.level !== 'error')
       if (options.output === 'json') printJson({ ok: isGood, findings })
       else print(formatFindings(findings))

@@ -10,7 +10,7 @@ import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { CliError } from './errors.ts'
 import { addConfigOptions, assertRoot, configOf } from './options.ts'
-import { loadProbes } from './processes.ts'
+import type { Finding } from './processes.ts'
 import type { ChildSpec } from './supervisor/child-keeper.ts'
 
 const HELP = `
@@ -33,23 +33,23 @@ export function define(command: Command): void {
     .action(async (options: { skipChecks?: boolean }) => {
       const config = await configOf(command)
       assertRoot('run Headgate')
-      if (!options.skipChecks) await assertProbes(config)
-      await up(config)
+      await up(config, options.skipChecks ? [] : await warningsOf(config))
     })
 }
 
-async function assertProbes(config: Config): Promise<void> {
-  const { probe } = await loadProbes()
-  const findings = await probe(config)
+/** @throws CliError HG-1106 when a check fails */
+async function warningsOf(config: Config): Promise<Finding[]> {
+  const { checkMachine } = await import('./machine-checks.ts')
+  const findings = await checkMachine(config)
   const failed = findings.filter((finding) => finding.level === 'error')
-  if (failed.length === 0) return
+  if (failed.length === 0) return findings.filter((finding) => finding.level === 'warning')
   const details = failed.map((finding) => `${finding.name}: ${finding.detail}${finding.hint === '' ? '' : `; ${finding.hint}`}`)
   throw new CliError('HG-1106', `this machine cannot run Headgate: ${failed.length} of ${findings.length} checks failed`, {
     details,
   })
 }
 
-async function up(config: Config): Promise<void> {
+async function up(config: Config, warnings: readonly Finding[]): Promise<void> {
   const [{ createLogger }, { Supervisor, logEvent }, { acquireLock }, { LockHeldError }] = await Promise.all([
     import('#config/log.ts'),
     import('./supervisor/supervisor.ts'),
@@ -72,6 +72,7 @@ async function up(config: Config): Promise<void> {
     onEvent: (name, event) => logEvent(log, name, event),
   })
   log.info({ version: packageVersion(), instance: config.instance }, 'starting')
+  for (const { name, detail, hint } of warnings) log.warn({ check: name, next: hint }, detail)
   supervisor.start()
   await signalled()
   log.info('stopping')
