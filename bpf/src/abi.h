@@ -184,11 +184,13 @@ enum ct_flag {
 	CT_ORIGINAL_CLOSED = 2,	/* FIN or RST seen in this direction */
 	CT_REPLY_CLOSED = 4,
 	CT_VIA_EGRESS_PROXY = 8,	/* ingress entry whose peer is the upstream leg of this node's egress proxy */
-	CT_REVOKED = 16,
 };
 struct ct_value {
 	__u64 last_seen_ns;
-	__u32 revision;		/* endpoint.revision + config.revision when it was last judged */
+	/* endpoint.revision + config.revision when policy last supported it, and when it last did not. Each is written whole, so that
+	 * CPUs that judge or touch the same entry at once cannot undo each other. */
+	__u32 revision;
+	__u32 revoked_revision;
 	__u32 identity;		/* of the peer, when it was last judged */
 	__u32 cookie;
 	__u16 slot_port;
@@ -196,7 +198,7 @@ struct ct_value {
 	__u8 direction;		/* of the connection's first packet */
 	__u8 leg;
 	__u8 flags;
-	__u8 pad[5];
+	__u8 twin;		/* not 0: an entry of the other side may have the same tuple */
 };
 
 /* ---- config: one row ----------------------------------------------------------------------------------------------------- */
