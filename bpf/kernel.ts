@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, readdirSync, rmdirSync, statfsSync, unlinkSync }
 import { dirname, join } from 'node:path'
 import { SystemCallError } from '#sys/errors.ts'
 import {
+  BPF_F_BEFORE,
   BPF_TCX_EGRESS,
   BPF_TCX_INGRESS,
   closeObject,
@@ -156,11 +157,13 @@ export class Kernel {
       unlinkSync(path)
     }
     if (this.#takeLink(programFd, `${place}_${ifindex}_${direction}`, ifindex, path)) return
+    // Behind a program that passes a packet for good, ours would never see it.
     const link = createLink(
       programFd,
       ifindex,
       direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS,
       `${program} on device ${ifindex}`,
+      BPF_F_BEFORE,
     )
     try {
       pin(link, path)

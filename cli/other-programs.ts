@@ -28,9 +28,6 @@ const NETWORKS: readonly (readonly [pattern: RegExp, owner: string])[] = [
   [/^cali(co)?_/, 'Calico'],
 ]
 
-/** Another instance of Headgate on its own devices. */
-const LEG_PROGRAM = /^(from_leg|into_leg|guard_leg)/
-
 /** Attach types of cgroup hooks (linux/bpf.h) that see what Envoy does with IPv4 sockets, for TCP and for names. */
 const CGROUP_HOOKS: ReadonlyMap<string, number> = new Map([
   ['ingress', 0],
@@ -49,7 +46,7 @@ interface Sighting {
   readonly program: string
   /** As in `egress of eth0`. */
   readonly place: string
-  /** It runs before Headgate's, or would. */
+  /** It runs before Headgate's, which go first when they are attached: somebody has put it there since. */
   readonly isAhead: boolean
 }
 
@@ -67,9 +64,7 @@ export function checkTcx(bpfFolder: string): Judgement {
       return ids.flatMap((id, index): Sighting[] => {
         if (own.has(id)) return []
         const program = nameOf(id)
-        const mayBeAhead = link.kind === 'veth' && !LEG_PROGRAM.test(program)
-        const isAhead = ownIndex === -1 ? mayBeAhead : index < ownIndex
-        return [{ program, place: `${direction} of ${link.name}`, isAhead }]
+        return [{ program, place: `${direction} of ${link.name}`, isAhead: index < ownIndex }]
       })
     }),
   )
@@ -79,8 +74,8 @@ export function checkTcx(bpfFolder: string): Judgement {
   const hints: string[] = []
   if (seen.some(({ isAhead }) => isAhead)) {
     hints.push(
-      'tcx programs run in the order in which they were attached, and policy does not judge what one ahead of Headgate’s passes on or ' +
-        'redirects: let its owner attach again once the endpoint is there, or make no endpoint of that device',
+      'policy does not judge what a program ahead of Headgate’s passes on or redirects: let its owner attach it behind, ' +
+        'or make no endpoint of that device',
     )
   }
   if (networks !== '') hints.push(pastHeadgate(networks))

@@ -283,9 +283,16 @@ export function programNameById(id: number): string | undefined {
   }
 }
 
-/** Attaches a program; the link lives as long as a descriptor or a pin of it. */
-export function createLink(programFd: number, target: number, attachType: number, detail: string): number {
-  return check('bpf_link_create', native.linkCreate(programFd, target, attachType, null), detail)
+/** To be ahead of the programs that are on the hook already. */
+export const BPF_F_BEFORE = 1 << 3
+
+/** Attaches a program, by default behind those that are there; the link lives as long as a descriptor or a pin of it. */
+export function createLink(programFd: number, target: number, attachType: number, detail: string, flags = 0): number {
+  // struct bpf_link_create_opts, as far as its flags: size_t sz; __u32 flags
+  const options = Buffer.alloc(16)
+  options.writeBigUInt64LE(BigInt(options.length))
+  options.writeUInt32LE(flags, 8)
+  return check('bpf_link_create', native.linkCreate(programFd, target, attachType, options), detail)
 }
 
 /** Replaces a link's program in one step. */

@@ -47,8 +47,8 @@ export function carryConnections(runFolder: string, kernel: Kernel): number {
       for (let index = 0; index < count; index++) {
         const key = keyCodec.decode(keys.subarray(index * keyCodec.size))
         const value = valueCodec.decode(values.subarray(index * valueCodec.size))
-        // Revision 0 is nobody's: the first packet has the connection judged.
-        if (addNew(kernel, key, { ...value, revision: 0 })) carried++
+        // Revision 0 is nobody's: the first packet has the connection judged. An older layout may not tell of twins: then look.
+        if (addNew(kernel, key, { ...value, revision: 0, revokedRevision: 0, twin: 1 })) carried++
       }
     }
     return carried

@@ -40,13 +40,14 @@ static __always_inline __u64 ct_timeout_ns(const struct config *config, const st
 }
 
 /* The living entry of a key, or null. */
-static __always_inline struct ct_value *ct_find(const struct config *config, const struct ct_key *key)
+static __always_inline struct ct_value *ct_find(const struct config *config, const struct packet *packet, const struct ct_key *key)
 {
 	struct ct_value *entry = bpf_map_lookup_elem(&conntrack, key);
 
 	if (!entry)
 		return 0;
-	if (bpf_ktime_get_coarse_ns() - entry->last_seen_ns > ct_timeout_ns(config, entry, key->protocol))
+	/* A packet on another CPU may have touched it after this one's clock was read. */
+	if ((__s64)(packet->now_ns - entry->last_seen_ns) > (__s64)ct_timeout_ns(config, entry, key->protocol))
 		return 0;
 	return entry;
 }
@@ -54,7 +55,6 @@ static __always_inline struct ct_value *ct_find(const struct config *config, con
 /* Notes a packet. Writes only what changed: the line is shared between CPUs. */
 static __always_inline void ct_touch(struct ct_value *entry, const struct packet *packet, int is_original)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
 	__u8 flags = entry->flags;
 
 	if (packet->icmp_error)
@@ -69,8 +69,22 @@ static __always_inline void ct_touch(struct ct_value *entry, const struct packet
 	}
 	if (flags != entry->flags)
 		entry->flags = flags;
-	if (now - entry->last_seen_ns > SECOND_NS)
-		entry->last_seen_ns = now;
+	if ((__s64)(packet->now_ns - entry->last_seen_ns) > (__s64)SECOND_NS)
+		entry->last_seen_ns = packet->now_ns;
+}
+
+/* Notes at both entries that a tuple is in use on the workload's side and on the network's. Returns what the entry itself has to say. */
+static __always_inline __u8 ct_meet_twin(const struct ct_key *key)
+{
+	struct ct_key other = *key;
+	struct ct_value *twin;
+
+	other.side = key->side == CT_NETWORK ? CT_WORKLOAD : CT_NETWORK;
+	twin = bpf_map_lookup_elem(&conntrack, &other);
+	if (!twin)
+		return 0;
+	twin->twin = 1;
+	return 1;
 }
 
 static __always_inline int ct_create(const struct config *config, const struct endpoint *endpoint, const struct ct_key *key, __u8 direction,
@@ -87,6 +101,7 @@ static __always_inline int ct_create(const struct config *config, const struct e
 	entry.direction = direction;
 	entry.leg = leg;
 	entry.flags = flags;
+	entry.twin = ct_meet_twin(key);
 	return bpf_map_update_elem(&conntrack, key, &entry, BPF_ANY) ? REASON_CONNTRACK_FULL : REASON_NONE;
 }
 
@@ -104,7 +119,9 @@ static __noinline int ct_judge(const struct endpoint *endpoint, const struct ct_
 		return REASON_NO_POLICY;
 	revision = endpoint->revision + config->revision;
 	if (entry->revision == revision)
-		return entry->flags & CT_REVOKED ? REASON_POLICY_REVOKED : REASON_NONE;
+		return REASON_NONE;
+	if (entry->revoked_revision == revision)
+		return REASON_POLICY_REVOKED;
 
 	if (key->protocol == IPPROTO_ICMP)
 		port = bpf_htons(8 << 8);	/* only echo requests make entries */
@@ -124,12 +141,11 @@ static __noinline int ct_judge(const struct endpoint *endpoint, const struct ct_
 	} else {
 		supported = 0;
 	}
-	if (supported)
-		entry->flags &= ~CT_REVOKED;
-	else
-		entry->flags |= CT_REVOKED;
 	entry->identity = judgement.identity;
-	entry->revision = revision;
+	if (supported)
+		entry->revision = revision;
+	else
+		entry->revoked_revision = revision;
 	return supported ? REASON_NONE : REASON_POLICY_REVOKED;
 }
 

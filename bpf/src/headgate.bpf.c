@@ -155,7 +155,7 @@ int from_workload(struct __sk_buff *skb)
 
 	/* The tuple inside an ICMP error is that of a packet which the workload received. */
 	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, !packet.icmp_error);
-	entry = ct_find(config, &key);
+	entry = ct_find(config, &packet, &key);
 	if (entry && !is_opening(&packet)) {
 		report_entry(&report, entry);
 		reason = ct_judge(endpoint, &key, entry);
@@ -237,9 +237,16 @@ int to_workload(struct __sk_buff *skb)
 		return drop(skb, &packet, &report, REASON_ICMP_UNRELATED);
 
 	if (!is_opening(&packet)) {
-		/* The proxies' conversations with the network come first: their tuples belong to sockets of ours. */
-		ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, packet.icmp_error);
-		entry = ct_find(config, &key);
+		struct ct_value *own;
+
+		ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, packet.icmp_error);
+		own = ct_find(config, &packet, &key);
+		/* The proxies' conversations with the network come first, where there may be one: their tuples belong to sockets of ours. */
+		entry = 0;
+		if (!own || own->twin || own->leg != LEG_DIRECT) {
+			key.side = CT_NETWORK;
+			entry = ct_find(config, &packet, &key);
+		}
 		if (entry) {
 			report_entry(&report, entry);
 			if (entry->flags & CT_VIA_EGRESS_PROXY)
@@ -252,16 +259,15 @@ int to_workload(struct __sk_buff *skb)
 			return into_proxy_from_host(skb, config,
 						    entry->leg == LEG_EGRESS_UPSTREAM ? LEG_EGRESS_UPSTREAM : LEG_INGRESS_ACCEPTED);
 		}
-		key.side = CT_WORKLOAD;
-		entry = ct_find(config, &key);
-		if (entry) {
-			report_entry(&report, entry);
-			if (entry->leg != LEG_DIRECT || (entry->flags & CT_VIA_EGRESS_PROXY))
+		if (own) {
+			key.side = CT_WORKLOAD;
+			report_entry(&report, own);
+			if (own->leg != LEG_DIRECT || (own->flags & CT_VIA_EGRESS_PROXY))
 				return drop(skb, &packet, &report, REASON_PROXIED_TUPLE);
-			reason = ct_judge(endpoint, &key, entry);
+			reason = ct_judge(endpoint, &key, own);
 			if (reason && !is_farewell(&packet, reason))
 				return reset_peer(skb, endpoint, &packet, &report, reason);
-			ct_touch(entry, &packet, entry->direction == DIRECTION_INGRESS);
+			ct_touch(own, &packet, own->direction == DIRECTION_INGRESS);
 			return pass(skb, DIRECTION_INGRESS);
 		}
 		if (packet.icmp_error)
@@ -311,10 +317,10 @@ static __always_inline int deliver_locally(struct __sk_buff *skb, const struct c
 	report_of(&report, server, DIRECTION_INGRESS, 0);
 	ct_key_of(&key, packet, server->id, CT_NETWORK, packet->icmp_error);
 	if (!is_opening(packet)) {
-		entry = ct_find(config, &key);
+		entry = ct_find(config, packet, &key);
 		if (!entry || !(entry->flags & CT_VIA_EGRESS_PROXY)) {
 			key.side = CT_WORKLOAD;
-			entry = ct_find(config, &key);
+			entry = ct_find(config, packet, &key);
 		}
 		if (entry && (entry->flags & CT_VIA_EGRESS_PROXY)) {
 			report_entry(&report, entry);
@@ -383,7 +389,7 @@ int from_leg_egress_accepted(struct __sk_buff *skb)
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_NO_ENDPOINT);
 	report_of(&report, endpoint, DIRECTION_EGRESS, 0);
 	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, packet.icmp_error);
-	entry = ct_find(config, &key);
+	entry = ct_find(config, &packet, &key);
 	if (!entry || entry->leg != LEG_EGRESS_ACCEPTED)
 		return drop(skb, &packet, &report, REASON_NO_CONNECTION);
 	report_entry(&report, entry);
@@ -416,7 +422,7 @@ int from_leg_egress_upstream(struct __sk_buff *skb)
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_NO_ENDPOINT);
 	report_of(&report, endpoint, DIRECTION_EGRESS, 1);
 	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 1);
-	entry = is_opening(&packet) ? 0 : ct_find(config, &key);
+	entry = is_opening(&packet) ? 0 : ct_find(config, &packet, &key);
 	if (entry) {
 		report_entry(&report, entry);
 		if (entry->leg != LEG_EGRESS_UPSTREAM)
@@ -462,7 +468,7 @@ int from_leg_ingress_accepted(struct __sk_buff *skb)
 		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_NO_ENDPOINT);
 	report_of(&report, endpoint, DIRECTION_INGRESS, 1);
 	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 1);
-	entry = ct_find(config, &key);
+	entry = ct_find(config, &packet, &key);
 	if (!entry || entry->leg != LEG_INGRESS_ACCEPTED)
 		return drop(skb, &packet, &report, REASON_NO_CONNECTION);
 	report_entry(&report, entry);
@@ -496,7 +502,7 @@ int from_leg_ingress_upstream(struct __sk_buff *skb)
 		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_NO_ENDPOINT);
 	report_of(&report, endpoint, DIRECTION_INGRESS, 0);
 	ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, 0);
-	entry = is_opening(&packet) ? 0 : ct_find(config, &key);
+	entry = is_opening(&packet) ? 0 : ct_find(config, &packet, &key);
 	if (entry) {
 		report_entry(&report, entry);
 		if (entry->leg != LEG_INGRESS_UPSTREAM)
@@ -624,7 +630,7 @@ static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 dir
 		if (!config || !endpoint)
 			return drop_on_leg(skb, &packet, direction, REASON_NO_ENDPOINT);
 		ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, packet.icmp_error);
-		entry = ct_find(config, &key);
+		entry = ct_find(config, &packet, &key);
 		if (!entry || entry->leg != LEG_INGRESS_ACCEPTED)
 			return drop_on_leg(skb, &packet, direction, REASON_NO_CONNECTION);
 		wanted = accepted_mark(MARK_INGRESS_ACCEPTED, entry->slot_port, entry->slot_generation);

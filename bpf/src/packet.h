@@ -55,6 +55,7 @@ struct arp_ipv4 {
 #define IP_FRAGMENT 0x3fff	/* more fragments, or an offset */
 
 struct packet {
+	__u64 now_ns;	/* coarse monotonic clock: read once, it is asked for several times */
 	struct address source;
 	struct address destination;
 	__be32 source4;
@@ -145,6 +146,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 	__u32 l4;
 
 	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->now_ns = bpf_ktime_get_coarse_ns();
 	if (skb->vlan_present)
 		return PACKET_BAD(REASON_VLAN);
 	if ((void *)(eth + 1) + sizeof(struct iphdr) + 20 > end) {

@@ -3,12 +3,10 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, unlinkSync, wr
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { BPF_TCX_EGRESS, BPF_TCX_INGRESS, createLink, pin } from '#sys/libbpf.ts'
+import { BPF_F_BEFORE, BPF_TCX_EGRESS, BPF_TCX_INGRESS, pin } from '#sys/libbpf.ts'
 import { close } from '#sys/libc.ts'
-import { inNetns, netnsPath } from '#sys/netns.ts'
-import { withRoute } from '#sys/rtnetlink.ts'
-import { attachToCgroup, loadProgram } from '../support/bpf-program.ts'
-import { ip, Machine, ROOT, type Workload } from '../support/machine.ts'
+import { attachToCgroup, attachToDevice, loadProgram } from '../support/bpf-program.ts'
+import { ip, Machine, ROOT } from '../support/machine.ts'
 import { Running } from '../support/running.ts'
 
 /** Answers that let the next program judge, or pass the packet on at once. */
@@ -41,14 +39,6 @@ async function findings(t: ExecutionContext, machine: Machine, ...args: readonly
   return (name) => report.findings.find((finding) => finding.name === name) ?? { name, level: 'none', detail: '', hint: '' }
 }
 
-/** @returns the link's descriptor: closing it takes the program off */
-function attach(machine: Machine, { device }: Workload, program: number, attachType: number): number {
-  return inNetns(netnsPath(machine.hostNetns), () => {
-    const index = withRoute(undefined, (route) => route.link(device)?.index ?? 0)
-    return createLink(program, index, attachType, device)
-  })
-}
-
 test.serial('doctor says what it found, good things too, and that strict rp_filter is none', async (t) => {
   await withMachine(async (machine) => {
     machine.addWorkload('web')
@@ -74,25 +64,29 @@ test.serial('tcx programs of others are told by name and place, and warned of wh
     const [first, second] = [machine.addWorkload('first'), machine.addWorkload('second')]
     machine.writeWorkloads()
     const [passing, watching] = [loadProgram('tc', 'passer', TCX_PASS), loadProgram('tc', 'watcher', TCX_NEXT)]
-    const ahead = attach(machine, first, passing, BPF_TCX_EGRESS)
-    const before = (await findings(t, machine))('tcx programs')
-    t.like(before, { level: 'warning' })
-    t.regex(before.detail, /^passer on egress of vfirst \(\d+ devices\)$/)
-    t.regex(before.hint, /in the order in which they were attached/)
+    const early = attachToDevice(machine, first, passing, BPF_TCX_EGRESS)
+    const alone = (await findings(t, machine))('tcx programs')
+    t.like(alone, { level: 'ok', hint: '' })
+    t.regex(alone.detail, /^passer on egress of vfirst \(\d+ devices\): Headgate’s run beside them$/)
 
     headgate.start('agent')
     await Promise.all(['first', 'second'].map((name) => headgate.waitForEndpoint(name)))
-    const behind = attach(machine, second, watching, BPF_TCX_INGRESS)
+    const behind = attachToDevice(machine, second, watching, BPF_TCX_INGRESS)
+    t.like((await findings(t, machine))('tcx programs'), { level: 'ok' })
+    close(early)
+
+    const ahead = attachToDevice(machine, first, passing, BPF_TCX_EGRESS, BPF_F_BEFORE)
     const both = (await findings(t, machine))('tcx programs')
     t.like(both, { level: 'warning' })
     t.regex(both.detail, /^passer on egress of vfirst; watcher on ingress of vsecond \(/)
+    t.regex(both.hint, /^policy does not judge what a program ahead of Headgate’s passes on/)
 
     close(ahead)
     const beside = (await findings(t, machine))('tcx programs')
     t.like(beside, { level: 'ok', hint: '' })
     t.regex(beside.detail, /^watcher on ingress of vsecond \(\d+ devices\): Headgate’s run beside them$/)
 
-    const cilium = attach(machine, second, loadProgram('tc', 'cil_from_contai', TCX_NEXT), BPF_TCX_INGRESS)
+    const cilium = attachToDevice(machine, second, loadProgram('tc', 'cil_from_contai', TCX_NEXT), BPF_TCX_INGRESS)
     const known = (await findings(t, machine))('tcx programs')
     t.like(known, { level: 'warning' })
     t.regex(known.hint, /^programs of Cilium that redirect packets straight into a workload’s namespace take them past Headgate/)

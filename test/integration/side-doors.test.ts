@@ -1,9 +1,14 @@
 import { readFileSync } from 'node:fs'
 import test from 'ava'
+import { BPF_TCX_EGRESS, BPF_TCX_INGRESS } from '#sys/libbpf.ts'
+import { close } from '#sys/libc.ts'
+import { attachToDevice, loadProgram } from '../support/bpf-program.ts'
 import { ethernet, ipv4Packet, macBytes, sendFrame, TCP_ACK, TCP_PSH, TCP_SYN, tcpFrame } from '../support/frames.ts'
 import { ip, Machine, type Workload } from '../support/machine.ts'
 import { get, policyOf, Running, rule, serve } from '../support/running.ts'
 import { connectTcp, listenTcp } from '../support/tcp.ts'
+
+const TCX_PASS = 0
 
 interface Scene {
   readonly machine: Machine
@@ -194,6 +199,34 @@ test.serial('a squatter on a slot’s port gets nobody’s connections while Env
     t.true((await headgate.dropped('wrong-socket')) > 0)
     for (const { lines } of squatters) t.deepEqual(lines, ['listening'])
   })
+})
+
+test.serial('a program on the workload’s device that passes all packets for good does not lead past policy', async (t) => {
+  const machine = new Machine()
+  const headgate = new Running(machine)
+  const passer = loadProgram('tc', 'passer', TCX_PASS)
+  const links: number[] = []
+  try {
+    const [client, server] = [machine.addWorkload('client'), machine.addWorkload('server')]
+    machine.writeWorkloads()
+    for (const workload of [client, server]) {
+      for (const hook of [BPF_TCX_INGRESS, BPF_TCX_EGRESS]) links.push(attachToDevice(machine, workload, passer, hook))
+    }
+    await serve(machine, server, 80)
+    t.is((await get(machine, client, `http://${server.address}/`)).status, 200)
+    headgate.start()
+    await headgate.apply('server.json', policyOf('server', 'server', rule('ingress', 'nobody', 80)))
+    t.is((await get(machine, client, `http://${server.address}/`)).status, 0)
+    await headgate.apply('client.json', policyOf('client', 'client', rule('egress', 'nobody', 80)))
+    t.is((await get(machine, server, `http://${client.address}:81/`, '-m', '0.5')).status, 0)
+    const drops = await headgate.dropped('policy-denied')
+    t.is((await get(machine, client, `http://${server.address}/`, '-m', '0.5')).status, 0)
+    t.true((await headgate.dropped('policy-denied')) > drops)
+  } finally {
+    for (const descriptor of [...links, passer]) close(descriptor)
+    headgate.close()
+    await machine.dispose()
+  }
 })
 
 test.serial('an address that goes to another workload inherits nothing', async (t) => {

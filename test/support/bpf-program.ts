@@ -1,5 +1,9 @@
 /** A program of somebody else: two instructions under a name, for what Headgate makes of its neighbours on a hook. */
 import koffi from 'koffi'
+import { createLink } from '#sys/libbpf.ts'
+import { inNetns, netnsPath } from '#sys/netns.ts'
+import { withRoute } from '#sys/rtnetlink.ts'
+import type { Machine, Workload } from './machine.ts'
 
 const libbpf = koffi.load('libbpf.so.1')
 const load = libbpf.func(
@@ -22,6 +26,14 @@ export function loadProgram(type: keyof typeof TYPES, name: string, returns: num
 /** Attaches to a cgroup, for as long as the cgroup lives. */
 export function attachToCgroup(program: number, cgroup: number, attachType: number): void {
   checked('bpf_prog_attach', attach(program, cgroup, attachType, 0))
+}
+
+/** Attaches to the host's device of a workload. @returns the link's descriptor: closing it takes the program off */
+export function attachToDevice(machine: Machine, { device }: Workload, program: number, attachType: number, flags = 0): number {
+  return inNetns(netnsPath(machine.hostNetns), () => {
+    const index = withRoute(undefined, (route) => route.link(device)?.index ?? 0)
+    return createLink(program, index, attachType, device, flags)
+  })
 }
 
 function checked(call: string, result: number): number {
