@@ -1,6 +1,6 @@
 /**
- * g14: TCP between two workloads whose policies have 16,384 rows each, against the same pair where Headgate never ran. No HTTP rules:
- * what is measured is conntrack, ipcache and policy in the kernel. Beside it, the same with the programs attached and no policy.
+ * g14: TCP between two workloads whose policies have 16,384 rows each, against the same pair without a row, Headgate running on both
+ * machines. No HTTP rules: what is measured is the kernel's part. Beside it, both against a pair where Headgate never ran.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Machine, Workload } from '../test/support/machine.ts'
@@ -31,7 +31,7 @@ const MEASURED_PORTS = ALL_PORTS.slice(60, 64)
 const DENIED_PORT = 7100
 
 interface Way {
-  readonly name: 'none' | 'attached' | 'enforced'
+  readonly name: 'bare' | 'none' | 'enforced'
   readonly machine: Machine
   readonly client: Workload
   readonly server: Workload
@@ -61,10 +61,10 @@ async function run(stage: Stage, options: Options): Promise<Result> {
   pinThisProcess()
   say('setting up machines')
   const program = compile('tcp-rr')
+  const bare = await way(stage, 'bare', program)
   const none = await way(stage, 'none', program)
-  const attached = await way(stage, 'attached', program)
   const enforced = await way(stage, 'enforced', program)
-  const ways = [none, attached, enforced]
+  const ways = [bare, none, enforced]
   for (const entry of ways) for (const measure of MEASURE_NAMES) await runOnce(entry, measure, program, 0.5)
 
   const runs = new Map<string, Run[]>()
@@ -85,10 +85,11 @@ async function run(stage: Stage, options: Options): Promise<Result> {
     MEASURE_NAMES.map((measure) => [
       measure,
       {
+        enforcedToBare: compare(throughput(of(measure, 'bare')), throughput(of(measure, 'enforced'))),
+        noneToBare: compare(throughput(of(measure, 'bare')), throughput(of(measure, 'none'))),
         enforcedToNone: compare(throughput(of(measure, 'none')), throughput(of(measure, 'enforced'))),
-        attachedToNone: compare(throughput(of(measure, 'none')), throughput(of(measure, 'attached'))),
-        cpuRatio: rounded(cost(of(measure, 'none')) / cost(of(measure, 'enforced')), 3),
-        ...Object.fromEntries((['none', 'attached', 'enforced'] as const).map((name) => [name, summaryOf(of(measure, name))])),
+        cpuRatio: rounded(cost(of(measure, 'bare')) / cost(of(measure, 'enforced')), 3),
+        ...Object.fromEntries((['bare', 'none', 'enforced'] as const).map((name) => [name, summaryOf(of(measure, name))])),
       },
     ]),
   )
@@ -116,11 +117,15 @@ async function run(stage: Stage, options: Options): Promise<Result> {
       seconds,
       verdictOn: `${worst.measure} (the worst of ${MEASURE_NAMES.join(', ')})`,
       rows: `${ROWS} in the client's group (egress) and ${ROWS} in the server's (ingress): ${PEERS} peers, ${PORTS} ports each`,
-      none: 'the same veths and namespaces on a machine where Headgate does not run',
-      attached: 'programs attached, no policy',
+      bare: 'the same veths and namespaces on a machine where Headgate does not run',
+      none: 'Headgate runs, no policy',
       server: `epoll, one thread, core ${CORE_UNDER_TEST}`,
       client: `the same program, 1 byte each way, core ${CORE_OF_CLIENT}`,
     },
+    // What Headgate costs altogether, beside what the rows cost.
+    ofBare: Object.fromEntries(
+      MEASURE_NAMES.map((measure) => [measure, (measures[measure] as { enforcedToBare: Comparison }).enforcedToBare.ratio]),
+    ),
     policyAppliedMs: enforced.policyAppliedMs,
     measures,
   }
@@ -154,7 +159,7 @@ async function way(stage: Stage, name: Way['name'], program: string): Promise<Wa
     child.once('exit', () => reject(new Error('the server ended')))
   })
   const pids = { server: child.pid ?? 0 }
-  if (name === 'none') return { name, machine, client, server, pids }
+  if (name === 'bare') return { name, machine, client, server, pids }
   machine.writeWorkloads()
   machine.setConfig(DEFAULTS)
   const headgate = stage.headgateOn(machine)
@@ -164,7 +169,7 @@ async function way(stage: Stage, name: Way['name'], program: string): Promise<Wa
   await headgate.waitForEndpoint('server')
   const agent = headgate.processes.get('agent')?.pid ?? 0
   const result: Way = { name, machine, client, server, pids: { ...pids, agent } }
-  if (name === 'attached') return result
+  if (name === 'none') return result
   const startedMs = performance.now()
   await headgate.apply('client.json', bigPolicy('client', 'egress', 'server'))
   const response = await headgate.apply('server.json', bigPolicy('server', 'ingress', 'client'))
