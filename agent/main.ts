@@ -14,6 +14,7 @@ import { PolicyEngine } from '#policy/engine.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { LockHeldError } from '#sys/errors.ts'
 import { acquireLock } from '#sys/flock.ts'
+import { shrinkMemory } from '#sys/memory.ts'
 import { monitorLinks, Route } from '#sys/rtnetlink.ts'
 import { Agent } from './agent.ts'
 import { ControlServer } from './control-server.ts'
@@ -36,6 +37,9 @@ const FILE_QUIET_MS = 15
 const TAKEOVER_WAIT_MS = 5000
 /** Device events come in bursts; what they mean is looked up once. */
 const LINK_QUIET_MS = 5
+
+/** Late enough not to be in the way of those who wait for the first verdict. */
+const SHRINK_AFTER_MS = 3000
 
 /** Runs until the signal aborts. @throws AgentError when it cannot start */
 export async function runAgent(config: Config, signal: AbortSignal): Promise<void> {
@@ -77,15 +81,17 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   if (datapath.kernel.takesOverFrom !== undefined) {
     // The rows of new maps begin with deny where a slot has to be confirmed; until then the old programs and maps serve.
     await Promise.race([agent.settled(), delay(TAKEOVER_WAIT_MS)])
+    const startedNs = process.hrtime.bigint()
     let connections = carryConnections(config.paths.run, datapath.kernel)
     datapath.kernel.finishTakeover(() => {
       // Those that began meanwhile.
-      connections += carryConnections(config.paths.run, datapath.kernel)
+      connections += carryConnections(config.paths.run, datapath.kernel, startedNs)
     })
     log.info({ connections }, 'took over from another map layout')
   }
   recordLayout(config.paths.run, datapath.kernel)
   const closeLocal = await serveLocal(join(config.paths.run, 'local.sock'), config.group, agent)
+  setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ version, endpoints: agent.listEndpoints().length, slots: slots.slots.size }, 'agent is up')
 
   const stopWatching = [

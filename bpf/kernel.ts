@@ -55,6 +55,16 @@ export interface PinnedLink {
   readonly path: string
 }
 
+/** A program on a device. */
+interface Attachment {
+  readonly program: string
+  readonly place: HookPlace
+  readonly ifindex: number
+  readonly direction: HookDirection
+  /** Namespace of the device; undefined: the current one. */
+  readonly netnsPath: string | undefined
+}
+
 export class Kernel {
   readonly maps: KernelMaps
   /** Folder of this layout's pins. */
@@ -64,7 +74,7 @@ export class Kernel {
   /** Pins of another layout, whose programs still run. */
   readonly #previous: string | undefined
   /** Attachments that wait until the maps of this layout are filled. */
-  #waiting: (() => void)[] | undefined
+  #waiting: Attachment[] | undefined
 
   private constructor(object: OpenedObject, folder: string, previous: string | undefined) {
     this.#object = object
@@ -119,12 +129,9 @@ export class Kernel {
    * @throws SystemCallError ENODEV when the device is gone
    */
   attach(program: string, place: HookPlace, ifindex: number, direction: HookDirection, netnsPath?: string): void {
-    const run = (): void => {
-      if (netnsPath === undefined) this.#attachNow(program, place, ifindex, direction)
-      else inNetns(netnsPath, () => this.#attachNow(program, place, ifindex, direction))
-    }
-    if (this.#waiting === undefined) run()
-    else this.#waiting.push(run)
+    const attachment: Attachment = { program, place, ifindex, direction, netnsPath }
+    if (this.#waiting === undefined) this.#attachNow(attachment)
+    else this.#waiting.push(attachment)
   }
 
   /**
@@ -132,39 +139,55 @@ export class Kernel {
    * @param beforeRemoval the last moment in which the old maps can be read, now that nothing writes them any more
    */
   finishTakeover(beforeRemoval: () => void): void {
-    const waiting = this.#waiting
-    for (const run of waiting?.splice(0) ?? []) run()
+    const waiting = this.#waiting?.splice(0) ?? []
+    // Everything that takes time comes before or after: a packet that crosses programs of both layouts meets maps of both.
+    const taken = waiting.map((attachment) => ({ attachment, link: this.#previousLink(attachment) }))
+    for (const { attachment, link } of taken) {
+      if (link !== undefined) updateLink(link.fd, this.#programFd(attachment.program), link.pin)
+    }
     beforeRemoval()
+    for (const { attachment, link } of taken) {
+      if (link === undefined) {
+        this.#attachNow(attachment)
+        continue
+      }
+      pin(link.fd, this.#linkPath(attachment))
+      close(link.fd)
+      unlinkSync(link.pin)
+    }
     this.#waiting = undefined
     if (this.#previous !== undefined) removeFolder(this.#previous)
   }
 
-  #attachNow(program: string, place: HookPlace, ifindex: number, direction: HookDirection): void {
-    const programFd = this.#programs.get(program)
-    if (programFd === undefined) throw new RangeError(`no program ${program}`)
-    const path = this.#linkPath(place, ifindex, direction)
-    const pinned = getPinned(path)
+  #programFd(name: string): number {
+    const fd = this.#programs.get(name)
+    if (fd === undefined) throw new RangeError(`no program ${name}`)
+    return fd
+  }
+
+  #attachNow(attachment: Attachment): void {
+    const { program, ifindex, direction, netnsPath } = attachment
+    const programFd = this.#programFd(program)
+    const path = this.#linkPath(attachment)
+    const pinned = openLink(path, ifindex)
     if (pinned !== undefined) {
       try {
-        // A device that went away leaves a dead link behind its pin.
-        if (linkIfindex(pinned) === ifindex) {
-          updateLink(pinned, programFd, path)
-          return
-        }
+        updateLink(pinned, programFd, path)
+        return
       } finally {
         close(pinned)
       }
-      unlinkSync(path)
     }
-    if (this.#takeLink(programFd, `${place}_${ifindex}_${direction}`, ifindex, path)) return
-    // Behind a program that passes a packet for good, ours would never see it.
-    const link = createLink(
-      programFd,
-      ifindex,
-      direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS,
-      `${program} on device ${ifindex}`,
-      BPF_F_BEFORE,
-    )
+    const create = (): number =>
+      createLink(
+        programFd,
+        ifindex,
+        direction === 'ingress' ? BPF_TCX_INGRESS : BPF_TCX_EGRESS,
+        `${program} on device ${ifindex}`,
+        // Behind a program that passes a packet for good, ours would never see it.
+        BPF_F_BEFORE,
+      )
+    const link = netnsPath === undefined ? create() : inNetns(netnsPath, create)
     try {
       pin(link, path)
     } finally {
@@ -172,26 +195,17 @@ export class Kernel {
     }
   }
 
-  /** Moves a link of the previous layout over: its program is replaced in one step, and its pin follows. */
-  #takeLink(programFd: number, name: string, ifindex: number, path: string): boolean {
-    if (this.#previous === undefined) return false
-    const old = join(this.#previous, 'links', name)
-    const link = getPinned(old)
-    if (link === undefined) return false
-    try {
-      if (linkIfindex(link) !== ifindex) return false
-      updateLink(link, programFd, old)
-      pin(link, path)
-    } finally {
-      close(link)
-    }
-    unlinkSync(old)
-    return true
+  /** The link of the previous layout that does the same. */
+  #previousLink(attachment: Attachment): { readonly fd: number; readonly pin: string } | undefined {
+    if (this.#previous === undefined) return undefined
+    const path = join(this.#previous, 'links', linkName(attachment))
+    const fd = openLink(path, attachment.ifindex)
+    return fd === undefined ? undefined : { fd, pin: path }
   }
 
   /** Takes our program off a device. @returns whether there was one */
   detach(place: HookPlace, ifindex: number, direction: HookDirection): boolean {
-    return removeLink(this.#linkPath(place, ifindex, direction))
+    return removeLink(this.#linkPath({ place, ifindex, direction }))
   }
 
   links(): PinnedLink[] {
@@ -203,9 +217,13 @@ export class Kernel {
     closeObject(this.#object)
   }
 
-  #linkPath(place: HookPlace, ifindex: number, direction: HookDirection): string {
-    return join(this.folder, 'links', `${place}_${ifindex}_${direction}`)
+  #linkPath(hook: Pick<Attachment, 'place' | 'ifindex' | 'direction'>): string {
+    return join(this.folder, 'links', linkName(hook))
   }
+}
+
+function linkName({ place, ifindex, direction }: Pick<Attachment, 'place' | 'ifindex' | 'direction'>): string {
+  return `${place}_${ifindex}_${direction}`
 }
 
 /** Sizes are part of the name: a map of another size is another map. */
@@ -279,6 +297,15 @@ function removeLink(path: string): boolean {
 }
 
 /** Device of a tcx link, 0 when it is dead. */
+/** @returns a pinned link's descriptor; undefined when there is none, or only what a device left behind that went away */
+function openLink(path: string, ifindex: number): number | undefined {
+  const link = getPinned(path)
+  if (link === undefined || linkIfindex(link) === ifindex) return link
+  close(link)
+  unlinkSync(path)
+  return undefined
+}
+
 function linkIfindex(fd: number): number {
   // struct bpf_link_info: type, id, prog_id, (pad), tcx { ifindex, attach_type }
   return objectInfo(fd, 32).readUInt32LE(16)

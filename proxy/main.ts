@@ -10,11 +10,11 @@ import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
+import { shrinkMemory } from '#sys/memory.ts'
 import { registerAccessLog } from './access-log/server.ts'
 import { ControlClient } from './control-client.ts'
 import { readNamespaces } from './envoy/netns.ts'
 import { FlowReporter } from './flow-reporter.ts'
-import { shrinkHeap } from './heap.ts'
 import { proxyPaths } from './paths.ts'
 import { Refusals } from './refusals.ts'
 import { Rollout, type RolloutOptions } from './rollout.ts'
@@ -109,7 +109,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
   const held = store.takeChange()
   if (held !== undefined) rollout.apply(held)
   await listenOnSocket(server, paths.xds, { mode: 0o600 })
-  setTimeout(shrinkHeap, SHRINK_AFTER_MS).unref()
+  setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ revision: store.revision, holdsSlots: store.holdsEpoch }, 'serving envoy')
   try {
     await Promise.all([control.run(), flows.run()])

@@ -29,8 +29,15 @@ export function recordLayout(runFolder: string, kernel: Kernel): void {
   writeFileAtomic(layoutPath(runFolder, kernel.folder), JSON.stringify(layout))
 }
 
-/** Copies the connections that the new map does not know. @returns how many; 0 when there is no older layout */
-export function carryConnections(runFolder: string, kernel: Kernel): number {
+/** The coarse clock of the kernel's programs lags behind by a tick, 10 ms at most. */
+const CLOCK_LAG_NS = 20_000_000n
+
+/**
+ * Copies the connections that the new map does not know.
+ * @param sinceNs of the monotonic clock: those that saw nothing since then have been carried before
+ * @returns how many; 0 when there is no older layout
+ */
+export function carryConnections(runFolder: string, kernel: Kernel, sinceNs = 0n): number {
   const from = kernel.takesOverFrom
   if (from === undefined) return 0
   const fd = getPinned(join(from, 'maps/conntrack'))
@@ -42,9 +49,11 @@ export function carryConnections(runFolder: string, kernel: Kernel): number {
     const layout = JSON.parse(recorded.toString('utf8')) as RecordedLayout
     const keyCodec = new StructCodec<CtKey>(layout.conntrackKey)
     const valueCodec = new StructCodec<CtValue>(layout.conntrackValue)
+    const lastSeen = layout.conntrackValue.fields.find(({ name }) => name === 'lastSeenNs')?.offset
     let carried = 0
     for (const { keys, values, count } of new BpfMap('conntrack', fd, keyCodec, valueCodec).rawBatches()) {
       for (let index = 0; index < count; index++) {
+        if (lastSeen !== undefined && values.readBigUInt64LE(index * valueCodec.size + lastSeen) + CLOCK_LAG_NS < sinceNs) continue
         const key = keyCodec.decode(keys.subarray(index * keyCodec.size))
         const value = valueCodec.decode(values.subarray(index * valueCodec.size))
         // Revision 0 is nobody's: the first packet has the connection judged. An older layout may not tell of twins: then look.

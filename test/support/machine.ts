@@ -10,7 +10,6 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
-const NODE = join(ROOT, 'bin/node')
 /** npm puts the commands of packages first on the path, and one of them is called nft. */
 const ENVIRONMENT = { ...process.env, PATH: `/usr/sbin:/usr/bin:/sbin:/bin:${process.env.PATH ?? ''}` }
 
@@ -202,14 +201,7 @@ export class Machine {
 
   /** One of Headgate's own processes. Its log is collected in `log`. */
   headgate(command: string, root = ROOT): ChildProcess & { log: string } {
-    const child = this.start(this.hostNetns, [
-      NODE,
-      '--conditions=headgate-source',
-      join(root, 'cli/main.ts'),
-      command,
-      '--config',
-      this.configFile,
-    ])
+    const child = this.start(this.hostNetns, [join(root, 'bin/headgate'), command, '--config', this.configFile])
     const collected = Object.assign(child, { log: '' })
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8')
@@ -223,9 +215,7 @@ export class Machine {
 
   /** The command line, to its end. */
   cli(...args: string[]): Promise<CommandResult> {
-    return resultOf(
-      this.start(this.hostNetns, [NODE, '--conditions=headgate-source', join(ROOT, 'cli/main.ts'), ...args, '--config', this.configFile]),
-    )
+    return resultOf(this.start(this.hostNetns, [join(ROOT, 'bin/headgate'), ...args, '--config', this.configFile]))
   }
 
   async dispose(): Promise<void> {
