@@ -213,9 +213,9 @@ function problemsOf(
     origin === undefined || origin.kind === 'file' || origin.kind === 'default' ? (file?.file ?? 'default') : formatOrigin(origin)
   const isInFile = file !== undefined && source === file.file
   const value = SETTINGS_BY_KEY.get(key)?.secret ? '(secret)' : JSON.stringify(valueAt(merged, issue.path))
-  return [
-    { source, ...(isInFile ? file.positionOf(issue.path) : {}), path: key, message: `${describeIssue(issue)}, not ${value ?? 'nothing'}` },
-  ]
+  // What is wrong with several settings together says their values itself.
+  const message = issue.code === 'custom' ? issue.message : `${describeIssue(issue)}, not ${value ?? 'nothing'}`
+  return [{ source, ...(isInFile ? file.positionOf(issue.path) : {}), path: key, message }]
 }
 
 function describeIssue(issue: SchemaIssue): string {

@@ -4,7 +4,8 @@
  */
 import { z } from 'zod'
 
-const port = z.int().min(1).max(65535)
+const PORT_LAST = 65535
+const port = z.int().min(1).max(PORT_LAST)
 const absolutePath = z.string().regex(/^\//, 'an absolute path is needed')
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
@@ -51,6 +52,17 @@ export const configSchema = z.strictObject({
       otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('The same, for UDP and ICMP.'),
       slotPortFirst: port.default(20000).describe('First listener port inside the proxies’ namespaces.'),
       slotsMax: z.int().min(1).max(10000).default(4000).describe('Listeners, one for each set of L7 rules in use.'),
+    })
+    .superRefine(({ slotPortFirst, slotsMax }, { addIssue }) => {
+      const last = slotPortFirst + slotsMax - 1
+      // What is out of its own range has a problem already.
+      if (last <= PORT_LAST || slotPortFirst > PORT_LAST) return
+      const ports = `ports ${slotPortFirst} to ${last}, and the last port is ${PORT_LAST}`
+      addIssue({
+        code: 'custom',
+        path: ['slotPortFirst'],
+        message: `with datapath.slotsMax ${slotsMax}, the listeners would take ${ports}: lower datapath.slotPortFirst or datapath.slotsMax`,
+      })
     })
     .prefault({}),
   envoy: z

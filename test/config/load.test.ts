@@ -94,6 +94,27 @@ test('problems of the environment and of flags name the variable and the flag', 
   ])
 })
 
+test('listeners that would have no port are refused, wherever the two settings come from', (t) => {
+  const expected = (first: number, slots: number, last: number) =>
+    `with datapath.slotsMax ${slots}, the listeners would take ports ${first} to ${last}, and the last port is 65535: lower datapath.slotPortFirst or datapath.slotsMax`
+  t.deepEqual(problemsOf(t, { file: fileOf(t, 'datapath:\n  slotPortFirst: 65000\n') }), [
+    `config.yaml:2:18: datapath.slotPortFirst: ${expected(65000, 4000, 68999)}`,
+  ])
+  const environment = { HEADGATE_DATAPATH_SLOT_PORT_FIRST: '65530' }
+  t.deepEqual(problemsOf(t, { environment, set: ['datapath.slotsMax=7'] }), [
+    `HEADGATE_DATAPATH_SLOT_PORT_FIRST: datapath.slotPortFirst: ${expected(65530, 7, 65536)}`,
+  ])
+  t.notThrows(() => loadConfig({ environment, set: ['datapath.slotsMax=6'] }))
+  for (const [port, what] of [
+    [0, 'at least 1'],
+    [65536, 'at most 65535'],
+  ]) {
+    t.deepEqual(problemsOf(t, { set: [`datapath.slotPortFirst=${port}`] }), [
+      `--set datapath.slotPortFirst: datapath.slotPortFirst: expected ${what}, not ${port}`,
+    ])
+  }
+})
+
 test('what Kubernetes puts into the environment for services of that name is no error', (t) => {
   const environment = {
     HEADGATE_PORT: 'tcp://10.0.0.1:80',
