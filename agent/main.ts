@@ -7,7 +7,7 @@ import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createLogger } from '#config/log.ts'
-import { PACKAGE_ROOT, packageVersion } from '#config/package.ts'
+import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { FlowRing } from '#flows/ring.ts'
 import { PolicyEngine } from '#policy/engine.ts'
@@ -19,7 +19,6 @@ import { monitorLinks, Route } from '#sys/rtnetlink.ts'
 import { Agent } from './agent.ts'
 import { ControlServer } from './control-server.ts'
 import { setUpDatapath } from './datapath/datapath.ts'
-import { probe } from './datapath/probes.ts'
 import { SlotAllocator } from './datapath/slots.ts'
 import { carryConnections, recordLayout } from './datapath/takeover.ts'
 import { AgentError } from './errors.ts'
@@ -41,17 +40,15 @@ const LINK_QUIET_MS = 5
 /** Late enough not to be in the way of those who wait for the first verdict. */
 const SHRINK_AFTER_MS = 3000
 
-/** Runs until the signal aborts. @throws AgentError when it cannot start */
+/** Runs until the signal aborts, on a machine that was found good (datapath/probes.ts). @throws AgentError when it cannot start */
 export async function runAgent(config: Config, signal: AbortSignal): Promise<void> {
   const log = createLogger(config, 'agent')
   const lock = takeLock(config)
   const version = packageVersion()
-  const failed = (await probe(config)).filter(({ level }) => level === 'error')
-  if (failed.length > 0) throw new AgentError('HG-2010', failed.map(({ name, detail }) => `${name}: ${detail}`).join('\n'))
 
   const allocator = new EmbeddedAllocator(config.paths.state)
   const slots = new SlotAllocator(config.paths.state, config.datapath.slotPortFirst, config.datapath.slotsMax)
-  const datapath = setUpDatapath(config, PACKAGE_ROOT)
+  const datapath = setUpDatapath(config)
   const host = new Route()
   const flows = new FlowRing(config.flows.ringSize)
   const engine = new PolicyEngine()

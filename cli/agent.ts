@@ -1,7 +1,7 @@
 /** `headgate agent` */
 import type { Command } from 'commander'
 import { addConfigOptions, assertRoot, configOf } from './options.ts'
-import { loadAgent } from './processes.ts'
+import { loadAgent, loadProbes } from './processes.ts'
 import { runUntilSignal } from './run-process.ts'
 
 const HELP = `
@@ -13,6 +13,9 @@ export function define(command: Command): void {
     .action(async () => {
       const config = await configOf(command)
       assertRoot('run the agent')
+      // The agent itself cannot be loaded where libbpf is missing.
+      const { assertMachine } = await loadProbes()
+      await assertMachine(config)
       const { runAgent } = await loadAgent()
       await runUntilSignal(config, runAgent)
     })

@@ -10,7 +10,6 @@ import { DEVICES_MAX, type Judgement, judge, listed, ok, warning } from './judge
 import { type Finding, loadProbes, loadTopology } from './processes.ts'
 import { type RunningProcess, runningProcesses } from './supervisor/running.ts'
 
-const PORT_MAX = 65535
 const RP_FILTER_FOLDER = '/proc/sys/net/ipv4/conf'
 const RP_FILTER_MODES = ['off', 'strict', 'loose'] as const
 
@@ -25,13 +24,14 @@ export async function checkMachine(config: Config): Promise<Finding[]> {
   ]
 }
 
-/** These load libbpf, and a machine that lacks it is one to ask about. */
+/** Who else is on the hooks cannot be asked without libbpf; that it is missing is a finding already. */
 async function datapathChecks(config: Config): Promise<Finding[]> {
-  const loaded = await Promise.all([loadProbes(), import('./other-programs.ts')]).catch((error: Error) => error)
-  if (loaded instanceof Error) return [{ name: 'libbpf', level: 'error', detail: loaded.message, hint: 'install the package libbpf1' }]
-  const [{ probe }, { checkCgroup, checkFilters, checkTcx }] = loaded
+  const { probe } = await loadProbes()
+  const findings = await probe(config)
+  if (findings.some(({ name, level }) => name === 'libbpf' && level === 'error')) return findings
+  const { checkCgroup, checkFilters, checkTcx } = await import('./other-programs.ts')
   return [
-    ...(await probe(config)),
+    ...findings,
     await judge('tcx programs', () => checkTcx(config.paths.bpf)),
     await judge('tc filters', checkFilters),
     await judge('cgroup programs', checkCgroup),
@@ -100,13 +100,6 @@ async function checkPorts(
   running: readonly RunningProcess[],
 ): Promise<Judgement> {
   const last = slotPortFirst + slotsMax - 1
-  if (last > PORT_MAX) {
-    return {
-      level: 'error',
-      detail: `listeners would take ports ${slotPortFirst} to ${last}, and the last port is ${PORT_MAX}`,
-      hint: 'lower datapath.slotPortFirst or datapath.slotsMax',
-    }
-  }
   const fine = ok(`none of the host; ${slotPortFirst} to ${last} in namespaces of the instance’s own`)
   if (running.some((process) => process.name === 'envoy')) return fine
   const { inNetns, isNetns } = await import('#sys/netns.ts')

@@ -1,8 +1,8 @@
 /** The kernel side as the agent sets it up: object, legs, configuration row. */
 import { availableParallelism } from 'node:os'
-import { join } from 'node:path'
 import type { Config as KernelConfig } from '#bpf/gen/abi.ts'
 import { Kernel } from '#bpf/kernel.ts'
+import { PROGRAMS_PATH } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { ensureTopology, type Topology } from './topology.ts'
 
@@ -13,14 +13,9 @@ export interface Datapath {
   bumpRevision(): void
 }
 
-/** Where the compiled programs are, in a checkout and in an installed package alike. */
-export function objectPath(packageRoot: string): string {
-  return join(packageRoot, 'bpf/objects/headgate.bpf.o')
-}
-
 /** Loads the programs, makes the proxies' namespaces, and writes the configuration row. What is there already is taken over. */
-export function setUpDatapath(config: Config, packageRoot: string): Datapath {
-  const kernel = Kernel.load(objectPath(packageRoot), config.paths.bpf, {
+export function setUpDatapath(config: Config): Datapath {
+  const kernel = Kernel.load(PROGRAMS_PATH, config.paths.bpf, {
     conntrack: config.datapath.conntrackEntriesMax,
     ipcache: config.datapath.ipcacheEntriesMax,
   })

@@ -1,10 +1,13 @@
-/** What the machine must have before anything is touched: used by `doctor`, by `up`, and by the agent itself. */
+/**
+ * What the machine must have before anything is touched: used by `doctor`, by `up`, and by the agent itself. Nothing here may load
+ * libbpf before its own check does.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
-import { PACKAGE_ROOT } from '#config/package.ts'
+import { PACKAGE_ROOT, PROGRAMS_PATH } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
-import { objectPath } from './datapath.ts'
+import { AgentError } from '../errors.ts'
 
 export interface Finding {
   readonly name: string
@@ -36,6 +39,12 @@ export async function probe(config: Config): Promise<Finding[]> {
     libbpfFinding(await libbpfProblem()),
     envoyFinding(config),
   ]
+}
+
+/** @throws AgentError HG-2010 with every check that failed */
+export async function assertMachine(config: Config): Promise<void> {
+  const failed = (await probe(config)).filter(({ level }) => level === 'error')
+  if (failed.length > 0) throw new AgentError('HG-2010', failed.map(({ name, detail }) => `${name}: ${detail}`).join('\n'))
 }
 
 function ok(name: string, detail: string): Finding {
@@ -90,12 +99,11 @@ function bpfFsFinding(): Finding {
 }
 
 function objectFinding(): Finding {
-  const path = objectPath(PACKAGE_ROOT)
-  if (existsSync(path)) return ok('programs', path)
+  if (existsSync(PROGRAMS_PATH)) return ok('programs', PROGRAMS_PATH)
   return {
     name: 'programs',
     level: 'error',
-    detail: `no ${path}`,
+    detail: `no ${PROGRAMS_PATH}`,
     hint: 'run `npm run setup` in the checkout, or install the package again',
   }
 }
