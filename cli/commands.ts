@@ -2,8 +2,11 @@
 import type { Command } from 'commander'
 
 export interface CommandModule {
-  /** Adds options, arguments, help and the action. */
-  define(command: Command): void
+  /**
+   * Adds options, arguments, help and the action.
+   * @param wholeProgram makes the program with every command's options
+   */
+  define(command: Command, wholeProgram: () => Promise<Command>): void
 }
 
 export interface CommandEntry {

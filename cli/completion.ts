@@ -9,14 +9,14 @@ const HELP = `
   zsh:  headgate completion zsh > "\${fpath[1]}/_headgate"
   fish: headgate completion fish > ~/.config/fish/completions/headgate.fish`
 
-export function define(command: Command): void {
+export function define(command: Command, wholeProgram: () => Promise<Command>): void {
   command
     .argument('<shell>', SHELLS.join(', '))
     .addHelpText('after', HELP)
     .action(async (shell: string) => {
       const { CliError } = await import('./errors.ts')
       if (!isShell(shell)) throw new CliError('HG-1108', `expected one of ${SHELLS.join(', ')}, not ${shell}`)
-      process.stdout.write(await completionScript(shell))
+      process.stdout.write(completionScript(shell, await wholeProgram()))
     })
 }
 
@@ -40,9 +40,8 @@ interface CompletionOption {
   readonly choices: readonly string[]
 }
 
-export async function completionScript(shell: Shell): Promise<string> {
-  const { createProgram } = await import('./program.ts')
-  const nodes = [...nodesOf(await createProgram(() => true), '')]
+export function completionScript(shell: Shell, program: Command): string {
+  const nodes = [...nodesOf(program, '')]
   return { bash: bashScript, zsh: zshScript, fish: fishScript }[shell](nodes)
 }
 

@@ -35,7 +35,7 @@ export async function createProgram(isNeeded: (entry: CommandEntry) => boolean):
     .exitOverride()
   for (const entry of COMMANDS) {
     const command = program.command(entry.name).description(entry.summary).helpGroup(entry.group).exitOverride()
-    if (isNeeded(entry)) (await entry.load()).define(command)
+    if (isNeeded(entry)) (await entry.load()).define(command, () => createProgram(() => true))
     for (const child of command.commands) child.exitOverride()
   }
   program.action(async () => {

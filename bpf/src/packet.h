@@ -221,6 +221,14 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 	return PACKET_IPV4;
 }
 
+/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but IPv4 has no business there. */
+static __always_inline int leg_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	__be32 outer_source;
+
+	return parse(skb, packet, &outer_source) == PACKET_IPV4;
+}
+
 /* A SYN that opens a connection. */
 static __always_inline int is_opening(const struct packet *packet)
 {

@@ -101,6 +101,14 @@ static __always_inline int drop(struct __sk_buff *skb, const struct packet *pack
 	return TCX_DROP;
 }
 
+/* The same on a leg, where no endpoint is known yet. */
+static __always_inline int drop_on_leg(struct __sk_buff *skb, const struct packet *packet, __u8 direction, __u8 reason)
+{
+	struct report report = { .direction = direction };
+
+	return drop(skb, packet, &report, reason);
+}
+
 static __always_inline int pass(struct __sk_buff *skb, __u8 direction)
 {
 	count(VERDICT_ALLOW, direction, REASON_NONE, skb->len);

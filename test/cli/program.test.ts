@@ -6,6 +6,7 @@ import { COMMANDS } from '#cli/commands.ts'
 import { completionScript } from '#cli/completion.ts'
 import { parseDurationMs } from '#cli/options.ts'
 import { formatTable, sanitize } from '#cli/output.ts'
+import { createProgram } from '#cli/program.ts'
 import { headgate, ROOT, temporaryFolder } from './run-headgate.ts'
 
 const HELP_MS_MAX = 150
@@ -28,7 +29,6 @@ test.serial('--help stays within its budget and names every command', async (t) 
 })
 
 test('every command and subcommand explains itself', async (t) => {
-  const { createProgram } = await import('#cli/program.ts')
   const program = await createProgram(() => true)
   for (const command of program.commands) {
     for (const each of [command, ...command.commands]) {
@@ -136,7 +136,7 @@ test('output into a closed pipe ends quietly', (t) => {
 
 test('bash completes commands, subcommands, options and their values', async (t) => {
   const file = join(temporaryFolder(t), 'headgate.bash')
-  writeFileSync(file, await completionScript('bash'))
+  writeFileSync(file, completionScript('bash', await createProgram(() => true)))
   const complete = (...words: string[]) => {
     const program = `source ${file}; COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}; _headgate; printf '%s\\n' "\${COMPREPLY[@]}"`
     const { stdout, stderr } = spawnSync('bash', ['-c', program], { encoding: 'utf8' })
@@ -152,7 +152,7 @@ test('bash completes commands, subcommands, options and their values', async (t)
 
 test('scripts for zsh and fish name every command', async (t) => {
   for (const shell of ['zsh', 'fish'] as const) {
-    const script = await completionScript(shell)
+    const script = completionScript(shell, await createProgram(() => true))
     for (const { name } of COMMANDS) t.true(script.includes(name), `${shell} ${name}`)
   }
 })
