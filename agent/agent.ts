@@ -41,6 +41,8 @@ import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
 import { NodeAddresses } from './workloads/node-addresses.ts'
 
+const IPPROTO_TCP = 6
+
 /** Entries of the ipcache that prefixes of policies may not take: endpoints and nodes must always have room. */
 const IPCACHE_RESERVE = 512
 
@@ -307,6 +309,14 @@ export class Agent implements LocalBackend, FlowContext {
 
   originsOf(cookie: number): readonly string[] {
     return this.#sync.originsOf(cookie)
+  }
+
+  originsOfConnection(slotId: number, remote: string, servicePort: number): readonly string[] {
+    const slot = this.#parts.slots.slots.get(slotId)
+    if (slot === undefined) return []
+    const row = this.#sync.lookup(slot.group, slot.direction, this.identityOf(remote), IPPROTO_TCP, servicePort)
+    const leadsThere = row?.verdict === VERDICT_REDIRECT && row.slotPort === slot.port && row.slotGeneration === slot.generation
+    return leadsThere ? this.#sync.originsOf(row.cookie) : []
   }
 
   directionOfSlot(id: number): 'ingress' | 'egress' | undefined {

@@ -16,6 +16,11 @@ export interface FlowContext {
   identityOf(address: string): number
   labelsOf(identity: number): readonly string[]
   originsOf(cookie: number): readonly string[]
+  /**
+   * The same of the row that leads a connection to a slot; none when it leads elsewhere by now.
+   * @param remote address of the other side, seen from the slot's endpoint
+   */
+  originsOfConnection(slotId: number, remote: string, servicePort: number): readonly string[]
   /** Direction of a slot; undefined when it is gone. */
   directionOfSlot(id: number): 'ingress' | 'egress' | undefined
 }
@@ -49,7 +54,7 @@ export class FlowBuilder {
       source: ingress ? remote : local,
       destination: ingress ? local : remote,
       protocol: PROTOCOL_NAMES.get(event.protocol) ?? String(event.protocol),
-      origins: this.#context.originsOf(event.cookie).map(originOf),
+      origins: this.#context.originsOf(event.cookie).flatMap(originOf),
       node: this.#context.node,
     }
   }
@@ -77,9 +82,16 @@ export class FlowBuilder {
         status: http.status,
         durationMs: Number(http.durationNs) / 1e6,
       },
-      origins: http.rule === '' ? [] : [originOf(http.rule)],
+      origins: this.#rulesBehind(http, direction).flatMap(originOf),
       node: this.#context.node,
     }
+  }
+
+  /** A request is allowed by the one L7 rule that matches, or by what lets its connection through whatever it asks for. */
+  #rulesBehind(http: HttpFlow, direction: 'ingress' | 'egress'): readonly string[] {
+    if (originOf(http.rule).length > 0) return [http.rule]
+    const remote = direction === 'ingress' ? http.sourceAddress : http.destinationAddress
+    return http.allowed ? this.#context.originsOfConnection(http.slotId, remote, http.destinationPort) : []
   }
 
   #peer(address: string, port: number, identity: number | undefined, endpointId: number | undefined): FlowPeer {
@@ -95,8 +107,8 @@ export class FlowBuilder {
   }
 }
 
-/** The policy is what stands before the direction in a rule's name (policy/resolved.ts). */
-function originOf(rule: string): FlowOrigin {
-  const [namespace, name] = rule.split('/')
-  return { policy: name === undefined ? rule : `${namespace}/${name}`, rule }
+/** The policy is what stands before the direction in a rule's name (policy/resolved.ts). @returns none for what is no rule of a policy */
+function originOf(rule: string): FlowOrigin[] {
+  const [namespace, name, direction] = rule.split('/')
+  return direction === undefined ? [] : [{ policy: `${namespace}/${name}`, rule }]
 }

@@ -6,6 +6,7 @@ import { RequestMethod } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import { type HTTPAccessLogEntry, HTTPAccessLogEntry_HTTPVersion } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
 import { type HttpFlow, HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { parseSlotName } from '../xds/resources.ts'
+import { ALLOW_ALL_RULE } from '../xds/ruleset.ts'
 import { RBAC_ALLOWED, RBAC_METADATA, RBAC_POLICY, RBAC_RESULT } from './config.ts'
 
 const NANOS = 1_000_000_000n
@@ -41,7 +42,7 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
     protocol: PROTOCOLS[entry.protocolVersion] ?? '',
     status: entry.response?.responseCode ?? 0,
     allowed,
-    rule: allowed && typeof policy === 'string' ? policy : '',
+    rule: allowed && typeof policy === 'string' && policy !== ALLOW_ALL_RULE ? policy : '',
     details: entry.response?.responseCodeDetails ?? '',
     durationNs: nanosOf(common?.timeToLastDownstreamTxByte ?? common?.duration),
   })

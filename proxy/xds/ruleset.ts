@@ -22,8 +22,8 @@ import { RegexMatcherSchema } from '#api/gen/envoy/type/matcher/v3/regex_pb.js'
 import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
 
-/** Name under which a request is reported that a ruleset without L7 conditions allows. */
-const ALLOW_ALL_RULE = '*'
+/** What Envoy calls the rule of a ruleset without L7 conditions. It is nobody's name: such a request has rules of L3 and L4 behind it. */
+export const ALLOW_ALL_RULE = '*'
 
 /** @param seal makes otherwise equal configurations differ (resource.ts); it names counters that nothing counts */
 export function compileRuleset(ruleset: Ruleset, seal: string): RBAC {

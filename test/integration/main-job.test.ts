@@ -42,6 +42,18 @@ test.serial('a request passes the kernel and two proxies, or gets its 403 from t
     )
     const granted = flows.find((flow) => flow.kind === 'http' && flow.verdict === 'forwarded' && flow.direction === 'ingress')
     t.is(granted?.origins[0]?.policy, 'default/api')
+
+    // A second policy that looks at no requests: all pass now, and both stand behind that.
+    await headgate.apply('plain.json', policyOf('plain', 'api', rule('ingress', 'web', 80)))
+    t.is((await get(machine, web, `http://${api.address}/admin`)).status, 200)
+    const passed = await headgate.flowThat(
+      ({ kind, verdict, direction, http }) =>
+        kind === 'http' && verdict === 'forwarded' && direction === 'ingress' && http?.path === '/admin',
+    )
+    t.deepEqual(
+      passed.origins.map(({ policy }) => policy),
+      ['default/api', 'default/plain'],
+    )
   } finally {
     headgate.close()
     await machine.dispose()

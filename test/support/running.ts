@@ -109,6 +109,17 @@ export class Running {
     })
   }
 
+  /** The first flow like that, which Envoy may report some moments after its request. */
+  async flowThat(isWanted: (flow: Flow) => boolean, timeoutMs = 3000): Promise<Flow> {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      const found = (await this.flows()).find(isWanted)
+      if (found !== undefined) return found
+      if (performance.now() > deadline) throw new Error(`no such flow after ${timeoutMs} ms`)
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+
   /** Packets counted in the kernel for a reason. */
   async dropped(reason: string): Promise<number> {
     const { counters } = await this.status()
