@@ -5,13 +5,14 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { type LoadResult, startLoad } from '../test/support/load.ts'
 import type { Machine, Workload } from '../test/support/machine.ts'
+import { createRandom } from '../test/support/random.ts'
 import { get, policyOf, type Running, rule, serve } from '../test/support/running.ts'
+import { Supervised } from '../test/support/supervised.ts'
 import { type Bench, type Options, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { DEFAULTS, machineConditions } from './harness/conditions.ts'
 import { monotonicMs, Prober } from './harness/prober.ts'
 import { onStage, type Stage } from './harness/stage.ts'
-import { createRandom, median } from './harness/statistics.ts'
-import { Supervised } from './harness/supervised.ts'
+import { median } from './harness/statistics.ts'
 
 const VICTIMS = ['agent', 'proxy', 'up'] as const
 type Victim = (typeof VICTIMS)[number]

@@ -21,13 +21,6 @@ function afterName(pid: number): string[] {
   return text.slice(text.lastIndexOf(')') + 2).split(' ')
 }
 
-/** Resident memory in MiB, with what part of it the process shares with nobody. */
-export function residentMb(pid: number): { rss: number; anonymous: number; peak: number } {
-  const text = readFileSync(`/proc/${pid}/status`, 'utf8')
-  const mb = (name: string): number => Math.round((Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0) / 1024) * 10) / 10
-  return { rss: mb('VmRSS'), anonymous: mb('RssAnon'), peak: mb('VmHWM') }
-}
-
 export interface CoreTimes {
   readonly busyUs: number
   readonly softirqUs: number

@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Machine } from '../../test/support/machine.ts'
-import type { ProcessName } from '../../test/support/running.ts'
+import type { Machine } from './machine.ts'
+import type { ProcessName } from './running.ts'
 
 export class Supervised {
   readonly #machine: Machine
