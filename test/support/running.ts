@@ -70,6 +70,7 @@ export class Running {
     const exit = once(child, 'exit')
     child.kill('SIGKILL')
     await exit
+    if (name === 'agent') this.close()
   }
 
   /** Resolves when everything accepted so far is in force. */
@@ -155,8 +156,10 @@ export class Running {
     await this.wait()
   }
 
+  /** The connection to the agent; the next question makes another. */
   close(): void {
     this.#local?.close()
+    this.#local = undefined
   }
 }
 
