@@ -90,6 +90,9 @@ test.serial('a second agent, and a user without privileges, are turned away befo
       '--reuid=65534',
       '--regid=65534',
       '--clear-groups',
+      // The checkout may lie where only root can look.
+      '--inh-caps=-all,+dac_read_search',
+      '--ambient-caps=-all,+dac_read_search',
       join(ROOT, 'bin/headgate'),
       'up',
       '--config',
