@@ -237,6 +237,25 @@ export class Agent implements LocalBackend, FlowContext {
     return create(WaitPolicyResponseSchema, { revision: BigInt(this.#revision), refused: [...this.#parts.control.proxy.refused] })
   }
 
+  /** What can run full. */
+  #mapFill(): { name: string; entries: number; maxEntries: number }[] {
+    const { config, datapath, slots } = this.#parts
+    const { maps } = datapath.kernel
+    const rowCounts = this.#sync.rowCounts
+    return [
+      { name: 'connections', entries: maps.conntrack.count(), maxEntries: maps.conntrack.maxEntries() },
+      { name: 'ipcache', entries: this.#ipcache.size, maxEntries: maps.ipcache.maxEntries() },
+      {
+        name: 'endpoints',
+        entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length,
+        maxEntries: maps.endpoints.maxEntries(),
+      },
+      { name: 'policy groups', entries: rowCounts.length, maxEntries: maps.policyGroups.maxEntries() },
+      { name: 'rows, largest group', entries: Math.max(0, ...rowCounts), maxEntries: config.policy.mapEntriesMax },
+      { name: 'slots', entries: slots.slots.size, maxEntries: config.datapath.slotsMax },
+    ]
+  }
+
   status(): Status {
     const { control, datapath, slots, folder, version } = this.#parts
     const { maps } = datapath.kernel
@@ -259,14 +278,7 @@ export class Agent implements LocalBackend, FlowContext {
         },
         { name: 'envoy', version: proxy.envoyVersion, connected: proxy.connected && proxy.envoyConnected },
       ],
-      maps: [
-        { name: 'ipcache', entries: this.#ipcache.size, maxEntries: maps.ipcache.maxEntries() },
-        {
-          name: 'endpoints',
-          entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length,
-          maxEntries: maps.endpoints.maxEntries(),
-        },
-      ],
+      maps: this.#mapFill(),
       counters: readCounters(maps.countersFd).map(({ verdict, reason, direction, packets, bytes }) => ({
         verdict,
         reason,

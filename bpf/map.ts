@@ -82,6 +82,13 @@ export class BpfMap<K, V> {
     }
   }
 
+  /** Entries of a hash map: the kernel keeps no count, so it walks all of them. */
+  count(): number {
+    let total = 0
+    for (const { count } of this.rawBatches()) total += count
+    return total
+  }
+
   /** All keys, one call each; for any kind of map. */
   keys(): K[] {
     const keys: K[] = []

@@ -94,6 +94,11 @@ export class PolicySync {
     return [...this.#groups].flatMap(([identity, { problem }]) => (problem === '' ? [] : [{ identity, message: problem }]))
   }
 
+  /** How many rows each group has in the kernel. */
+  get rowCounts(): number[] {
+    return [...this.#groups.values()].map(({ rows }) => rows.size)
+  }
+
   get isPending(): boolean {
     return this.#retiring.size > 0 || [...this.#groups.values()].some(({ pending }) => pending)
   }
