@@ -4,6 +4,7 @@ export default {
   extensions: ['ts'],
   nodeArguments: ['--conditions=headgate-source'],
   workerThreads: false,
-  concurrency: 2,
+  // Long tests load the machine and judge memory and time.
+  concurrency: process.env.HEADGATE_TEST_LONG ? 1 : 2,
   timeout: '3m',
 }
