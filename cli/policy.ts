@@ -172,7 +172,7 @@ async function list(command: Command, format: OutputFormat): Promise<void> {
     document.file,
     document.state,
     String(document.endpointCount),
-    document.problems[0]?.message ?? '',
+    firstProblem(document),
   ])
   print(formatTable(['NAME', 'KIND', 'FILE', 'STATE', 'ENDPOINTS', 'PROBLEM'], rows))
 }
@@ -215,6 +215,12 @@ async function waitInForce(agent: AgentClient, timeoutMs: number) {
     })
   }
   return response
+}
+
+/** The worst comes first. */
+function firstProblem({ problems }: PolicyDocument): string {
+  const problem = problems.find(({ severity }) => severity === 'error') ?? problems[0]
+  return problem === undefined ? '' : `${problem.severity}: ${problem.message}${problems.length > 1 ? ` (and ${problems.length - 1} more)` : ''}`
 }
 
 function describeProblems(document: PolicyDocument): string[] {
