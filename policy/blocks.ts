@@ -37,11 +37,27 @@ interface Piece {
   readonly http: readonly NamedHttpRule[] | undefined
 }
 
+/**
+ * What rules that cover the same block say together. Names are sorted and each there once; a list is that of the cell around where
+ * nothing comes to it, so that thousands of blocks inside one that thousands of rules name stay cheap.
+ */
+interface Cover {
+  readonly denies: readonly string[]
+  readonly allows: readonly string[]
+  readonly http: readonly NamedHttpRule[]
+  /** A rule with L7 conditions is among them, though it may have no HTTP rule. */
+  readonly hasL7: boolean
+  /** A rule without is. */
+  readonly hasPlain: boolean
+}
+
+const NO_COVER: Cover = { denies: [], allows: [], http: [], hasL7: false, hasPlain: false }
+
 interface Cell {
   readonly block: TrafficBlock
   readonly own: Piece[]
-  /** Own pieces and those of every cell around this one. */
-  covering: readonly Piece[]
+  /** Of own pieces and those of every cell around this one. */
+  cover: Cover
   outcome: Outcome | undefined
   /** Whether the peer's own rows decide here, not those for any peer. */
   isPresent: boolean
@@ -60,7 +76,7 @@ export function compileBlocks(rules: readonly CompiledRule[], onlyWithSpecific: 
       const key = cellKey(protocol, port, portPrefixLength)
       let cell = cells.get(key)
       if (cell === undefined) {
-        cell = { block: { protocol, port, portPrefixLength }, own: [], covering: [], outcome: undefined, isPresent: false }
+        cell = { block: { protocol, port, portPrefixLength }, own: [], cover: NO_COVER, outcome: undefined, isPresent: false }
         cells.set(key, cell)
       }
       cell.own.push({ rule, http })
@@ -70,10 +86,10 @@ export function compileBlocks(rules: readonly CompiledRule[], onlyWithSpecific: 
   // Keys sort wide before narrow, so a cell finds the one around it finished.
   for (const [, cell] of [...cells].sort(([a], [b]) => a - b)) {
     const around = cellAround(cells, cell.block)
-    cell.covering = around === undefined ? cell.own : [...around.covering, ...cell.own]
+    cell.cover = coverOf(around?.cover ?? NO_COVER, cell.own)
     cell.isPresent = !onlyWithSpecific || around?.isPresent === true || cell.own.some(({ rule }) => !rule.isForAnyPeer)
     if (!cell.isPresent) continue
-    cell.outcome = outcomeOf(cell.covering)
+    cell.outcome = outcomeOf(cell.cover)
     if (around?.outcome !== undefined && sameOutcome(around.outcome, cell.outcome)) continue
     blocks.push({ ...cell.block, ...cell.outcome })
   }
@@ -111,22 +127,45 @@ export function portPrefixes(first: number, last: number): { port: number; portP
   return prefixes
 }
 
-/** Deny over L7 over plain allow; the L7 rules of all that match add up, and a plain allow among them allows every request. */
-function outcomeOf(covering: readonly Piece[]): Outcome {
-  const denies = covering.filter(({ rule }) => rule.verdict === 'deny')
-  if (denies.length > 0) return { verdict: 'deny', explicitDeny: true, ruleset: undefined, origins: namesOf(denies) }
-  const origins = namesOf(covering)
-  if (covering.every(({ http }) => http === undefined)) return { verdict: 'allow', explicitDeny: false, ruleset: undefined, origins }
-  const http = new Map(covering.flatMap((piece) => (piece.http ?? []).map((rule) => [rule.name, rule] as const)))
-  const ruleset = {
-    allowAll: covering.some((piece) => piece.http === undefined),
-    http: [...http.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
+function coverOf(around: Cover, own: readonly Piece[]): Cover {
+  const denies = own.filter(({ rule }) => rule.verdict === 'deny').map(({ rule }) => rule.name)
+  const allowing = own.filter(({ rule }) => rule.verdict === 'allow')
+  const names = allowing.map(({ rule }) => rule.name)
+  const http = allowing.flatMap((piece) => piece.http ?? [])
+  return {
+    denies: withAdded(around.denies, denies, (name) => name),
+    allows: withAdded(around.allows, names, (name) => name),
+    http: withAdded(around.http, http, ({ name }) => name),
+    hasL7: around.hasL7 || allowing.some((piece) => piece.http !== undefined),
+    hasPlain: around.hasPlain || allowing.some((piece) => piece.http === undefined),
   }
-  return { verdict: 'redirect', explicitDeny: false, ruleset, origins }
 }
 
-function namesOf(pieces: readonly Piece[]): string[] {
-  return [...new Set(pieces.map(({ rule }) => rule.name))].sort()
+/** A sorted list with more in it, by their keys; the list itself where all are in it. */
+function withAdded<T>(sorted: readonly T[], added: readonly T[], keyOf: (item: T) => string): readonly T[] {
+  let result: T[] | undefined
+  for (const item of added) {
+    const list: readonly T[] = result ?? sorted
+    const key = keyOf(item)
+    let low = 0
+    let high = list.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (keyOf(list[middle]!) < key) low = middle + 1
+      else high = middle
+    }
+    if (low < list.length && keyOf(list[low]!) === key) continue
+    result ??= [...sorted]
+    result.splice(low, 0, item)
+  }
+  return result ?? sorted
+}
+
+/** Deny over L7 over plain allow; the L7 rules of all that match add up, and a plain allow among them allows every request. */
+function outcomeOf({ denies, allows, http, hasL7, hasPlain }: Cover): Outcome {
+  if (denies.length > 0) return { verdict: 'deny', explicitDeny: true, ruleset: undefined, origins: denies }
+  if (!hasL7) return { verdict: 'allow', explicitDeny: false, ruleset: undefined, origins: allows }
+  return { verdict: 'redirect', explicitDeny: false, ruleset: { allowAll: hasPlain, http }, origins: allows }
 }
 
 /** Origins name the rules, and with them what they allow. */
@@ -136,9 +175,10 @@ function sameOutcome(a: Outcome, b: Outcome): boolean {
 
 function sameRuleset(a: ResolvedRuleset | undefined, b: ResolvedRuleset | undefined): boolean {
   if (a === undefined || b === undefined) return a === b
-  return a.allowAll === b.allowAll && a.http.length === b.http.length && a.http.every(({ name }, index) => name === b.http[index]?.name)
+  if (a.allowAll !== b.allowAll || a.http.length !== b.http.length) return false
+  return a.http === b.http || a.http.every(({ name }, index) => name === b.http[index]?.name)
 }
 
 function sameNames(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((name, index) => name === b[index])
+  return a === b || (a.length === b.length && a.every((name, index) => name === b[index]))
 }

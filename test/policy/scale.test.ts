@@ -81,3 +81,29 @@ test('an identity that comes and goes concerns only the subjects whose rules nam
     [1003],
   )
 })
+
+test('thousands of ports, ranges that overlap, and rules around all of them are resolved at once', (t) => {
+  const count = 5_000
+  const one = (index: number): string => `{port: "${1 + index * 3}", protocol: TCP}`
+  const range = (index: number): string => `{port: "${1 + index * 3}", endPort: ${Math.min(65535, 20_000 + index * 3)}, protocol: TCP}`
+  const inMembers = (make: (index: number) => string): string =>
+    `    - toPorts:\n${Array.from({ length: count / 40 }, (_, member) => `        - ports: [${Array.from({ length: 40 }, (_, index) => make(member * 40 + index)).join(', ')}]\n`).join('')}`
+  const around = Array.from(
+    { length: count / 2 },
+    (_, index) => `    - fromEndpoints: [{matchLabels: {x${index}: on-it}}]\n    - toPorts: [{ports: [${one(index)}]}]\n`,
+  )
+  for (const [what, rules] of Object.entries({ ports: inMembers(one), ranges: inMembers(range), around: around.join('') })) {
+    const engine = new PolicyEngine()
+    engine.upsertIdentity({ id: 1000, labels: ['k8s:io.kubernetes.pod.namespace=default', 'k8s:app=a'] })
+    const labels = Array.from({ length: count / 2 }, (_, index) => `k8s:x${index}=on-it`)
+    engine.upsertIdentity({ id: 1001, labels: ['k8s:io.kubernetes.pod.namespace=default', ...labels] })
+    engine.addSubject(1000)
+    const text = `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {matchLabels: {app: a}}\n  ingress:\n${rules}`
+    put(engine, 'p.yaml', text)
+    const before = performance.now()
+    t.true((engine.commit().changed[0]?.rows.size ?? 0) > 10, what)
+    const ms = performance.now() - before
+    t.true(ms < 1_000, `${what}: ${ms} ms`)
+    t.log(`${what} ${ms.toFixed(0)} ms`)
+  }
+})
