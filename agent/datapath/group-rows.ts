@@ -19,7 +19,10 @@ import {
   VERDICT_REDIRECT,
 } from '#bpf/gen/abi.ts'
 import type { PolicyRowsMap } from '#bpf/maps.ts'
+import { blockStart } from '#policy/blocks.ts'
 import { ANY_IDENTITY, type Direction, type PolicyRow } from '#policy/resolved.ts'
+
+const PORT_BITS = 16
 
 /** A row as the kernel is to have it. */
 export interface WantedRow {
@@ -102,12 +105,7 @@ export class GroupRows {
     if (!this.#enforced[direction]) return ALLOW
     const number = direction === 'ingress' ? DIRECTION_INGRESS : DIRECTION_EGRESS
     for (const peer of [identity, ANY_IDENTITY]) {
-      for (let bits = 16; bits >= 0; bits--) {
-        const block = bits === 0 ? 0 : port & (0xffff << (16 - bits)) & 0xffff
-        const row = this.#applied.get(`${number}/${peer}/${protocol}/${block}/${POLICY_PREFIX_PROTOCOL + bits}`)
-        if (row !== undefined) return row.value
-      }
-      const row = this.#applied.get(`${number}/${peer}/0/0/${POLICY_PREFIX_L3}`)
+      const row = this.#longest({ direction: number, identity: peer, protocol, port }, PORT_BITS)
       if (row !== undefined) return row.value
     }
     return DENY
@@ -136,17 +134,21 @@ export class GroupRows {
   #effective(key: PolicyKey): PolicyValue {
     const direction: Direction = key.direction === DIRECTION_INGRESS ? 'ingress' : 'egress'
     if (!this.#enforced[direction]) return ALLOW
-    const exact = this.#applied.get(keyText(key))
-    if (exact !== undefined) return exact.value
     for (const identity of key.identity === ANY_IDENTITY ? [ANY_IDENTITY] : [key.identity, ANY_IDENTITY]) {
-      let best: AppliedRow | undefined
-      for (const row of this.#applied.values()) {
-        if (row.key.identity !== identity || !covers(row.key, key)) continue
-        if (best === undefined || row.key.prefixLength > best.key.prefixLength) best = row
-      }
-      if (best !== undefined) return best.value
+      const row = this.#longest({ ...key, identity }, key.prefixLength - POLICY_PREFIX_PROTOCOL)
+      if (row !== undefined) return row.value
     }
     return DENY
+  }
+
+  /** The longest row of one peer around a block of ports. @param bits significant ones of the port */
+  #longest({ direction, identity, protocol, port }: Omit<PolicyKey, 'prefixLength'>, bits: number): AppliedRow | undefined {
+    for (let length = protocol === 0 ? -1 : bits; length >= 0; length--) {
+      const prefixLength = POLICY_PREFIX_PROTOCOL + length
+      const row = this.#applied.get(keyText({ direction, identity, protocol, port: blockStart(port, length), prefixLength }))
+      if (row !== undefined) return row
+    }
+    return this.#applied.get(keyText({ direction, identity, protocol: 0, port: 0, prefixLength: POLICY_PREFIX_L3 }))
   }
 
   /** Denies first, then what narrows, then removals from wide to narrow, then what widens. */
@@ -158,15 +160,17 @@ export class GroupRows {
       row.value.verdict !== VERDICT_DENY && (row.value.verdict === VERDICT_ALLOW || this.#effective(row.key).verdict === VERDICT_DENY)
     const first = upserts.filter((entry) => !widens(entry))
     const last = upserts.filter(widens)
+    // A redirect hides denies for any peer: those that the peer has of its own are there before it.
+    first.sort(([, a], [, b]) => Number(a.value.verdict !== VERDICT_DENY) - Number(b.value.verdict !== VERDICT_DENY) || narrowFirst(a, b))
     for (const [text, row] of first) this.#set(text, row)
     // A row hides the wider ones of its peer, and those for any peer: what it hides goes first.
-    removals.sort(([, a], [, b]) => reach(b.key) - reach(a.key) || a.key.prefixLength - b.key.prefixLength)
+    removals.sort(([, a], [, b]) => narrowFirst(b, a))
     for (const [text, row] of removals) {
       this.#map.delete(row.key)
       this.#applied.delete(text)
     }
     // Narrow before wide: a wide allow must not show through where a narrower row is still to come.
-    last.sort(([, a], [, b]) => reach(a.key) - reach(b.key) || b.key.prefixLength - a.key.prefixLength)
+    last.sort(([, a], [, b]) => narrowFirst(a, b))
     for (const [text, row] of last) this.#set(text, row)
     return upserts.length > 0 || removals.length > 0
   }
@@ -207,17 +211,13 @@ function reach(key: PolicyKey): number {
   return key.identity === ANY_IDENTITY ? 1 : 0
 }
 
-function keyText(key: PolicyKey): string {
-  return `${key.direction}/${key.identity}/${key.protocol}/${key.port}/${key.prefixLength}`
+/** Orders rows so that each comes before those that it hides. */
+function narrowFirst(a: AppliedRow, b: AppliedRow): number {
+  return reach(a.key) - reach(b.key) || b.key.prefixLength - a.key.prefixLength
 }
 
-/** Whether every packet of `narrow` is one of `wide` too; both of one identity. */
-function covers(wide: PolicyKey, narrow: PolicyKey): boolean {
-  if (wide.direction !== narrow.direction || wide.prefixLength > narrow.prefixLength) return false
-  if (wide.prefixLength <= POLICY_PREFIX_L3) return true
-  if (wide.protocol !== narrow.protocol) return false
-  const bits = wide.prefixLength - POLICY_PREFIX_PROTOCOL
-  return bits === 0 || wide.port >>> (16 - bits) === narrow.port >>> (16 - bits)
+function keyText(key: PolicyKey): string {
+  return `${key.direction}/${key.identity}/${key.protocol}/${key.port}/${key.prefixLength}`
 }
 
 function sameValue(a: PolicyValue | undefined, b: PolicyValue): boolean {
