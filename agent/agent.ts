@@ -89,6 +89,9 @@ export class Agent implements LocalBackend, FlowContext {
   #revision = 0
   #workloadsProblem = ''
   #folderWarning = ''
+  /** Runs while a policy file is being written in place. */
+  #lookTimer: NodeJS.Timeout | undefined
+  readonly #readWaiters: (() => void)[] = []
   #eventsLostBefore: bigint
 
   constructor(parts: AgentParts) {
@@ -103,6 +106,7 @@ export class Agent implements LocalBackend, FlowContext {
       this.#revoke(new Set(identities)),
     )
     this.#revocation = new Revocation(maps.conntrack, netnsPath(datapath.topology.egressNetns), netnsPath(datapath.topology.ingressNetns), {
+      endpointIds: () => new Set(this.#endpoints.list().map(({ id }) => id)),
       supports: (endpointId, key, value) => this.#supports(endpointId, key, value),
       netnsOf: (endpointId) => this.#endpoints.byId(endpointId)?.attachment?.netnsPath,
     })
@@ -117,7 +121,7 @@ export class Agent implements LocalBackend, FlowContext {
   /** First state after a start: what was accepted before, then what the files say now; then leftovers go. */
   start(workloads: Workloads | undefined): void {
     this.#takeFolderChange(this.#parts.folder.restore())
-    this.#takeFolderChange(this.#parts.folder.scan())
+    this.#scanFolder()
     this.#parts.engine.setClusterName((workloads ?? this.#endpoints.workloads).cluster)
     this.#nodes.refresh(workloads ?? this.#endpoints.workloads)
     this.#endpoints.setWorkloads(workloads ?? this.#endpoints.workloads)
@@ -142,8 +146,13 @@ export class Agent implements LocalBackend, FlowContext {
     this.#workloadsProblem = problem
   }
 
+  /** A policy file was changed in place, and may be half-written. */
+  onPolicyFileWritten(file: string): void {
+    this.#parts.folder.noteWrite(file)
+  }
+
   onPoliciesChanged(): void {
-    this.#takeFolderChange(this.#parts.folder.scan())
+    this.#scanFolder()
     this.#commit()
     this.#flush()
   }
@@ -169,6 +178,7 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   stop(): void {
+    clearTimeout(this.#lookTimer)
     this.#sync.stop()
   }
 
@@ -231,7 +241,10 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   async waitPolicy(rescan: boolean): Promise<WaitPolicyResponse> {
-    if (rescan) this.onPoliciesChanged()
+    if (rescan) {
+      this.onPoliciesChanged()
+      await this.#filesRead()
+    }
     await this.#sync.settled()
     await this.#parts.control.applied()
     return create(WaitPolicyResponseSchema, { revision: BigInt(this.#revision), refused: [...this.#parts.control.proxy.refused] })
@@ -389,6 +402,21 @@ export class Agent implements LocalBackend, FlowContext {
     this.#subjects.delete(identity)
     this.#parts.engine.removeSubject(identity)
     this.#parts.engine.removeIdentity(identity)
+  }
+
+  #scanFolder(): void {
+    const change = this.#parts.folder.scan()
+    this.#takeFolderChange(change)
+    clearTimeout(this.#lookTimer)
+    this.#lookTimer = undefined
+    if (change.lookAgainMs !== undefined) this.#lookTimer = setTimeout(() => this.onPoliciesChanged(), change.lookAgainMs)
+    else for (const resolve of this.#readWaiters.splice(0)) resolve()
+  }
+
+  /** Resolves when no policy file is being written. */
+  #filesRead(): Promise<void> {
+    if (this.#lookTimer === undefined) return Promise.resolve()
+    return new Promise((resolve) => this.#readWaiters.push(resolve))
   }
 
   /**

@@ -2,7 +2,7 @@
  * The agent process, from lock to last goodbye: takes over what is in the kernel, reads what is wanted, serves its two sockets, and
  * then reacts to events. Ending it changes nothing on the wire.
  */
-import { mkdirSync, watch } from 'node:fs'
+import { type FSWatcher, mkdirSync, watch } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -25,13 +25,15 @@ import { AgentError } from './errors.ts'
 import { FlowBuilder } from './flows/flow-builder.ts'
 import { readKernelEvents } from './flows/kernel-events.ts'
 import { serveLocal } from './local-server.ts'
-import { PolicyFolder } from './policies/folder.ts'
+import { IN_PLACE_QUIET_MS, PolicyFolder } from './policies/folder.ts'
 import type { Workloads } from './workloads/file.ts'
 import { EmbeddedAllocator } from './workloads/identities.ts'
 import { WorkloadsFile } from './workloads/workloads-file.ts'
 
-/** Writers take a moment between their first and last write; events within it are one change. */
+/** Several files are often put in place at once; events within this time are one change. */
 const FILE_QUIET_MS = 15
+/** A file that is written without end must not keep the others from being read. */
+const FOLDER_BURST_MS = 200
 /** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
 const TAKEOVER_WAIT_MS = 5000
 /** Device events come in bursts; what they mean is looked up once. */
@@ -92,8 +94,12 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   log.info({ version, endpoints: agent.listEndpoints().length, slots: slots.slots.size }, 'agent is up')
 
   const stopWatching = [
-    watchPath(config.paths.policies, 'folder', () => agent.onPoliciesChanged()),
-    watchPath(config.paths.workloads, 'file', () => {
+    watchFolder(
+      config.paths.policies,
+      () => agent.onPoliciesChanged(),
+      (file) => agent.onPolicyFileWritten(file),
+    ),
+    watchFile(config.paths.workloads, () => {
       const changed = takeWorkloads(workloads, agent)
       if (changed !== undefined) agent.setWorkloads(changed)
     }),
@@ -134,37 +140,65 @@ function takeWorkloads(file: WorkloadsFile, agent: Agent): Workloads | undefined
   }
 }
 
-/** Calls back some moments after the last of a burst of changes. Watches the parent, because files are replaced by rename. */
-function watchPath(path: string, kind: 'file' | 'folder', onChange: () => void): () => void {
+/** Calls back when a file was replaced, or some moments after somebody has ceased to write in it. */
+function watchFile(path: string, onChange: () => void): () => void {
   let timer: NodeJS.Timeout | undefined
-  const changed = (): void => {
+  // The parent, because files are replaced by rename.
+  const watcher = openWatcher(dirname(path), (event, name) => {
+    if (name !== basename(path)) return
     clearTimeout(timer)
-    timer = setTimeout(onChange, FILE_QUIET_MS)
+    timer = setTimeout(onChange, event === 'change' ? IN_PLACE_QUIET_MS : FILE_QUIET_MS)
+  })
+  return () => {
+    clearTimeout(timer)
+    watcher?.close()
   }
-  const watchers: { close(): void }[] = []
-  const open = (target: string, filter: (name: string | null) => boolean): boolean => {
-    try {
-      const watcher = watch(target, (_event, name) => {
-        if (filter(name)) changed()
-      })
-      watcher.on('error', () => watcher.close())
-      watchers.push(watcher)
-      return true
-    } catch {
-      return false
-    }
+}
+
+/** Calls back some moments after a burst of changes, though it may go on. @param onWrite a file was changed under its own name */
+function watchFolder(path: string, onChange: () => void, onWrite: (file: string) => void): () => void {
+  let timer: NodeJS.Timeout | undefined
+  let burstEndsAt = 0
+  const changed = (): void => {
+    if (timer === undefined) burstEndsAt = performance.now() + FOLDER_BURST_MS
+    else if (performance.now() > burstEndsAt) return
+    clearTimeout(timer)
+    timer = setTimeout(() => {
+      timer = undefined
+      onChange()
+    }, FILE_QUIET_MS)
   }
-  const name = basename(path)
-  if (kind === 'folder') open(path, () => true)
+  const watchers: FSWatcher[] = []
+  const open = (target: string, onEvent: (event: string, name: string | null) => void): void => {
+    const watcher = openWatcher(target, onEvent)
+    if (watcher !== undefined) watchers.push(watcher)
+  }
+  const openFolder = (): void =>
+    open(path, (event, name) => {
+      if (event === 'change' && name !== null) onWrite(name)
+      changed()
+    })
+  openFolder()
   // The folder itself may come, go or be replaced: its parent tells.
-  open(dirname(path), (changedName) => {
-    if (changedName !== name) return false
-    if (kind === 'folder') open(path, () => true)
-    return true
+  open(dirname(path), (_event, name) => {
+    if (name !== basename(path)) return
+    openFolder()
+    changed()
   })
   return () => {
     clearTimeout(timer)
     for (const watcher of watchers) watcher.close()
+  }
+}
+
+/** @returns undefined when there is nothing to watch */
+function openWatcher(path: string, onEvent: (event: string, name: string | null) => void): FSWatcher | undefined {
+  try {
+    const watcher = watch(path, onEvent)
+    watcher.on('error', () => watcher.close())
+    return watcher
+  } catch {
+    return undefined
   }
 }
 

@@ -1,9 +1,13 @@
 /**
  * The policy folder: every file in it is in force whole, as last accepted, or not at all. Accepted versions are kept on disk, so that a
- * file which is broken, half-written or gone with its mount leaves what it last said in force, after a restart too.
+ * file which is broken or gone with its mount leaves what it last said in force, after a restart too.
+ *
+ * A half of a file may be good policy that says less. Who writes beside and renames shows no half; who writes in place is waited for:
+ * what was written under its own name is read when it has been left alone for a while. That is a guess, not a promise: a writer that
+ * pauses for longer is taken to be done.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
@@ -38,9 +42,14 @@ export interface FolderChange {
   readonly removed: readonly string[]
   /** Something an operator should know, or empty. */
   readonly warning: string
+  /** Milliseconds until a file that somebody is writing can be read; undefined when there is none. */
+  readonly lookAgainMs?: number
 }
 
 const POLICY_FILE_BYTES_MAX = 4 << 20
+
+/** How long a file that is written in place is left alone after its last write. */
+export const IN_PLACE_QUIET_MS = 100
 
 const indexSchema = z.strictObject({
   version: z.literal(1),
@@ -59,6 +68,9 @@ export class PolicyFolder {
   readonly #candidates = new Map<string, { readonly text: string; readonly digest: string; readonly before: FileState | undefined }>()
   /** Digest of what was last read of each file. */
   readonly #seen = new Map<string, string>()
+  /** When somebody last wrote to a file under its own name (performance.now()), as long as it matters. */
+  readonly #writtenAt = new Map<string, number>()
+  #hasScanned = false
 
   constructor(folder: string, stateFolder: string, emptyMeans: 'keep' | 'apply', parse: (text: string, file: string) => ParsedFile) {
     this.#folder = folder
@@ -88,6 +100,11 @@ export class PolicyFolder {
     return { changed, removed: [], warning: '' }
   }
 
+  /** To be called when a file was changed in place, as opposed to put there whole. */
+  noteWrite(file: string): void {
+    if (POLICY_FILE_NAME.test(file)) this.#writtenAt.set(file, performance.now())
+  }
+
   /** Compares the folder with what is known. What is read as good is a candidate until `accept` or `reject` says more. */
   scan(): FolderChange {
     const files = this.#list()
@@ -97,12 +114,14 @@ export class PolicyFolder {
       const state = this.#read(file)
       if (state !== undefined) changed.push(state)
     }
+    this.#hasScanned = true
+    const lookAgain = this.#lookAgain(files)
     const removed = [...this.#states.keys()].filter((file) => !files.includes(file))
     if (removed.length > 0 && files.length === 0 && this.#emptyMeans === 'keep' && !existsSync(join(this.#folder, EMPTY_FOLDER_MARKER))) {
-      return { changed, removed: [], warning: `the policy folder is empty; what was in force stays: ${this.#folder}` }
+      return { changed, removed: [], warning: `the policy folder is empty; what was in force stays: ${this.#folder}`, ...lookAgain }
     }
     for (const file of removed) this.#forget(file)
-    return { changed, removed, warning: '' }
+    return { changed, removed, warning: '', ...lookAgain }
   }
 
   #list(): string[] | string {
@@ -116,16 +135,54 @@ export class PolicyFolder {
     }
   }
 
-  /** @returns undefined when nothing changed */
-  #read(file: string): FileState | undefined {
-    const path = join(this.#folder, file)
-    let text: string
+  /** When the first of the files that somebody is writing may be read. */
+  #lookAgain(files: readonly string[]): { readonly lookAgainMs?: number } {
+    for (const file of this.#writtenAt.keys()) if (!files.includes(file)) this.#writtenAt.delete(file)
+    if (this.#writtenAt.size === 0) return {}
+    const readableAt = Math.min(...this.#writtenAt.values()) + IN_PLACE_QUIET_MS
+    return { lookAgainMs: Math.max(1, Math.ceil(readableAt - performance.now())) }
+  }
+
+  #isBeingWritten(file: string): boolean {
+    const at = this.#writtenAt.get(file)
+    if (at === undefined) return false
+    if (performance.now() - at < IN_PLACE_QUIET_MS) return true
+    this.#writtenAt.delete(file)
+    return false
+  }
+
+  /** @returns undefined when somebody writes to it right now */
+  #readWhole(path: string): string | undefined {
+    // A pipe in the folder must not hold the agent up.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
-      if (statSync(path).size > POLICY_FILE_BYTES_MAX) throw new RangeError(`larger than ${POLICY_FILE_BYTES_MAX} bytes`)
-      text = readFileSync(path, 'utf8')
+      const before = fstatSync(fd)
+      if (before.size > POLICY_FILE_BYTES_MAX) throw new RangeError(`larger than ${POLICY_FILE_BYTES_MAX} bytes`)
+      const text = readFileSync(fd, 'utf8')
+      const after = fstatSync(fd)
+      if (after.size !== before.size || after.mtimeMs !== before.mtimeMs) return undefined
+      // Of what was written before this process started, nobody tells how.
+      const ageMs = Date.now() - after.mtimeMs
+      return !this.#hasScanned && ageMs >= 0 && ageMs < IN_PLACE_QUIET_MS ? undefined : text
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  /** @returns undefined when nothing changed, or is about to */
+  #read(file: string): FileState | undefined {
+    if (this.#isBeingWritten(file)) return undefined
+    const path = join(this.#folder, file)
+    let text: string | undefined
+    try {
+      text = this.#readWhole(path)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
       return this.#refuse(file, [], [problemOf(file, (error as Error).message, 'check the file and its permissions')])
+    }
+    if (text === undefined) {
+      this.noteWrite(file)
+      return undefined
     }
     const digest = createHash('sha256').update(text).digest('hex')
     if (this.#seen.get(file) === digest) return undefined

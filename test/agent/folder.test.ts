@@ -1,8 +1,9 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type FolderChange, PolicyFolder } from '#agent/policies/folder.ts'
+import { type FolderChange, IN_PLACE_QUIET_MS, PolicyFolder } from '#agent/policies/folder.ts'
 import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 
@@ -32,7 +33,11 @@ function scene(t: ExecutionContext): Scene {
       new PolicyFolder(policies, join(root, 'state'), emptyMeans, (text, file) =>
         parsePolicyFile(text, file, { regexProgramSizeMax: 10_000 }),
       ),
-    write: (file, text) => writeFileSync(join(policies, file), text),
+    write: (file, text) => {
+      writeFileSync(join(policies, file), text)
+      // As one that was written some time ago, and has come by rename.
+      utimesSync(join(policies, file), 1, 1)
+    },
   }
 }
 
@@ -162,3 +167,76 @@ test('a candidate that cannot be enforced is refused, and what was before it hol
   restarted.restore()
   t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
 })
+
+test('a file that is written in place is read when it has been left alone for a while, the others at once', async (t) => {
+  const { open, write } = scene(t)
+  const folder = open()
+  write('a.yaml', policy('a'))
+  write('b.yaml', policy('b'))
+  scan(folder)
+  write('a.yaml', policy('a', '81'))
+  folder.noteWrite('a.yaml')
+  write('b.yaml', policy('b', '81'))
+  const first = scan(folder)
+  t.deepEqual(files(first), ['b.yaml'])
+  t.true((first.lookAgainMs ?? 0) > 0 && (first.lookAgainMs ?? 0) <= IN_PLACE_QUIET_MS)
+  await delay(first.lookAgainMs)
+  folder.noteWrite('a.yaml')
+  t.deepEqual(files(scan(folder)), [])
+  await delay(IN_PLACE_QUIET_MS + 1)
+  const last = scan(folder)
+  t.deepEqual([files(last), last.lookAgainMs], [['a.yaml'], undefined])
+})
+
+test('what may be half-written when the agent starts is looked at again, and what was accepted before holds meanwhile', async (t) => {
+  const { open, write, policies } = scene(t)
+  write('a.yaml', policy('a'))
+  scan(open())
+  writeFileSync(join(policies, 'a.yaml'), policy('other'))
+  const restarted = open()
+  restarted.restore()
+  const first = scan(restarted)
+  t.deepEqual([files(first), inForce(restarted)], [[], { 'a.yaml': ['a'] }])
+  await delay((first.lookAgainMs ?? 0) + 1)
+  t.deepEqual(files(scan(restarted)), ['a.yaml'])
+  t.deepEqual(inForce(restarted), { 'a.yaml': ['other'] })
+})
+
+test('a file that is removed while it is written is waited for no longer', (t) => {
+  const { open, write, policies } = scene(t)
+  const folder = open()
+  write('a.yaml', policy('a'))
+  write('b.yaml', policy('b'))
+  scan(folder)
+  folder.noteWrite('a.yaml')
+  rmSync(join(policies, 'a.yaml'))
+  const { removed, lookAgainMs } = scan(folder)
+  t.deepEqual([removed, lookAgainMs], [['a.yaml'], undefined])
+})
+
+for (const emptyMeans of ['keep', 'apply'] as const) {
+  test(`a folder that is gone leaves what was accepted in force with emptyFolder ${emptyMeans}, at run time and at the next start`, (t) => {
+    const { open, write, policies } = scene(t)
+    const folder = open(emptyMeans)
+    write('a.yaml', policy('a'))
+    scan(folder)
+    rmSync(policies, { recursive: true })
+    t.regex(scan(folder).warning, /cannot be read \(ENOENT\)/)
+    t.deepEqual(inForce(folder), { 'a.yaml': ['a'] })
+    const restarted = open(emptyMeans)
+    restarted.restore()
+    t.regex(scan(restarted).warning, /cannot be read \(ENOENT\)/)
+    t.deepEqual(inForce(restarted), { 'a.yaml': ['a'] })
+  })
+
+  test(`a folder that is found empty at the start means with emptyFolder ${emptyMeans} what it means at run time`, (t) => {
+    const { open, write, policies } = scene(t)
+    write('a.yaml', policy('a'))
+    scan(open(emptyMeans))
+    rmSync(join(policies, 'a.yaml'))
+    const restarted = open(emptyMeans)
+    restarted.restore()
+    const { removed } = scan(restarted)
+    t.deepEqual([removed, inForce(restarted)], emptyMeans === 'keep' ? [[], { 'a.yaml': ['a'] }] : [['a.yaml'], {}])
+  })
+}
