@@ -38,7 +38,9 @@ export const configSchema = z.strictObject({
       emptyFolder: z
         .enum(['keep', 'apply'])
         .default('keep')
-        .describe('What an emptied or missing policy folder means: keep what is in force, or remove all of it.'),
+        .describe(
+          'What an emptied policy folder means: keep what is in force, or remove all of it. A missing or unreadable one never removes.',
+        ),
       mapEntriesMax: z.int().min(64).max(1048576).default(16384).describe('Rows that one policy group may have in the kernel.'),
     })
     .prefault({}),
