@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Names every type of the ABI once, so that the compiler writes all of them into BTF, which bpf/generate.ts reads. Never loaded. */
 #include "abi.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * The contract between the kernel programs and the processes: map keys and values, marks, verdicts and drop reasons.
  * bpf/generate.ts reads this file's types from the object's BTF and writes their TypeScript layouts; a digest of them names the

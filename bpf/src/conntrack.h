@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Connection tracking. An entry remembers the first packet's direction and which leg serves it; it never decides alone: as soon as the
  * endpoint's policy or the ipcache has changed since it was last judged, the next packet has the original direction judged again.

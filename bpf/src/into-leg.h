@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Inside the proxies' namespaces: from a packet to the one socket that it may reach. */
 #ifndef HEADGATE_INTO_LEG_H
 #define HEADGATE_INTO_LEG_H

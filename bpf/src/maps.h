@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* The maps. Sizes given here are floors: the agent sets those of the configuration before it loads the object. */
 #ifndef HEADGATE_MAPS_H
 #define HEADGATE_MAPS_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * From frame to tuple. Everything is bounds-checked; what is not plain IPv4 with TCP, UDP or ICMP comes back as a class of its own,
  * which the callers drop or pass by whether the endpoint is under enforcement.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* From (endpoint, direction, peer, protocol, port) to a verdict. */
 #ifndef HEADGATE_POLICY_H
 #define HEADGATE_POLICY_H

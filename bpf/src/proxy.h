@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Moving packets between workloads, the host and the proxies' namespaces. */
 #ifndef HEADGATE_PROXY_H
 #define HEADGATE_PROXY_H

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /* Counters and events. Every packet that a program judges is counted once; connections and drops become events too. */
 #ifndef HEADGATE_REPORT_H
 #define HEADGATE_REPORT_H

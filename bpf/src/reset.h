@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Answering a TCP segment with a reset. A connection that policy revoked, or whose proxy is gone, must not leave its ends waiting for a
  * timeout: the next segment of either comes back as a reset with the sequence number that its sender expects.
