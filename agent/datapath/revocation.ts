@@ -27,6 +27,8 @@ const ICMP_ECHO = 8
 
 /** What revocation asks of the agent. */
 export interface RevocationContext {
+  /** Of every endpoint that there is, those that wait for their device too. */
+  endpointIds(): ReadonlySet<number>
   /** Whether today's policy supports a connection as it runs; undefined for an endpoint that is gone. */
   supports(endpointId: number, key: CtKey, value: CtValue): boolean | undefined
   /** Namespace of an endpoint; undefined when only its device is known. */
@@ -62,15 +64,19 @@ export class Revocation {
     this.#context = context
   }
 
-  /** @param endpointIds whose connections to look at; undefined: all */
+  /** @param endpointIds whose connections to look at; undefined: all, and those of endpoints that are no more are forgotten */
   run(endpointIds: ReadonlySet<number> | undefined): RevocationResult {
+    const known = endpointIds ?? this.#context.endpointIds()
     const byNetns = new Map<string, Tuple[]>()
     let revoked = 0
     for (const { keys, values, count } of this.#conntrack.rawBatches()) {
       for (let index = 0; index < count; index++) {
         const keyBytes = keys.subarray(index * ctKeyCodec.size, (index + 1) * ctKeyCodec.size)
         const endpointId = keyBytes.readUInt32LE(ENDPOINT_ID_OFFSET)
-        if (endpointIds !== undefined && !endpointIds.has(endpointId)) continue
+        if (!known.has(endpointId)) {
+          if (endpointIds === undefined) this.#conntrack.delete(ctKeyCodec.decode(keyBytes))
+          continue
+        }
         const key = ctKeyCodec.decode(keyBytes)
         const value = ctValueCodec.decode(values.subarray(index * ctValueCodec.size))
         if (isClosed(value) || this.#context.supports(endpointId, key, value) !== false) continue
