@@ -156,8 +156,8 @@ function destroyWhere(netns: string, matches: (socket: TcpSocket) => boolean): n
   try {
     diag = new SockDiag(netns)
   } catch (error) {
-    // A namespace that is gone took its sockets along.
-    if (error instanceof SystemCallError && error.code === 'ENOENT') return 0
+    // A namespace that is gone took its sockets along. EINVAL: its name is still there, for a moment.
+    if (error instanceof SystemCallError && (error.code === 'ENOENT' || error.code === 'EINVAL')) return 0
     throw error
   }
   try {

@@ -14,6 +14,8 @@ import type { EndpointSpec } from './file.ts'
 export interface Attachment {
   /** Path of the workload's namespace; undefined when only the device is known. */
   readonly netnsPath: string | undefined
+  /** What tells this namespace from a later one of the same name; empty when only the device is known. */
+  readonly netnsInode: string
   readonly hostLink: Link
   /** All zero when unknown: frames are handed over as addressed to the workload anyway. */
   readonly mac: Buffer
@@ -23,16 +25,26 @@ export interface Attachment {
 
 const NO_MAC = Buffer.alloc(6)
 
+/** What the kernel says of namespaces and devices that go, or are being made, while we look. EINVAL: a name that is not mounted any more. */
+const GONE_CODES = new Set(['ENOENT', 'EINVAL', 'ENODEV', 'ENXIO'])
+
 /** @param host a Route of the host's namespace @throws AgentError HG-2002 */
 export function resolveAttachment(spec: EndpointSpec, host: Route): Attachment {
-  return spec.netns === undefined ? fromInterface(spec, spec.interface ?? '', host) : fromNetns(spec, spec.netns, host)
+  try {
+    return spec.netns === undefined ? fromInterface(spec, spec.interface ?? '', host) : fromNetns(spec, spec.netns, host)
+  } catch (cause) {
+    if (!GONE_CODES.has((cause as NodeJS.ErrnoException).code ?? '')) throw cause
+    throw new AgentError('HG-2002', `not there, or on its way: ${spec.netns === undefined ? spec.interface : netnsPath(spec.netns)}`, {
+      cause,
+    })
+  }
 }
 
 function fromNetns(spec: EndpointSpec, name: string, host: Route): Attachment {
   const path = netnsPath(name)
   if (!isNetns(path)) throw new AgentError('HG-2002', `no network namespace ${path}`)
-  if (netnsInode(path) === netnsInode('/proc/self/ns/net'))
-    throw new AgentError('HG-2002', `the host’s own namespace cannot be an endpoint: ${path}`)
+  const inode = netnsInode(path)
+  if (inode === netnsInode('/proc/self/ns/net')) throw new AgentError('HG-2002', `the host’s own namespace cannot be an endpoint: ${path}`)
   const namespaceId = host.netnsId(path)
   return withRoute(path, (inside) => {
     const wanted = new Set([...spec.ipv4, ...spec.ipv6])
@@ -46,6 +58,7 @@ function fromNetns(spec: EndpointSpec, name: string, host: Route): Attachment {
     if (match === undefined) throw new AgentError('HG-2002', `no veth pair joins the host and ${path}`)
     return {
       netnsPath: path,
+      netnsInode: inode,
       hostLink: match.hostLink,
       mac: match.link.mac.length === 6 ? match.link.mac : NO_MAC,
       addresses: addressesOf(spec, match.addresses, path),
@@ -60,12 +73,13 @@ function fromInterface(spec: EndpointSpec, name: string, host: Route): Attachmen
   if (hostLink.peerNetnsId === undefined) throw new AgentError('HG-2002', `the other end is in the host’s own namespace: ${name}`)
   const path = findNetns(hostLink.peerNetnsId, host)
   if (path === undefined) {
-    return { netnsPath: undefined, hostLink, mac: NO_MAC, addresses: addressesOf(spec, [], name) }
+    return { netnsPath: undefined, netnsInode: '', hostLink, mac: NO_MAC, addresses: addressesOf(spec, [], name) }
   }
   return withRoute(path, (inside) => {
     const link = inside.link(hostLink.peerIndex)
     return {
       netnsPath: path,
+      netnsInode: netnsInode(path),
       hostLink,
       mac: link?.mac.length === 6 ? link.mac : NO_MAC,
       addresses: addressesOf(spec, usable(inside.addresses(hostLink.peerIndex)), name),

@@ -4,7 +4,6 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { netnsInode } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import { AgentError } from '../errors.ts'
 import { StateFile } from '../state-file.ts'
@@ -213,7 +212,7 @@ export class Endpoints {
 
   /** Gives it its number; the sink does the rest. */
   #activate(entry: EndpointEntry, attachment: Attachment): AttachedEndpoint {
-    const place = `${attachment.hostLink.index}/${attachment.netnsPath === undefined ? '' : netnsInode(attachment.netnsPath)}`
+    const place = `${attachment.hostLink.index}/${attachment.netnsInode}`
     const known = this.#ids.get(entry.key)
     if (known?.place === place) {
       entry.id = known.id

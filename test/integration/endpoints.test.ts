@@ -1,3 +1,5 @@
+import { execFileSync } from 'node:child_process'
+import { rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
 import { startLoad } from '../support/load.ts'
 import { ip, Machine } from '../support/machine.ts'
@@ -105,6 +107,31 @@ test.serial('what cannot be enforced is refused with its reason, and what is mis
     t.is((await headgate.waitForEndpoint('late')).state, 'ready')
     const twin = await machine.cli('endpoint', 'add', 'twin', '--netns', late.netns)
     t.regex(twin.stderr, /HG-2003/)
+  })
+})
+
+test.serial('a name of a namespace that leads nowhere is waited for like one that is not there', async (t) => {
+  await withMachine(async (machine, headgate) => {
+    const half = machine.addWorkload('half')
+    machine.writeWorkloads()
+    machine.removeWorkload('half')
+    // What `ip netns` shows for a moment while it makes or deletes one: a file that can be opened and is no network namespace.
+    const path = `/run/netns/${half.netns}`
+    writeFileSync(path, '')
+    execFileSync('mount', ['--bind', '/proc/self/ns/uts', path])
+    try {
+      headgate.start()
+      await headgate.wait()
+      t.is((await headgate.endpoints())[0]?.state, 'waiting')
+      machine.inHost('ip', 'link', 'add', 'some0', 'type', 'bridge')
+      t.regex((await machine.cli('endpoint', 'add', 'x', '--netns', half.netns)).stderr, /HG-2002/)
+      t.is((await headgate.status()).endpointCount, 1)
+    } finally {
+      execFileSync('umount', [path])
+      rmSync(path)
+    }
+    machine.addWorkload('half', half.address)
+    t.is((await headgate.waitForEndpoint('half')).state, 'ready')
   })
 })
 
