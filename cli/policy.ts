@@ -220,7 +220,9 @@ async function waitInForce(agent: AgentClient, timeoutMs: number) {
 /** The worst comes first. */
 function firstProblem({ problems }: PolicyDocument): string {
   const problem = problems.find(({ severity }) => severity === 'error') ?? problems[0]
-  return problem === undefined ? '' : `${problem.severity}: ${problem.message}${problems.length > 1 ? ` (and ${problems.length - 1} more)` : ''}`
+  return problem === undefined
+    ? ''
+    : `${problem.severity}: ${problem.message}${problems.length > 1 ? ` (and ${problems.length - 1} more)` : ''}`
 }
 
 function describeProblems(document: PolicyDocument): string[] {
