@@ -6,15 +6,14 @@
  * what was written under its own name is read when it has been left alone for a while. That is a guess, not a promise: a writer that
  * pauses for longer is taken to be done.
  */
-import { createHash } from 'node:crypto'
 import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
 import type { PolicyDocument, RefusedDocument } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
-import { readFileIfPresent, writeFileAtomic } from '#sys/atomic-file.ts'
-import { StateFile } from '../state-file.ts'
+import { AgentError } from '../errors.ts'
+import { digestOf, readText, StateFile, writeText } from '../state-file.ts'
 
 /** What reading one file's text yields. */
 export interface ParsedFile {
@@ -84,14 +83,16 @@ export class PolicyFolder {
     return [...this.#states.values()]
   }
 
-  /** What was accepted before this process started. To be called once, before the first scan. */
+  /** What was accepted before this process started. To be called once, before the first scan. @throws AgentError HG-2006 */
   restore(): FolderChange {
     const changed: FileState[] = []
-    for (const { file, digest, acceptedAt } of this.#index.read()?.files ?? []) {
-      const text = readFileIfPresent(this.#acceptedPath(file))
-      if (text === undefined) continue
-      this.#acceptedAt.set(file, { digest, acceptedAt })
-      const { documents, refused, problems } = this.#parse(text.toString('utf8'), file)
+    for (const { file, acceptedAt } of this.#index.read()?.files ?? []) {
+      const text = readText(this.#acceptedPath(file))
+      // The index never names a file before it is there, nor after it is gone.
+      if (text === undefined) throw new AgentError('HG-2006', `missing: ${this.#acceptedPath(file)}`)
+      // Not the digest in the index: that may be of the version before, when the agent ended between the two writes.
+      this.#acceptedAt.set(file, { digest: digestOf(text), acceptedAt })
+      const { documents, refused, problems } = this.#parse(text, file)
       // A newer version of Headgate may refuse what an older one took; its subjects are then at default deny.
       const state: FileState = { file, documents, refused, problems, state: documents.length > 0 ? 'last-accepted' : 'refused' }
       this.#states.set(file, state)
@@ -184,7 +185,7 @@ export class PolicyFolder {
       this.noteWrite(file)
       return undefined
     }
-    const digest = createHash('sha256').update(text).digest('hex')
+    const digest = digestOf(text)
     if (this.#seen.get(file) === digest) return undefined
     this.#seen.set(file, digest)
     const { documents, refused, problems } = this.#parse(text, file)
@@ -201,7 +202,7 @@ export class PolicyFolder {
     if (candidate === undefined) return
     this.#candidates.delete(file)
     if (this.#acceptedAt.get(file)?.digest === candidate.digest) return
-    writeFileAtomic(this.#acceptedPath(file), candidate.text)
+    writeText(this.#acceptedPath(file), candidate.text)
     this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
     this.#saveIndex()
   }

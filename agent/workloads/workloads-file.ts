@@ -3,10 +3,10 @@
  * must not take the programs off its endpoints' devices: what was accepted last stays, over restarts too. To have no endpoints, say so:
  * a file without any.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { readFileIfPresent, writeFileAtomic } from '#sys/atomic-file.ts'
 import { AgentError } from '../errors.ts'
+import { readText, writeText } from '../state-file.ts'
 import { parseWorkloads, type Workloads } from './file.ts'
 
 export class WorkloadsFile {
@@ -29,21 +29,20 @@ export class WorkloadsFile {
       text = readFileSync(this.#path, 'utf8')
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException
-      const accepted = readFileIfPresent(this.#acceptedPath)
-      if (code === 'ENOENT' && accepted === undefined) return undefined
+      if (code === 'ENOENT' && !existsSync(this.#acceptedPath)) return undefined
       throw new AgentError('HG-2012', `the workloads file cannot be read (${code}): ${this.#path}`, { cause })
     }
     const workloads = parseWorkloads(text, this.#path)
-    writeFileAtomic(this.#acceptedPath, text)
+    writeText(this.#acceptedPath, text)
     return workloads
   }
 
   /** @throws AgentError HG-2006 when the copy was damaged */
   lastAccepted(): Workloads | undefined {
-    const text = readFileIfPresent(this.#acceptedPath)
+    const text = readText(this.#acceptedPath)
     if (text === undefined) return undefined
     try {
-      return parseWorkloads(text.toString('utf8'), this.#acceptedPath)
+      return parseWorkloads(text, this.#acceptedPath)
     } catch (cause) {
       throw new AgentError('HG-2006', `not a workloads file: ${this.#acceptedPath}`, { cause })
     }
