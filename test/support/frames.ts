@@ -1,6 +1,6 @@
 /** Hand-made frames, for tests that attack the datapath: Ethernet, IPv4 and TCP as bytes, sent from inside a namespace. */
 import { SystemCallError } from '#sys/errors.ts'
-import { AF_PACKET, bind, close, SOCK_RAW, send, setSocketOption, socket } from '#sys/libc.ts'
+import { AF_PACKET, bind, close, MSG_DONTWAIT, receive, SOCK_RAW, send, setSocketOption, socket } from '#sys/libc.ts'
 import { inNetns, netnsPath } from '#sys/netns.ts'
 import { withRoute } from '#sys/rtnetlink.ts'
 
@@ -83,25 +83,59 @@ const SOL_SOCKET = 1
 const SO_MARK = 36
 const ETH_P_ALL = 3
 
-/** Writes a frame to a device of a namespace, past that namespace's own stack. */
-export function sendFrame(netns: string, device: string, frame: Buffer, mark = 0): void {
-  const index = withRoute(netnsPath(netns), (route) => route.link(device)?.index)
-  if (index === undefined) throw new Error(`no device ${device} in ${netns}`)
-  inNetns(netnsPath(netns), () => {
-    const fd = socket(AF_PACKET, SOCK_RAW, 0)
+const FRAME_BYTES_MAX = 65_536
+
+/** Everything that passes a device of a namespace, past that namespace's own stack. */
+export class PacketSocket {
+  readonly #fd: number
+  readonly #buffer = Buffer.alloc(FRAME_BYTES_MAX)
+
+  constructor(netns: string, device: string, mark = 0) {
+    const index = withRoute(netnsPath(netns), (route) => route.link(device)?.index)
+    if (index === undefined) throw new Error(`no device ${device} in ${netns}`)
+    this.#fd = inNetns(netnsPath(netns), () => socket(AF_PACKET, SOCK_RAW, 0))
+    const address = Buffer.alloc(20)
+    address.writeUInt16LE(AF_PACKET, 0)
+    address.writeUInt16BE(ETH_P_ALL, 2)
+    address.writeInt32LE(index, 4)
     try {
-      if (mark !== 0) setSocketOption(fd, SOL_SOCKET, SO_MARK, mark)
-      const address = Buffer.alloc(20)
-      address.writeUInt16LE(AF_PACKET, 0)
-      address.writeUInt16BE(ETH_P_ALL, 2)
-      address.writeInt32LE(index, 4)
-      bind(fd, address)
-      send(fd, frame)
+      if (mark !== 0) setSocketOption(this.#fd, SOL_SOCKET, SO_MARK, mark)
+      bind(this.#fd, address)
     } catch (error) {
-      // The device's egress program dropped it: that is what tests want to see in the counters.
-      if (!(error instanceof SystemCallError && error.code === 'ENOBUFS')) throw error
-    } finally {
-      close(fd)
+      close(this.#fd)
+      throw error
     }
-  })
+  }
+
+  /** @throws SystemCallError when the kernel takes no such frame, or a program on the device's way out dropped it (ENOBUFS) */
+  send(frame: Buffer): void {
+    send(this.#fd, frame)
+  }
+
+  /** What has come since the last time, what the namespace itself sent included. */
+  receiveAll(): Buffer[] {
+    const frames: Buffer[] = []
+    for (;;) {
+      const length = receive(this.#fd, this.#buffer, MSG_DONTWAIT)
+      if (length < 0) return frames
+      frames.push(Buffer.from(this.#buffer.subarray(0, length)))
+    }
+  }
+
+  close(): void {
+    close(this.#fd)
+  }
+}
+
+/** Writes one frame to a device of a namespace. */
+export function sendFrame(netns: string, device: string, frame: Buffer, mark = 0): void {
+  const packets = new PacketSocket(netns, device, mark)
+  try {
+    packets.send(frame)
+  } catch (error) {
+    // The device's egress program dropped it: that is what tests want to see in the counters.
+    if (!(error instanceof SystemCallError && error.code === 'ENOBUFS')) throw error
+  } finally {
+    packets.close()
+  }
 }
