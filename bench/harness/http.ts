@@ -12,8 +12,8 @@ import { descendantsOf, onClientCore } from './processor.ts'
 
 export const BODY_BYTES = 256
 
-/** nginx with one worker, answering 256 bytes from memory. @returns the worker's pid */
-export async function startNginx(machine: Machine, server: Workload, client: Workload): Promise<number> {
+/** nginx with one worker, answering from memory: 256 bytes, or what is given, which may hold nginx's variables. @returns the worker's pid */
+export async function startNginx(machine: Machine, server: Workload, client: Workload, body = 'x'.repeat(BODY_BYTES)): Promise<number> {
   const folder = join(machine.folder, `nginx-${server.name}`)
   mkdirSync(folder)
   const file = join(folder, 'nginx.conf')
@@ -24,7 +24,7 @@ export async function startNginx(machine: Machine, server: Workload, client: Wor
 events { worker_connections 1024; }
 http {
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; ${paths.join(' ')}
-  server { listen ${server.address}:80; default_type text/plain; location / { return 200 "${'x'.repeat(BODY_BYTES)}"; } }
+  server { listen ${server.address}:80; default_type text/plain; location / { return 200 '${body}'; } }
 }
 `,
   )
