@@ -97,7 +97,8 @@ export async function findPolicyFile(folder: string, name: string, limits: Limit
   throw new CliError('HG-1107', `there is no policy and no policy file ${name} in ${folder}`)
 }
 
-function listPolicyFiles(folder: string): string[] {
+/** Names of the policy files of a folder. */
+export function listPolicyFiles(folder: string): string[] {
   try {
     return readdirSync(folder).filter((file) => !file.startsWith('.') && EXTENSIONS.test(file))
   } catch (cause) {
@@ -119,7 +120,8 @@ function assertFileName(name: string): void {
   }
 }
 
-function readText(path: string): string {
+/** @throws CliError HG-1111 */
+export function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {

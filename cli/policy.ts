@@ -7,6 +7,7 @@ import { CliError, EXIT_CODES } from './errors.ts'
 import { addConfigOptions, addOutputOption, collect, configOf, type OutputFormat, parseDurationMs } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
 import type { CheckedFile } from './policy-files.ts'
+import type { TraceOptions } from './policy-trace.ts'
 
 const HELP = `
 Policies are files of CiliumNetworkPolicy documents (cilium.io/v2) in the folder paths.policies, which the agent watches: copying a
@@ -16,6 +17,11 @@ const APPLY_HELP = `
 The file is validated, written beside the others under its own name in one step, and waited for: the command returns when the kernel
 and Envoy have it. Applying a file of the same name again replaces it. From standard input (-f -), the name is made from the first
 document, or given with --name.`
+
+const TRACE_HELP = `
+Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select it; every rule
+of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port": "80/TCP",
+"http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}.`
 
 const DEFAULT_WAIT_MS = 30_000
 
@@ -43,6 +49,22 @@ export function define(command: Command): void {
   addOutputOption(addConfigOptions(child('validate', 'check policy files; needs no agent and no root')))
     .argument('<file...>', 'files, or - for standard input')
     .action((files: string[], options: { output: OutputFormat }, self: Command) => validate(self, files, options.output))
+  addOutputOption(addConfigOptions(child('trace', 'verdict on one flow and why, from files alone; needs no agent and no root')))
+    .requiredOption('--policy <path>', 'policy file, or folder of policy files; may be repeated', collect)
+    .option('--endpoints <file>', 'workloads file: endpoints, namespaces, cluster')
+    .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, or reserved:entity')
+    .option('--to <who>', 'the same')
+    .option('--port <port>', 'port of the receiver, for example 80/TCP; or icmp')
+    .option('--http <request>', "a request, for example 'GET /path'")
+    .option('--host <host>', 'its Host header')
+    .option('--header <header>', "another header, 'Name: value'; may be repeated", collect)
+    .option('--batch <file>', 'one JSON question a line (- for standard input), one JSON answer a line')
+    .addHelpText('after', TRACE_HELP)
+    .action(async (options: TraceOptions, self: Command) => {
+      const { http } = await configOf(self)
+      const { runTrace } = await import('./policy-trace.ts')
+      await runTrace(options, http)
+    })
   addOutputOption(addConfigOptions(child('list', 'documents that the agent knows, in force or refused'))).action(
     (options: { output: OutputFormat }, self: Command) => list(self, options.output),
   )

@@ -1,0 +1,159 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { normalizePath } from '#parsers/http/normalize.ts'
+import { parsePolicyFile } from '#policy/parse.ts'
+import { answerQuestion, QuestionError } from '#policy/trace/question.ts'
+import { Scene, type SceneEndpoint } from '#policy/trace/scene.ts'
+import type { TracedSide } from '#policy/trace/trace.ts'
+import { judge, type RawDocument, type RawIdentity } from './naive.ts'
+import { document, ENDPOINTS, LIMITS, probe, RESERVED } from './world.ts'
+
+const ADDRESSES = ['10.1.2.3', '10.1.2.4', '10.9.9.9', '192.168.1.1', '8.8.8.8']
+const PROTOCOLS: Readonly<Record<number, string>> = { 6: 'TCP', 17: 'UDP', 132: 'SCTP' }
+
+function sceneOf(texts: Readonly<Record<string, string>>, endpoints: readonly SceneEndpoint[] = []): Scene {
+  const files = Object.entries(texts).map(([file, text]) => {
+    const { documents, refused } = parsePolicyFile(text, file, LIMITS)
+    return { file, documents, refused }
+  })
+  return new Scene(files, endpoints, 'default')
+}
+
+/** What the rules that matched amount to, by the words of the language alone. */
+function verdictOfRules({ matched }: TracedSide): 'allowed' | 'denied' {
+  if (matched.some(({ action }) => action === 'deny')) return 'denied'
+  return matched.some(({ action }) => action === 'allow') ? 'allowed' : 'denied'
+}
+
+test('a trace says what a walk through all rules says, and its explanation amounts to its verdict', (t) => {
+  const known = ENDPOINTS.map(({ id, labels }): SceneEndpoint => ({ name: `x/e${id}`, labels, addresses: [] }))
+  const peers: readonly (RawIdentity & { readonly text: string })[] = [
+    ...ENDPOINTS.map((endpoint) => ({ ...endpoint, text: `x/e${endpoint.id}` })),
+    ...RESERVED.filter(({ isUnknown }) => isUnknown !== true).map((identity) => ({ ...identity, text: identity.labels[0] ?? '' })),
+    ...ADDRESSES.map((address) => ({ id: 0, labels: ['reserved:world'], cidr: `${address}/32`, text: address })),
+  ]
+  const documents = fc.tuple(document('one'), document('two')).chain((all) => fc.subarray(all, { minLength: 1 }))
+  fc.assert(
+    fc.property(documents, fc.array(probe, { minLength: 20, maxLength: 20 }), (policies: RawDocument[], flows) => {
+      const scene = sceneOf(Object.fromEntries(policies.map((raw) => [raw.metadata.name, `${JSON.stringify(raw)}\n`])), known)
+      for (const { subject, direction, protocol, port } of flows) {
+        if (PROTOCOLS[protocol] === undefined || port === 0) continue
+        for (const peer of peers) {
+          const own = `x/e${subject.id}`
+          const [from, to] = direction === 'egress' ? [own, peer.text] : [peer.text, own]
+          const answer = answerQuestion(scene, { from, to, port: `${port}/${PROTOCOLS[protocol]}` })[direction]
+          const expected = judge(policies, { subject, direction, peer, protocol, port })
+          const words = { allow: 'allowed', deny: 'denied', redirect: 'redirected' } as const
+          const isDefault = !answer.matched.some(({ action }) => action === 'deny') && expected.verdict !== 'deny'
+          const isExplained = verdictOfRules(answer) === (answer.verdict === 'denied' ? 'denied' : 'allowed') || isDefault
+          if (answer.verdict === words[expected.verdict] && isExplained) continue
+          throw new Error(`${direction} ${own} ${peer.text} ${protocol}/${port}: ${JSON.stringify({ answer, expected })}`)
+        }
+      }
+    }),
+    { numRuns: 150 },
+  )
+  t.pass()
+})
+
+const WEB = 'k8s:app=web'
+const API = 'k8s:app=api'
+const POLICY = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: api}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: web}}]
+    toPorts:
+    - ports: [{port: "80", protocol: TCP}]
+      rules: {http: [{method: GET, path: "/a(/.*)?", headers: ["X-Key: v"]}]}
+  - fromCIDR: [10.0.0.0/8]
+  ingressDeny:
+  - fromCIDR: [10.1.0.0/16]
+`
+
+test('requests are judged by the rules of their connection, in the form that the proxy gives their path', (t) => {
+  const scene = sceneOf({ 'api.yaml': POLICY })
+  const ask = (path: string, headers: Record<string, string> = { 'x-key': 'v' }) =>
+    answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path, headers } }).ingress
+  t.like(ask('/a/b'), { verdict: 'redirected', l7: 'allowed' })
+  t.like(ask('//a/./b/../c'), { l7: 'allowed' })
+  t.like(ask('/b'), { l7: 'denied', reason: 'no HTTP rule allows it' })
+  t.like(ask('/a', {}), { l7: 'denied' })
+  t.like(answerQuestion(scene, { from: WEB, to: API, port: '80' }).ingress, { verdict: 'redirected', l7: null })
+  const other = answerQuestion(scene, { from: WEB, to: API, port: '81/TCP' })
+  t.is(other.verdict, 'denied')
+  t.is(other.ingress.unmatched[0]?.reason, '81/TCP is none of: 80/TCP')
+  t.like(other.ingress.unmatched[0]?.at, { file: 'api.yaml', line: 7, path: 'spec.ingress[0]' })
+})
+
+test('addresses are told apart by prefix, and those of endpoints are the endpoints', (t) => {
+  const scene = sceneOf({ 'api.yaml': POLICY }, [
+    { name: 'default/api', labels: [API, 'k8s:io.kubernetes.pod.namespace=default'], addresses: ['10.2.0.1'] },
+    { name: 'default/other', labels: ['k8s:io.kubernetes.pod.namespace=default'], addresses: ['10.2.0.2'] },
+  ])
+  const ask = (from: string) => answerQuestion(scene, { from, to: '10.2.0.1', port: '80' })
+  t.is(ask('10.3.0.1').verdict, 'allowed')
+  t.like(ask('10.1.0.1').ingress, { verdict: 'denied', reason: 'a deny rule matches' })
+  t.like(ask('11.0.0.1').ingress, { verdict: 'denied', reason: 'no rule allows it' })
+  t.is(ask('10.2.0.2').verdict, 'denied')
+  t.is(ask('reserved:host').verdict, 'denied')
+  t.is(answerQuestion(scene, { from: 'api', to: 'other', port: 'icmp' }).verdict, 'allowed')
+  t.like(answerQuestion(scene, { from: 'api', to: '8.8.8.8', port: '53/UDP' }).ingress, { verdict: 'allowed', matched: [] })
+})
+
+test('a refused policy puts those whom it selects at default deny', (t) => {
+  const scene = sceneOf({ 'api.yaml': POLICY.replace('10.0.0.0/8', '10.0.0.0/99') })
+  t.is(answerQuestion(scene, { from: '10.3.0.1', to: API, port: '80' }).verdict, 'denied')
+})
+
+test('questions that cannot be meant are refused by what is wrong with them', (t) => {
+  const scene = sceneOf({ 'api.yaml': POLICY })
+  const question = { from: WEB, to: API, port: '80/TCP' }
+  for (const [wrong, message] of [
+    [null, /is an object/],
+    [[], /is an object/],
+    [{ ...question, from: 1 }, /^from is needed/],
+    [{ ...question, port: '0' }, /not 0$/],
+    [{ ...question, port: '80/XYZ' }, /not 80\/XYZ$/],
+    [{ ...question, form: 'x' }, /no such field: form/],
+    [{ ...question, from: 'shop/web' }, /no endpoint has that name/],
+    [{ ...question, from: 'reserved:nobody' }, /there are reserved:host/],
+    [{ ...question, http: { path: 1 } }, /^http:/],
+    [{ ...question, http: { path: '/a', bodies: {} } }, /^http:/],
+    [{ ...question, http: { path: '/%00' } }, /answers 400/],
+  ] as const) {
+    t.throws(() => answerQuestion(scene, wrong), { instanceOf: QuestionError, message })
+  }
+})
+
+test('more label sets than are kept may be asked about', (t) => {
+  const scene = sceneOf({ 'api.yaml': POLICY })
+  for (let index = 0; index < 10_100; index++) {
+    const { verdict } = answerQuestion(scene, { from: `k8s:app=x${index}`, to: API, port: '80' })
+    if (verdict !== 'denied') t.fail(String(index))
+  }
+  t.is(answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path: '/a', headers: { 'X-KEY': 'v' } } }).verdict, 'allowed')
+})
+
+// The same table is put to a real Envoy by test/proxy/transparency.test.ts.
+test('paths get the form that Envoy judges', (t) => {
+  for (const [path, expected] of [
+    ['/a', '/a'],
+    ['//a', '/a'],
+    ['/x/../a', '/a'],
+    ['/./a', '/a'],
+    ['/%61', '/a'],
+    ['/x/%2e%2e/a', '/a'],
+    ['/b//c?d//e/../f', '/b/c?d//e/../f'],
+    ['/b\\c?', '/b/c?'],
+    ['/a/%2e%2e/x', '/x'],
+    ['/%2561', '/%2561'],
+    ['/a/', '/a/'],
+  ] as const) {
+    t.deepEqual(normalizePath(path), { kind: 'path', path: expected }, path)
+  }
+  t.deepEqual(normalizePath('/b%2fc?x'), { kind: 'redirect', path: '/b/c?x' })
+  for (const path of ['/a%00', '/a#b', '\\a', 'a']) t.deepEqual(normalizePath(path), { kind: 'refused' }, path)
+})
