@@ -1,16 +1,14 @@
 /** `headgate policy trace`: the verdict on one flow from files alone, or on many, one JSON question a line. */
-import { statSync } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { answerQuestion, type Question, QuestionError } from '#policy/trace/question.ts'
-import { Scene, type SceneEndpoint, type SceneFile } from '#policy/trace/scene.ts'
-import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
+import type { Scene } from '#policy/trace/scene.ts'
+import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import type { OutputFormat } from './options.ts'
-import { print, printJson, sanitize } from './output.ts'
-import { formatProblem, type Limits, listPolicyFiles, readText, STANDARD_INPUT } from './policy-files.ts'
-import { loadIdentities, loadWorkloadsFile } from './processes.ts'
+import { print, printJson } from './output.ts'
+import { type Limits, STANDARD_INPUT } from './policy-files.ts'
+import { answerLines, createScene } from './policy-scene.ts'
 
 export interface TraceOptions {
   readonly output: OutputFormat
@@ -28,7 +26,7 @@ export interface TraceOptions {
 const BATCH_LINE_BYTES_MAX = 1 << 20
 
 export async function runTrace(options: TraceOptions, limits: Limits): Promise<void> {
-  const scene = await createScene(options, limits)
+  const scene = await createScene(options.policy, options.endpoints, limits)
   if (options.batch !== undefined) {
     await answerBatch(scene, options.batch)
     return
@@ -39,46 +37,8 @@ export async function runTrace(options: TraceOptions, limits: Limits): Promise<v
   const http = httpOf(options)
   const answer = answerOrFail(scene, { from, to, port, ...(http === undefined ? {} : { http }) })
   if (options.output === 'json') printJson(answer)
-  else printAnswer(answer)
+  else for (const line of answerLines(answer)) print(line)
   process.exitCode = answer.verdict === 'allowed' ? EXIT_CODES.OK : EXIT_CODES.FAILED
-}
-
-async function createScene({ policy, endpoints }: TraceOptions, limits: Limits): Promise<Scene> {
-  const { parsePolicyFile } = await import('#policy/parse.ts')
-  const files = policy.flatMap(filesOf).map((file): SceneFile => {
-    const { documents, refused, problems } = parsePolicyFile(readText(file), file, limits)
-    const errors = problems.filter(({ severity }) => severity === 'error')
-    for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
-    if (errors.length > 0) process.stderr.write(`${file}: refused; endpoints that it selects are at default deny\n`)
-    return { file, documents, refused }
-  })
-  if (endpoints === undefined) return new Scene(files, [], 'default')
-  const [{ parseWorkloads }, { endpointLabels }] = await Promise.all([loadWorkloadsFile(), loadIdentities()])
-  const workloads = parseWorkloads(readText(endpoints), endpoints)
-  const known = workloads.endpoints.map((spec): SceneEndpoint => {
-    const labels = workloads.namespaces.find(({ name }) => name === spec.namespace)?.labels ?? {}
-    return {
-      name: `${spec.namespace}/${spec.name}`,
-      labels: endpointLabels(spec, workloads.cluster, labels),
-      addresses: [...spec.ipv4, ...spec.ipv6],
-    }
-  })
-  return new Scene(files, known, workloads.cluster)
-}
-
-/** A folder stands for the policy files in it, as for the agent. */
-function filesOf(path: string): string[] {
-  let isFolder: boolean
-  try {
-    isFolder = statSync(path).isDirectory()
-  } catch (cause) {
-    throw new CliError('HG-1111', `cannot read ${path}`, { cause })
-  }
-  return isFolder
-    ? listPolicyFiles(path)
-        .toSorted()
-        .map((name) => join(path, name))
-    : [path]
 }
 
 /** @throws CliError HG-1108 for a question that cannot be meant */
@@ -144,22 +104,4 @@ function answerLine(scene: Scene, line: string): TraceAnswer | { readonly error:
     if (error instanceof SyntaxError) return failed('not JSON')
     throw error
   }
-}
-
-function printAnswer({ verdict, egress, ingress }: TraceAnswer): void {
-  for (const [name, side] of Object.entries({ egress, ingress })) {
-    print(`${name}: ${describeSide(side)}`)
-    for (const rule of side.matched) print(`  + ${describeRule(rule)}`)
-    for (const rule of side.unmatched) print(`  - ${describeRule(rule)}`)
-  }
-  print(`verdict: ${verdict}`)
-}
-
-function describeSide({ verdict, l7, reason }: TracedSide): string {
-  const word = verdict === 'redirected' && l7 !== null ? `redirected, request ${l7}` : verdict
-  return `${word} (${reason})`
-}
-
-function describeRule({ action, policy, at, reason }: TracedRule): string {
-  return `${action} by ${policy} (${at.file}:${at.line} ${at.path}): ${reason}`
 }

@@ -7,6 +7,7 @@ import { CliError, EXIT_CODES } from './errors.ts'
 import { addConfigOptions, addOutputOption, collect, configOf, type OutputFormat, parseDurationMs } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
 import type { CheckedFile } from './policy-files.ts'
+import type { TestOptions } from './policy-test.ts'
 import type { TraceOptions } from './policy-trace.ts'
 
 const HELP = `
@@ -22,6 +23,17 @@ const TRACE_HELP = `
 Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select it; every rule
 of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port": "80/TCP",
 "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}.`
+
+const TEST_HELP = `
+A file of expectations, whose paths are seen from the file; the exit code is 0 when all are met, 1 when not, 2 when it cannot be read:
+
+  apiVersion: headgate.io/v1
+  kind: PolicyTest
+  policies: [policies]
+  endpoints: workloads.yaml
+  tests:
+    - {from: shop/web, to: shop/api, port: 80/TCP, http: GET /products, verdict: allowed}
+    - {name: no way in, from: 8.8.8.8, to: shop/api, port: 80/TCP, verdict: denied}`
 
 const DEFAULT_WAIT_MS = 30_000
 
@@ -64,6 +76,16 @@ export function define(command: Command): void {
       const { http } = await configOf(self)
       const { runTrace } = await import('./policy-trace.ts')
       await runTrace(options, http)
+    })
+  addOutputOption(addConfigOptions(child('test', 'hold expectations about flows against policy files; needs no agent and no root')))
+    .argument('<file...>', 'files of kind PolicyTest')
+    .option('--policy <path>', 'policy file or folder, instead of those that the file names; may be repeated', collect)
+    .option('--endpoints <file>', 'workloads file, instead of the one that the file names')
+    .addHelpText('after', TEST_HELP)
+    .action(async (files: string[], options: TestOptions, self: Command) => {
+      const { http } = await configOf(self)
+      const { runTests } = await import('./policy-test.ts')
+      await runTests(files, options, http)
     })
   addOutputOption(addConfigOptions(child('list', 'documents that the agent knows, in force or refused'))).action(
     (options: { output: OutputFormat }, self: Command) => list(self, options.output),

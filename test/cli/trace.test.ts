@@ -70,3 +70,48 @@ test('trace says what it cannot do with its arguments or files', async (t) => {
     t.regex(stderr, message)
   }
 })
+
+test('expectations of the demo are met, and one that is not shows its trace', async (t) => {
+  const met = await headgate(['policy', 'test', join(ROOT, 'examples/demo/expectations.yaml')])
+  t.is(met.exitCode, 0, met.stdout + met.stderr)
+  t.regex(met.stdout, /^ok {4}shop\/web -> shop\/api 80\/TCP GET \/products$/m)
+  t.regex(met.stdout, /^11 passed, 0 failed$/m)
+
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'expectations.yaml')
+  const head = `apiVersion: headgate.io/v1\nkind: PolicyTest\npolicies: [${join(ROOT, 'examples/demo/policies')}]\nendpoints: ${join(ROOT, 'examples/demo/workloads.yaml')}\n`
+  writeFileSync(
+    file,
+    `${head}tests:\n- {from: shop/batch, to: shop/api, port: 80/TCP, verdict: allowed}\n- {from: nobody/x, to: shop/api, port: 80/TCP, verdict: denied}\n- from: shop/web\n  to: shop/api\n  port: 80/TCP\n  http: {method: GET, path: /products, host: a, headers: {X-Key: v}}\n  verdict: allowed\n`,
+  )
+  const failed = await headgate(['policy', 'test', file])
+  t.is(failed.exitCode, 1)
+  t.regex(failed.stdout, /^FAIL {2}shop\/batch -> shop\/api 80\/TCP \(.*:6\): expected allowed, is denied$/m)
+  t.regex(failed.stdout, /^ {6} {2}- allow by shop\/api .*: the sender is none of: /m)
+  t.regex(failed.stdout, /^FAIL {2}nobody\/x .* is nobody\/x: no endpoint has that name$/m)
+  t.regex(failed.stdout, /^1 passed, 2 failed$/m)
+  const json = JSON.parse((await headgate(['policy', 'test', file, '-o', 'json'])).stdout) as { failed: number; tests: object[] }
+  t.like(json, { passed: 1, failed: 2 })
+  t.like(json.tests[0], { line: 6, expected: 'allowed', actual: 'denied', passed: false })
+})
+
+test('a file of expectations is refused with all of its mistakes', async (t) => {
+  const file = join(temporaryFolder(t), 'e.yaml')
+  writeFileSync(
+    file,
+    'apiVersion: headgate.io/v2\nkind: PolicyTest\npolicies: [x]\ntests:\n- {from: a, to: b, verdict: allowed}\n- {from: a, to: b, port: "80", verdict: maybe, http: GET}\n- {form: a}\n',
+  )
+  const { exitCode, stderr } = await headgate(['policy', 'test', file])
+  t.is(exitCode, 2)
+  for (const line of [
+    /e\.yaml:1:1: error: apiVersion: apiVersion is needed/,
+    /e\.yaml:5:\d+: error: tests\[0\]: port is needed/,
+    /e\.yaml:6:\d+: error: tests\[1\]\.verdict: not a verdict: maybe; allowed or denied/,
+    /e\.yaml:6:\d+: error: tests\[1\]\.http: not a request: GET/,
+    /e\.yaml:7:\d+: error: tests\[2\]\.form: unknown field: form/,
+  ]) {
+    t.regex(stderr, line)
+  }
+  writeFileSync(file, 'apiVersion: headgate.io/v1\nkind: PolicyTest\ntests: []\n')
+  t.regex((await headgate(['policy', 'test', file])).stderr, /the file expects nothing/)
+})

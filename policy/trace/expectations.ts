@@ -1,0 +1,100 @@
+/** Files of expectations: questions about flows with the verdict that their author expects, read with the place of every mistake. */
+import { Cursor, type MapCursor } from '../cursor.ts'
+import { type Position, type Problem, ProblemList } from '../problems.ts'
+import { parseSource } from '../source.ts'
+import type { Question, QuestionRequest } from './question.ts'
+
+export interface Expectation {
+  readonly at: Position
+  readonly name: string
+  readonly question: Question
+  readonly verdict: 'allowed' | 'denied'
+}
+
+export interface ExpectationFile {
+  /** Paths as they stand there. */
+  readonly policies: readonly string[]
+  readonly endpoints: string | undefined
+  readonly expectations: readonly Expectation[]
+  /** With errors the rest is not to be used. */
+  readonly problems: readonly Problem[]
+}
+
+const REQUEST = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/
+
+/** Never throws: whatever is wrong is a problem with its place. */
+export function parseExpectations(text: string, file: string): ExpectationFile {
+  const problems = new ProblemList()
+  const source = parseSource(text, file, problems)
+  const policies: string[] = []
+  const expectations: Expectation[] = []
+  let endpoints: string | undefined
+  for (const value of source.documents) {
+    const map = new Cursor({ source, problems }, value, '').map()
+    if (map === undefined) continue
+    const version = map.get('apiVersion')
+    const kind = map.get('kind')
+    if (version?.string() !== 'headgate.io/v1') (version ?? map).error('apiVersion is needed', 'apiVersion: headgate.io/v1')
+    if (kind?.string() !== 'PolicyTest') (kind ?? map).error('kind is needed', 'kind: PolicyTest')
+    policies.push(...(map.get('policies')?.list() ?? []).flatMap((item) => item.string() ?? []))
+    endpoints = map.get('endpoints')?.string() ?? endpoints
+    const tests = map.get('tests')
+    if (tests === undefined) map.error('tests is needed, a list')
+    expectations.push(...(tests?.list() ?? []).flatMap((item) => parseExpectation(item) ?? []))
+    map.finish()
+  }
+  if (expectations.length === 0 && problems.errorCount === 0)
+    problems.error({ file, line: 1, column: 1, path: '' }, 'the file expects nothing', 'give it tests')
+  return { policies, endpoints, expectations, problems: problems.toArray() }
+}
+
+function parseExpectation(cursor: Cursor): Expectation | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const [from, to, port] = ['from', 'to', 'port'].map((field) => needed(map, field))
+  const http = map.get('http')
+  const request = http && parseRequest(http)
+  const name = map.get('name')?.string()
+  const verdictCursor = map.get('verdict')
+  const verdict = needed(map, 'verdict')
+  map.finish()
+  if (verdict !== undefined && verdict !== 'allowed' && verdict !== 'denied') {
+    verdictCursor?.error(`not a verdict: ${verdict}`, 'allowed or denied')
+    return undefined
+  }
+  if (from === undefined || to === undefined || port === undefined || verdict === undefined) return undefined
+  const question: Question = { from, to, port, ...(request === undefined ? {} : { http: request }) }
+  return { at: map.position, name: name ?? `${from} -> ${to} ${port}${describeRequest(request)}`, question, verdict }
+}
+
+function needed(map: MapCursor, field: string): string | undefined {
+  const cursor = map.get(field)
+  if (cursor === undefined) map.error(`${field} is needed`)
+  return cursor?.string()
+}
+
+/** `GET /path`, or a map. */
+function parseRequest(cursor: Cursor): QuestionRequest | undefined {
+  if (cursor.value.kind === 'scalar') {
+    const text = cursor.string()
+    const match = REQUEST.exec(text ?? '')
+    if (text !== undefined && match === null) cursor.error(`not a request: ${text}`, "for example 'GET /path'")
+    return match === null ? undefined : { method: match[1] ?? '', path: match[2] ?? '' }
+  }
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const request: { method?: string; path?: string; host?: string; headers?: Record<string, string> } = {}
+  for (const field of ['method', 'path', 'host'] as const) {
+    const value = map.get(field)?.string()
+    if (value !== undefined) request[field] = value
+  }
+  const headers = map.get('headers')?.map()
+  if (headers !== undefined)
+    request.headers = Object.fromEntries([...headers.entries()].map(([name, value]) => [name, value.string() ?? '']))
+  map.finish()
+  return request
+}
+
+function describeRequest(request: QuestionRequest | undefined): string {
+  return request === undefined ? '' : ` ${request.method ?? 'GET'} ${request.host ?? ''}${request.path ?? '/'}`
+}
