@@ -151,33 +151,25 @@ export class GroupRows {
     return this.#applied.get(keyText({ direction, identity, protocol: 0, port: 0, prefixLength: POLICY_PREFIX_L3 }))
   }
 
-  /** Denies first, then what narrows, then removals from wide to narrow, then what widens. */
+  /**
+   * Every packet meets what it met before until it meets what it is to meet. New rows come with the narrow ones first: whatever a new row
+   * covers wrongly is covered by a narrower new row already. Then old ones go with the wide ones first: none shows through for having lost
+   * the one that hid it.
+   */
   #write(target: ReadonlyMap<string, AppliedRow>): boolean {
     const upserts = [...target].filter(([text, row]) => !sameValue(this.#applied.get(text)?.value, row.value))
     const removals = [...this.#applied].filter(([text]) => !target.has(text))
-    // From deny to anything else widens; everything that is not a deny now can only narrow, or keep what it is.
-    const widens = ([, row]: [string, AppliedRow]): boolean =>
-      row.value.verdict !== VERDICT_DENY && (row.value.verdict === VERDICT_ALLOW || this.#effective(row.key).verdict === VERDICT_DENY)
-    const first = upserts.filter((entry) => !widens(entry))
-    const last = upserts.filter(widens)
-    // A redirect hides denies for any peer: those that the peer has of its own are there before it.
-    first.sort(([, a], [, b]) => Number(a.value.verdict !== VERDICT_DENY) - Number(b.value.verdict !== VERDICT_DENY) || narrowFirst(a, b))
-    for (const [text, row] of first) this.#set(text, row)
-    // A row hides the wider ones of its peer, and those for any peer: what it hides goes first.
+    upserts.sort(([, a], [, b]) => narrowFirst(a, b))
+    for (const [text, row] of upserts) {
+      this.#map.set(row.key, row.value)
+      this.#applied.set(text, row)
+    }
     removals.sort(([, a], [, b]) => narrowFirst(b, a))
     for (const [text, row] of removals) {
       this.#map.delete(row.key)
       this.#applied.delete(text)
     }
-    // Narrow before wide: a wide allow must not show through where a narrower row is still to come.
-    last.sort(([, a], [, b]) => narrowFirst(a, b))
-    for (const [text, row] of last) this.#set(text, row)
     return upserts.length > 0 || removals.length > 0
-  }
-
-  #set(text: string, row: AppliedRow): void {
-    this.#map.set(row.key, row.value)
-    this.#applied.set(text, row)
   }
 }
 

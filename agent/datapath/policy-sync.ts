@@ -308,7 +308,9 @@ export class PolicySync {
     const id = this.#kernel.maps.policyGroups.get(identity)
     const existing = id === undefined ? undefined : mapFdById(id)
     if (existing !== undefined) return { fd: existing, isNew: false }
-    const fd = createMap(BPF_MAP_TYPE_LPM_TRIE, 'policy_rows', policyKeyCodec.size, policyValueCodec.size, this.#rowsMax, BPF_F_NO_PREALLOC)
+    // For the rows of a policy and those of the one that replaces it; what is not used takes no memory.
+    const size = this.#rowsMax * 2
+    const fd = createMap(BPF_MAP_TYPE_LPM_TRIE, 'policy_rows', policyKeyCodec.size, policyValueCodec.size, size, BPF_F_NO_PREALLOC)
     this.#kernel.maps.policyGroups.set(identity, fd)
     return { fd, isNew: true }
   }

@@ -192,9 +192,10 @@ test('what may be half-written when the agent starts is looked at again, and wha
   const { open, write, policies } = scene(t)
   write('a.yaml', policy('a'))
   scan(open())
-  writeFileSync(join(policies, 'a.yaml'), policy('other'))
   const restarted = open()
   restarted.restore()
+  // Last of all, so that no pause of this machine makes it an old one.
+  writeFileSync(join(policies, 'a.yaml'), policy('other'))
   const first = scan(restarted)
   t.deepEqual([files(first), inForce(restarted)], [[], { 'a.yaml': ['a'] }])
   await delay((first.lookAgainMs ?? 0) + 1)

@@ -65,7 +65,7 @@ function wantedOf(group: ResolvedGroup | undefined): Map<string, WantedRow> {
   )
 }
 
-test('on the way from one policy to another, no packet meets more than the wider of the two', (t) => {
+test('on the way from one policy to another, every packet meets one of the two', (t) => {
   fc.assert(
     fc.property(documents, documents, fc.nat(ENDPOINTS.length - 1), (before, after, index) => {
       const engine = new PolicyEngine()
@@ -96,7 +96,7 @@ test('on the way from one policy to another, no packet meets more than the wider
       const [start, end] = [verdicts(map), verdicts(target)]
       map.onWrite = () => {
         for (const [at, now] of verdicts(map).entries()) {
-          if (now > Math.max(start[at] ?? 0, end[at] ?? 0)) throw new Error(`${packets[at]}: ${start[at]}, then ${now}, then ${end[at]}`)
+          if (now !== start[at] && now !== end[at]) throw new Error(`${packets[at]}: ${start[at]}, then ${now}, then ${end[at]}`)
         }
       }
       rows.setWanted(wantedOf(wanted))
@@ -104,7 +104,7 @@ test('on the way from one policy to another, no packet meets more than the wider
       t.deepEqual([...map.rows.keys()].sort(), [...target.rows.keys()].sort())
       for (const packet of packets) t.is(rows.lookup(...packet).verdict, map.verdict(...packet))
     }),
-    { numRuns: 300 },
+    { numRuns: 500 },
   )
 })
 
