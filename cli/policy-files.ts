@@ -3,6 +3,7 @@ import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, r
 import { basename, join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
 import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
+import { documentName } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
 import { CliError } from './errors.ts'
 
@@ -47,7 +48,7 @@ export function targetName(file: CheckedFile): string {
   if (file.file !== STANDARD_INPUT) return EXTENSIONS.test(file.file) ? basename(file.file) : `${basename(file.file)}.yaml`
   const [first] = file.documents
   if (first === undefined) throw new CliError('HG-1108', 'no policy on standard input to take a name from; give one with --name')
-  return `${first.namespace}.${first.name}.yaml`
+  return `${documentName(first).replace('/', '.')}.yaml`
 }
 
 /**
@@ -90,7 +91,7 @@ export async function findPolicyFile(folder: string, name: string, limits: Limit
   if (files.includes(name)) return name
   for (const file of files) {
     const { documents } = await checkText(file, readText(join(folder, file)), limits)
-    if (!documents.some((document) => `${document.namespace}/${document.name}` === name)) continue
+    if (!documents.some((document) => documentName(document) === name)) continue
     if (documents.length === 1) return file
     throw new CliError('HG-1108', `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`)
   }

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander'
 import type { PolicyDocument } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
+import { documentName } from '#policy/model.ts'
 import type { AgentClient } from './agent-client.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import { addConfigOptions, addOutputOption, collect, configOf, type OutputFormat, parseDurationMs } from './options.ts'
@@ -211,7 +212,7 @@ async function list(command: Command, format: OutputFormat): Promise<void> {
     return
   }
   const rows = response.documents.map((document) => [
-    `${document.namespace}/${document.name}`,
+    documentName(document),
     document.kind,
     document.file,
     document.state,
@@ -224,14 +225,14 @@ async function list(command: Command, format: OutputFormat): Promise<void> {
 async function get(command: Command, name: string, format: OutputFormat): Promise<void> {
   const { messageJson, PolicyDocumentSchema } = await import('./agent-client.ts')
   const { documents } = await withClient(await configOf(command), listDocuments)
-  const found = documents.filter((document) => `${document.namespace}/${document.name}` === name || document.file === name)
+  const found = documents.filter((document) => documentName(document) === name || document.file === name)
   if (found.length === 0) throw new CliError('HG-1107', `there is no policy ${name}`)
   if (format === 'json') {
     printJson(found.map((document) => messageJson(PolicyDocumentSchema, document)))
     return
   }
   for (const document of found) {
-    print(`${document.kind} ${document.namespace}/${document.name}`)
+    print(`${document.kind} ${documentName(document)}`)
     print(`file:       ${document.file}`)
     print(`state:      ${document.state}`)
     print(`endpoints:  ${document.endpointCount}`)

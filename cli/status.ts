@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { Status } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
+import { documentName } from '#policy/model.ts'
 import { CliError } from './errors.ts'
 import { addConfigOptions, addOutputOption, configOf, type OutputFormat } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
@@ -61,7 +62,7 @@ export function formatStatus(status: Status): string {
   )
   if (status.refusedPolicies.length > 0) {
     const lines = status.refusedPolicies.flatMap((document) => [
-      `  ${document.file}: ${document.state}${document.name === '' ? '' : ` (${document.namespace}/${document.name})`}`,
+      `  ${document.file}: ${document.state}${document.name === '' ? '' : ` (${documentName(document)})`}`,
       ...document.problems.map((problem) => `    ${problem.line}:${problem.column} ${problem.path}: ${problem.message}`),
     ])
     section('Policies refused', lines.join('\n'))

@@ -118,15 +118,16 @@ export interface PolicySpec {
   readonly labels: readonly string[]
 }
 
-export interface CiliumNetworkPolicy {
-  readonly kind: 'CiliumNetworkPolicy'
+export interface CiliumPolicy {
+  readonly kind: 'CiliumNetworkPolicy' | 'CiliumClusterwideNetworkPolicy'
+  /** Empty for a clusterwide one. */
   readonly namespace: string
   readonly name: string
   readonly at: Position
   readonly specs: readonly PolicySpec[]
 }
 
-export type PolicyDocument = CiliumNetworkPolicy
+export type PolicyDocument = CiliumPolicy
 
 /**
  * What is known of a document that is not in force because its file was refused. Until a version of it is accepted, the
@@ -148,7 +149,7 @@ export interface RefusedSubject {
   readonly directions: readonly Direction[]
 }
 
-/** namespace/name: how a document is called in rule names, flows and status. */
+/** namespace/name, or the name of a clusterwide one: how a document is called in rule names, flows and status. */
 export function documentName(document: { readonly namespace: string; readonly name: string }): string {
-  return `${document.namespace}/${document.name}`
+  return document.namespace === '' ? document.name : `${document.namespace}/${document.name}`
 }

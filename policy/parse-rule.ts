@@ -16,7 +16,7 @@ import {
   type Traffic,
 } from './model.ts'
 import { parseHttpRules } from './parse-http.ts'
-import { parseSelector } from './parse-selector.ts'
+import { parseSelector, type SelectorScope } from './parse-selector.ts'
 import type { ProblemList } from './problems.ts'
 import type { Direction } from './resolved.ts'
 
@@ -27,7 +27,8 @@ export interface ParseLimits {
 }
 
 export interface RuleContext {
-  readonly namespace: string
+  readonly subjects: SelectorScope
+  readonly peers: SelectorScope
   readonly limits: ParseLimits
   readonly problems: ProblemList
 }
@@ -59,7 +60,7 @@ const LATER_PEERS: Readonly<Record<Direction, Readonly<Record<string, string>>>>
 const LATER_PORTS = laterOf(['terminatingTLS', 'originatingTLS', 'serverNames', 'listener'])
 const LATER_L7 = laterOf(['dns', 'kafka', 'l7proto', 'l7', 'cassandra', 'grpc'])
 const LATER_SPEC: Readonly<Record<string, string>> = {
-  nodeSelector: 'it belongs to CiliumClusterwideNetworkPolicy, which is not supported yet; use endpointSelector',
+  nodeSelector: 'policy for nodes is not supported yet; use endpointSelector',
   log: LATER,
 }
 
@@ -68,7 +69,7 @@ export function parseSpec(map: MapCursor, context: RuleContext): PolicySpec | un
   const selectorCursor = map.get('endpointSelector')
   if (selectorCursor === undefined)
     map.error('endpointSelector is needed', 'write endpointSelector: {} to select every endpoint of the namespace')
-  const selector = selectorCursor && parseSelector(selectorCursor, { kind: 'subject', namespace: context.namespace })
+  const selector = selectorCursor && parseSelector(selectorCursor, context.subjects)
   const rules: PolicyRule[] = []
   const named: Record<Direction, boolean> = { ingress: false, egress: false }
   let hasRules = false
@@ -137,10 +138,7 @@ function parseRule(cursor: Cursor, direction: Direction, verdict: 'allow' | 'den
 function parsePeers(map: MapCursor, direction: Direction, context: RuleContext): PeerSet | undefined {
   const side = direction === 'ingress' ? 'from' : 'to'
   const lists: readonly (readonly [string, (item: Cursor) => Peer | undefined])[] = [
-    [
-      `${side}Endpoints`,
-      (item) => ({ kind: 'endpoints', at: item.position, selector: parseSelector(item, { kind: 'peer', namespace: context.namespace }) }),
-    ],
+    [`${side}Endpoints`, (item) => ({ kind: 'endpoints', at: item.position, selector: parseSelector(item, context.peers) })],
     [`${side}Entities`, parseEntity],
     [`${side}CIDR`, parseCidr],
     [`${side}CIDRSet`, parseCidrSet],

@@ -28,8 +28,10 @@ export type SelectorScope =
   | { readonly kind: 'subject'; readonly namespace: string }
   /** Of this namespace unless the selector names another: a peer. */
   | { readonly kind: 'peer'; readonly namespace: string }
-  /** Of every namespace. */
-  | { readonly kind: 'cluster' }
+  /** Of every namespace: a subject of a clusterwide policy. */
+  | { readonly kind: 'cluster-subject' }
+  /** Of every namespace, but nobody without one unless the selector names a reserved label: a peer of a clusterwide policy. */
+  | { readonly kind: 'cluster-peer' }
 
 /** @returns the requirements that could be read, with the namespace's; what is wrong is reported */
 export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelector {
@@ -50,10 +52,13 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
     if (requirements.length > REQUIREMENTS_MAX) map.error(`more conditions than ${REQUIREMENTS_MAX}: ${requirements.length}`)
     map.finish()
   }
-  if (scope.kind === 'cluster') return { requirements }
+  if (scope.kind === 'cluster-subject') return { requirements }
   const isReserved = requirements.some(({ source }) => source === 'reserved')
   const namesNamespace = requirements.some(isAboutNamespace)
-  const namespace: LabelRequirement = { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }
+  const namespace: LabelRequirement =
+    scope.kind === 'cluster-peer'
+      ? { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'Exists', values: [] }
+      : { source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'In', values: [scope.namespace] }
   if (scope.kind === 'subject') {
     const foreign = requirements.find(
       ({ key, operator, values }) => key === NAMESPACE_LABEL_KEY && operator === 'In' && !values.includes(scope.namespace),

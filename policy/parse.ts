@@ -3,9 +3,9 @@
  * what could be learned of them, so that their endpoints can be put at default deny (RefusedDocument).
  */
 import { Cursor, type MapCursor, type ReadContext } from './cursor.ts'
-import type { PolicyDocument, PolicySpec, RefusedDocument, RefusedSubject } from './model.ts'
+import { documentName, type PolicyDocument, type PolicySpec, type RefusedDocument, type RefusedSubject } from './model.ts'
 import { type ParseLimits, parseSpec, type RuleContext, SECTIONS } from './parse-rule.ts'
-import { parseSelector, type SelectorScope } from './parse-selector.ts'
+import { parseSelector } from './parse-selector.ts'
 import { type Problem, ProblemList } from './problems.ts'
 import { DIRECTIONS, type Direction } from './resolved.ts'
 import { parseSource } from './source.ts'
@@ -22,7 +22,9 @@ export interface ParsedPolicyFile {
 
 const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/
 const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
-const LATER_KINDS = new Set(['CiliumClusterwideNetworkPolicy', 'CiliumCIDRGroup', 'NetworkPolicy'])
+const CLUSTERWIDE = 'CiliumClusterwideNetworkPolicy'
+const LIST_KINDS = new Set(['List', 'CiliumNetworkPolicyList', `${CLUSTERWIDE}List`])
+const LATER_KINDS = new Set(['CiliumCIDRGroup', 'NetworkPolicy'])
 
 /** Reads one file. Never throws: whatever is wrong is a problem with its place. */
 export function parsePolicyFile(text: string, file: string, limits: ParseLimits): ParsedPolicyFile {
@@ -51,7 +53,7 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
 function itemsOf(cursor: Cursor): readonly Cursor[] {
   if (cursor.value.kind !== 'map') return [cursor]
   const kind = cursor.value.fields.get('kind')?.value
-  if (kind?.kind !== 'scalar' || (kind.value !== 'List' && kind.value !== 'CiliumNetworkPolicyList')) return [cursor]
+  if (kind?.kind !== 'scalar' || typeof kind.value !== 'string' || !LIST_KINDS.has(kind.value)) return [cursor]
   const map = cursor.map()
   map?.get('apiVersion')
   map?.get('kind')
@@ -76,18 +78,25 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   const version = versionCursor?.string() ?? ''
   if (kindCursor === undefined) map.error('kind is needed', 'kind: CiliumNetworkPolicy')
   else if (LATER_KINDS.has(kind)) kindCursor.error(`kind is not supported yet: ${kind}`, 'write it as CiliumNetworkPolicy')
-  else if (kind !== 'CiliumNetworkPolicy') kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
+  else if (kind !== 'CiliumNetworkPolicy' && kind !== CLUSTERWIDE)
+    kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
   if (versionCursor === undefined) map.error('apiVersion is needed', 'apiVersion: cilium.io/v2')
-  else if (kind === 'CiliumNetworkPolicy' && version !== 'cilium.io/v2')
+  else if ((kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE) && version !== 'cilium.io/v2')
     versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
 
-  const { name, namespace } = parseMetadata(map)
+  const isClusterwide = kind === CLUSTERWIDE
+  const { name, namespace } = parseMetadata(map, isClusterwide)
   const bodies = [map.getLenient('spec'), ...(map.getLenient('specs')?.list() ?? [])].filter((body) => body !== undefined)
   const known = { kind, namespace, name, at: map.position }
   // One that is not named, or not quite, is read as what it was likely meant to be, so that all problems are told at once.
-  if (!/^(cilium-?network-?pol.*)?$/i.test(kind))
+  if (!/^(cilium-?network-?pol.*)?$/i.test(kind) && !isClusterwide)
     return { document: undefined, known: { ...known, subjects: subjectsOfLaterKind(kind, bodies, namespace) } }
-  const context: RuleContext = { namespace, limits, problems: cursor.context.problems }
+  const context: RuleContext = {
+    subjects: isClusterwide ? { kind: 'cluster-subject' } : { kind: 'subject', namespace },
+    peers: isClusterwide ? { kind: 'cluster-peer' } : { kind: 'peer', namespace },
+    limits,
+    problems: cursor.context.problems,
+  }
   const specs: PolicySpec[] = []
   const subjects: RefusedSubject[] = []
   if (bodies.length === 0) map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
@@ -101,31 +110,35 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   }
   map.getLenient('status')
   map.finish()
-  const document = kind === 'CiliumNetworkPolicy' ? ({ kind, namespace, name, at: map.position, specs } as const) : undefined
+  const document =
+    kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE ? ({ kind, namespace, name, at: map.position, specs } as const) : undefined
   return { document, known: { ...known, subjects } }
 }
 
-/** Of kinds that are not supported yet, whom they are about: somebody meant to restrict them. */
+/** Of a kind that is not supported yet, whom it is about: somebody meant to restrict them. */
 function subjectsOfLaterKind(kind: string, bodies: readonly Cursor[], namespace: string): RefusedSubject[] {
-  if (kind !== 'CiliumClusterwideNetworkPolicy' && kind !== 'NetworkPolicy') return []
+  if (kind !== 'NetworkPolicy') return []
   return bodies.flatMap((body) => {
     const content = body.map()
-    const isClusterwide = kind === 'CiliumClusterwideNetworkPolicy'
-    const selector = content?.get(isClusterwide ? 'endpointSelector' : 'podSelector')
+    const selector = content?.get('podSelector')
     if (content === undefined || selector === undefined) return []
-    const scope: SelectorScope = isClusterwide ? { kind: 'cluster' } : { kind: 'subject', namespace }
-    // A NetworkPolicy without egress rules or a word about them is about ingress alone.
-    const isIngressOnly = !isClusterwide && content.get('egress') === undefined && content.get('policyTypes') === undefined
-    return [{ selector: parseSelector(selector, scope), directions: isIngressOnly ? ['ingress'] : directionsOf(content) }]
+    // Without egress rules or a word about them it is about ingress alone.
+    const isIngressOnly = content.get('egress') === undefined && content.get('policyTypes') === undefined
+    return [
+      {
+        selector: parseSelector(selector, { kind: 'subject', namespace }),
+        directions: isIngressOnly ? ['ingress'] : directionsOf(content),
+      },
+    ]
   })
 }
 
 /** What the API server adds to metadata is let through; a name is what a policy is known by. */
-function parseMetadata(map: MapCursor): { name: string; namespace: string } {
+function parseMetadata(map: MapCursor, isClusterwide: boolean): { name: string; namespace: string } {
   const metadata = map.get('metadata')?.map()
   if (metadata === undefined) {
     map.error('metadata with a name is needed')
-    return { name: '', namespace: 'default' }
+    return { name: '', namespace: isClusterwide ? '' : 'default' }
   }
   const nameCursor = metadata.get('name')
   const name = nameCursor?.string() ?? ''
@@ -133,7 +146,8 @@ function parseMetadata(map: MapCursor): { name: string; namespace: string } {
   else if (!NAME.test(name)) nameCursor.error(`not a name: ${name}`, 'lower-case letters, digits, - and .')
   const namespaceCursor = metadata.getLenient('namespace')
   // A namespace that cannot be read is nobody's: the document must not come to mean the default one.
-  const namespace = namespaceCursor === undefined ? 'default' : (namespaceCursor.string() ?? '')
+  const namespace = isClusterwide ? '' : namespaceCursor === undefined ? 'default' : (namespaceCursor.string() ?? '')
+  if (isClusterwide) namespaceCursor?.error('a clusterwide policy has no namespace', 'leave it out, or write kind: CiliumNetworkPolicy')
   if (namespace !== '' && !NAMESPACE.test(namespace))
     namespaceCursor?.error(`not a namespace: ${namespace}`, 'lower-case letters, digits and -')
   for (const field of [
@@ -167,8 +181,9 @@ function directionsOf(spec: MapCursor): readonly Direction[] {
 
 function reportTwins(documents: readonly PolicyDocument[], problems: ProblemList): void {
   const seen = new Set<string>()
-  for (const { namespace, name, at } of documents) {
-    const key = `${namespace}/${name}`
+  for (const document of documents) {
+    const { at } = document
+    const key = documentName(document)
     if (seen.has(key)) problems.error(at, `two policies of one file have the same name: ${key}`, 'rename one of them')
     seen.add(key)
   }

@@ -109,6 +109,6 @@ export class FlowBuilder {
 
 /** The policy is what stands before the direction in a rule's name (policy/resolved.ts). @returns none for what is no rule of a policy */
 function originOf(rule: string): FlowOrigin[] {
-  const [namespace, name, direction] = rule.split('/')
-  return direction === undefined ? [] : [{ policy: `${namespace}/${name}`, rule }]
+  const match = /^(.+)\/(?:ingress|egress)\/[^/]+$/.exec(rule)
+  return match === null ? [] : [{ policy: match[1] ?? '', rule }]
 }

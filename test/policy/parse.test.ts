@@ -182,11 +182,6 @@ test('documents of kinds that are not supported yet put at default deny whom the
     const resolved = new Resolved(text)
     return [resolved.ingress('api'), resolved.verdict('egress', 'api', '80/TCP')]
   }
-  t.deepEqual(directions(`${head('CiliumClusterwideNetworkPolicy')}spec: {endpointSelector: {}, egress: [{}]}\n`), ['allow', 'deny'])
-  t.deepEqual(directions(`${head('CiliumClusterwideNetworkPolicy')}spec: {endpointSelector: {matchLabels: {app: db}}, egress: [{}]}\n`), [
-    'allow',
-    'allow',
-  ])
   t.deepEqual(directions(`${head('NetworkPolicy')}spec: {podSelector: {matchLabels: {app: web}}}\n`), ['deny', 'allow'])
   t.deepEqual(directions(`${head('NetworkPolicy')}spec: {podSelector: {}, egress: [], policyTypes: [Egress]}\n`), ['allow', 'deny'])
   t.deepEqual(directions(`${head('Deployment')}spec: {replicas: 1}\n`), ['allow', 'allow'])
