@@ -6,8 +6,8 @@ import test, { type ExecutionContext } from 'ava'
 import { BPF_F_BEFORE, BPF_TCX_EGRESS, BPF_TCX_INGRESS, pin } from '#sys/libbpf.ts'
 import { close } from '#sys/libc.ts'
 import { attachToCgroup, attachToDevice, loadProgram } from '../support/bpf-program.ts'
-import { ip, Machine, ROOT } from '../support/machine.ts'
-import { Running } from '../support/running.ts'
+import { ip, type Machine, ROOT } from '../support/machine.ts'
+import { withMachine } from '../support/running.ts'
 
 /** Answers that let the next program judge, or pass the packet on at once. */
 const TCX_NEXT = -1
@@ -19,17 +19,6 @@ interface Finding {
   readonly level: string
   readonly detail: string
   readonly hint: string
-}
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
 }
 
 async function findings(t: ExecutionContext, machine: Machine): Promise<(name: string) => Finding> {

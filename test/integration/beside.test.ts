@@ -1,18 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
 import { startLoad } from '../support/load.ts'
-import { ip, Machine, type Workload } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
-}
+import { ip, type Machine, type Workload } from '../support/machine.ts'
+import { get, policyOf, rule, serve, withMachine } from '../support/running.ts'
 
 /** Three seconds of allowed and denied requests, each answer checked. */
 async function assertLoad(t: ExecutionContext, machine: Machine, client: Workload, server: Workload): Promise<void> {

@@ -2,19 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
 import { startLoad } from '../support/load.ts'
-import { ip, Machine } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
-}
+import { ip } from '../support/machine.ts'
+import { get, policyOf, rule, serve, withMachine } from '../support/running.ts'
 
 const SERVER_POLICY = policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }]))
 

@@ -1,19 +1,8 @@
 import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { Machine, ROOT } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
-}
+import { ROOT } from '../support/machine.ts'
+import { get, policyOf, rule, serve, withMachine } from '../support/running.ts'
 
 test.serial('a policy with more rows than a group may have is refused whole, with its reason; the version before it holds', async (t) => {
   await withMachine(async (machine, headgate) => {

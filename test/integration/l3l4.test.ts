@@ -1,19 +1,8 @@
 import { join } from 'node:path'
 import test from 'ava'
-import { Machine, ROOT, type Workload } from '../support/machine.ts'
-import { policyOf, Running } from '../support/running.ts'
+import { type Machine, ROOT, type Workload } from '../support/machine.ts'
+import { policyOf, withMachine } from '../support/running.ts'
 import { connectTcp, listenTcp, TcpPeer } from '../support/tcp.ts'
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
-}
 
 async function opens(machine: Machine, from: Workload, to: string, port: number): Promise<boolean> {
   const connection = connectTcp(machine, from, to, port)

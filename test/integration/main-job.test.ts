@@ -1,11 +1,8 @@
 import test from 'ava'
-import { Machine } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
+import { get, policyOf, rule, serve, withMachine } from '../support/running.ts'
 
 test.serial('a request passes the kernel and two proxies, or gets its 403 from the one whose policy says no', async (t) => {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
+  await withMachine(async (machine, headgate) => {
     const web = machine.addWorkload('web')
     const api = machine.addWorkload('api')
     const other = machine.addWorkload('other')
@@ -58,16 +55,11 @@ test.serial('a request passes the kernel and two proxies, or gets its 403 from t
       passed.origins.map(({ policy }) => policy),
       ['default/api', 'default/plain'],
     )
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
+  })
 })
 
 test.serial('a client that comes back with the port of a connection just closed is served again', async (t) => {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
+  await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
     machine.writeWorkloads()
@@ -86,8 +78,5 @@ test.serial('a client that comes back with the port of a connection just closed 
       const answer = await get(machine, client, `http://${server.address}/`, '--local-port', '5555', ...closing)
       t.is(answer.status, 200, `round ${round}`)
     }
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
+  })
 })

@@ -1,20 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { startLoad } from '../support/load.ts'
-import { Machine } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
+import { get, policyOf, rule, serve, withMachine } from '../support/running.ts'
 import { connectTcp, listenTcp } from '../support/tcp.ts'
-
-async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
-    await run(machine, headgate)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
-}
 
 /** A request on a connection that stays open, spoken by hand. */
 const REQUEST = 'GET /allowed HTTP/1.1\r\nHost: x\r\n\r\n'

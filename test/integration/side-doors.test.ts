@@ -5,7 +5,7 @@ import { close } from '#sys/libc.ts'
 import { attachToDevice, loadProgram } from '../support/bpf-program.ts'
 import { ethernet, ipv4Packet, macBytes, sendFrame, TCP_ACK, TCP_PSH, TCP_SYN, tcpFrame } from '../support/frames.ts'
 import { ip, Machine, type Workload } from '../support/machine.ts'
-import { get, policyOf, Running, rule, serve } from '../support/running.ts'
+import { get, policyOf, Running, rule, serve, withMachine } from '../support/running.ts'
 import { connectTcp, listenTcp } from '../support/tcp.ts'
 
 const TCX_PASS = 0
@@ -20,9 +20,7 @@ interface Scene {
 
 /** client may GET /allowed of server through both proxies; attacker is under enforcement and may do nothing. */
 async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
+  await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
     const attacker = machine.addWorkload('attacker')
@@ -36,10 +34,7 @@ async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
       policyOf('attacker', 'attacker', { ingress: [{}], egress: [{}] }),
     )
     await run({ machine, headgate, client, server, attacker })
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
+  })
 }
 
 function macOf(netns: string, device: string): string {

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { startLoad } from '../support/load.ts'
-import { Machine, type Workload } from '../support/machine.ts'
-import { get, type ProcessName, policyOf, Running, rule, serve } from '../support/running.ts'
+import type { Machine, Workload } from '../support/machine.ts'
+import { get, type ProcessName, policyOf, type Running, rule, serve, withMachine } from '../support/running.ts'
 
 interface Scene {
   readonly machine: Machine
@@ -14,9 +14,7 @@ interface Scene {
 
 /** A client whose requests to /allowed pass both proxies, and whose others do not. */
 async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
+  await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
     machine.writeWorkloads()
@@ -25,10 +23,7 @@ async function withScene(run: (scene: Scene) => Promise<void>): Promise<void> {
     await headgate.apply('server.json', policyOf('server', 'server', rule('ingress', 'client', 80, [{ path: '/allowed.*' }])))
     await headgate.apply('client.json', policyOf('client', 'client', rule('egress', 'server', 80, [{ path: '/.*' }])))
     await run({ machine, headgate, client, server, url: `http://${server.address}` })
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
+  })
 }
 
 async function killRepeatedly(t: ExecutionContext, name: ProcessName, times: number): Promise<void> {

@@ -4,15 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { startLoad } from '../support/load.ts'
-import { Machine, ROOT } from '../support/machine.ts'
-import { policyOf, Running, rule, serve } from '../support/running.ts'
+import { type Machine, ROOT } from '../support/machine.ts'
+import { policyOf, type Running, rule, serve, withMachine } from '../support/running.ts'
 import { connectTcp, listenTcp } from '../support/tcp.ts'
 
 /** Restarts the agent under load in a way that changes the map layout; connections of every kind must go on. */
 async function takeOver(t: ExecutionContext, restart: (machine: Machine, headgate: Running) => void): Promise<void> {
-  const machine = new Machine()
-  const headgate = new Running(machine)
-  try {
+  await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const server = machine.addWorkload('server')
     machine.writeWorkloads()
@@ -47,10 +45,7 @@ async function takeOver(t: ExecutionContext, restart: (machine: Machine, headgat
     await direct.saw('data after')
     t.is(folders().length, 1)
     t.not(folders()[0], before)
-  } finally {
-    headgate.close()
-    await machine.dispose()
-  }
+  })
 }
 
 test.serial('another map size is swapped in under load, and every connection goes on', (t) =>

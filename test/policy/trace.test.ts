@@ -5,6 +5,7 @@ import { parsePolicyFile } from '#policy/parse.ts'
 import { answerQuestion, QuestionError } from '#policy/trace/question.ts'
 import { Scene, type SceneEndpoint } from '#policy/trace/scene.ts'
 import type { TracedSide } from '#policy/trace/trace.ts'
+import { NORMALIZED_PATHS, REDIRECTED_PATH, REFUSED_PATHS } from '../support/paths.ts'
 import { judge, type RawDocument, type RawIdentity } from './naive.ts'
 import { document, ENDPOINTS, LIMITS, probe, RESERVED } from './world.ts'
 
@@ -137,23 +138,10 @@ test('more label sets than are kept may be asked about', (t) => {
   t.is(answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path: '/a', headers: { 'X-KEY': 'v' } } }).verdict, 'allowed')
 })
 
-// The same table is put to a real Envoy by test/proxy/transparency.test.ts.
 test('paths get the form that Envoy judges', (t) => {
-  for (const [path, expected] of [
-    ['/a', '/a'],
-    ['//a', '/a'],
-    ['/x/../a', '/a'],
-    ['/./a', '/a'],
-    ['/%61', '/a'],
-    ['/x/%2e%2e/a', '/a'],
-    ['/b//c?d//e/../f', '/b/c?d//e/../f'],
-    ['/b\\c?', '/b/c?'],
-    ['/a/%2e%2e/x', '/x'],
-    ['/%2561', '/%2561'],
-    ['/a/', '/a/'],
-  ] as const) {
+  for (const [path, expected] of [...NORMALIZED_PATHS, ['/a/%2e%2e/x', '/x'], ['/%2561', '/%2561'], ['/a/', '/a/']] as const) {
     t.deepEqual(normalizePath(path), { kind: 'path', path: expected }, path)
   }
-  t.deepEqual(normalizePath('/b%2fc?x'), { kind: 'redirect', path: '/b/c?x' })
-  for (const path of ['/a%00', '/a#b', '\\a', 'a']) t.deepEqual(normalizePath(path), { kind: 'refused' }, path)
+  t.deepEqual(normalizePath(REDIRECTED_PATH[0]), { kind: 'redirect', path: REDIRECTED_PATH[1] })
+  for (const path of [...REFUSED_PATHS, '\\a', 'a']) t.deepEqual(normalizePath(path), { kind: 'refused' }, path)
 })

@@ -16,8 +16,7 @@ import {
 } from '#api/gen/headgate/v1/local_pb.js'
 import { createClient, type ServiceClient } from '#api/grpc.ts'
 import type { Flow } from '#flows/flow.ts'
-import type { Machine, Workload } from './machine.ts'
-import { ROOT } from './machine.ts'
+import { Machine, ROOT, type Workload } from './machine.ts'
 
 export const PROCESSES = ['agent', 'proxy', 'envoy'] as const
 export type ProcessName = (typeof PROCESSES)[number]
@@ -160,6 +159,18 @@ export class Running {
   close(): void {
     this.#local?.close()
     this.#local = undefined
+  }
+}
+
+/** A machine of the test's own, which goes with the test, however that ends. Headgate is not started yet. */
+export async function withMachine(run: (machine: Machine, headgate: Running) => Promise<void>): Promise<void> {
+  const machine = new Machine()
+  const headgate = new Running(machine)
+  try {
+    await run(machine, headgate)
+  } finally {
+    headgate.close()
+    await machine.dispose()
   }
 }
 
