@@ -2,7 +2,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
-import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
+import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
 import { documentName } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
 import { CliError } from './errors.ts'
@@ -101,7 +101,7 @@ export async function findPolicyFile(folder: string, name: string, limits: Limit
 /** Names of the policy files of a folder. */
 export function listPolicyFiles(folder: string): string[] {
   try {
-    return readdirSync(folder).filter((file) => !file.startsWith('.') && EXTENSIONS.test(file))
+    return readdirSync(folder).filter((file) => POLICY_FILE_NAME.test(file))
   } catch (cause) {
     throw new CliError('HG-1111', `cannot read the policy folder ${folder}`, { cause })
   }
@@ -116,7 +116,7 @@ async function checkText(file: string, text: string, limits: Limits): Promise<Ch
 }
 
 function assertFileName(name: string): void {
-  if (name !== basename(name) || name.startsWith('.') || !EXTENSIONS.test(name)) {
+  if (name !== basename(name) || !POLICY_FILE_NAME.test(name)) {
     throw new CliError('HG-1108', `a policy file's name ends in .yaml, .yml or .json and has no folder: ${name}`)
   }
 }

@@ -1,7 +1,7 @@
 /** `headgate policy trace`: the verdict on one flow from files alone, or on many, one JSON question a line. */
 import { open } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
-import { answerQuestion, type Question, QuestionError } from '#policy/trace/question.ts'
+import { answerQuestion, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
 import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
@@ -57,8 +57,8 @@ function httpOf({ http, host, header = [] }: TraceOptions): Question['http'] {
       throw new CliError('HG-1108', '--host and --header say more about --http, which is not there')
     return undefined
   }
-  const match = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/.exec(http)
-  if (match === null) throw new CliError('HG-1108', `expected 'METHOD /path', not ${http}`)
+  const request = parseRequestLine(http)
+  if (request === undefined) throw new CliError('HG-1108', `expected 'METHOD /path', not ${http}`)
   const headers = Object.fromEntries(
     header.map((text) => {
       const colon = text.indexOf(':')
@@ -66,7 +66,7 @@ function httpOf({ http, host, header = [] }: TraceOptions): Question['http'] {
       return [text.slice(0, colon), text.slice(colon + 1).trim()]
     }),
   )
-  return { method: match[1] ?? '', path: match[2] ?? '', ...(host === undefined ? {} : { host }), headers }
+  return { ...request, ...(host === undefined ? {} : { host }), headers }
 }
 
 /** One answer a line, in the order of the questions; a question that cannot be answered gets its error. */

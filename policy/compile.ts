@@ -7,7 +7,8 @@ import { type CompiledRule, portPrefixes, type TrafficBlock } from './blocks.ts'
 import { documentName, type PeerSet, type PolicyDocument, type PolicyRule, type PolicySpec, type PortRange } from './model.ts'
 import { ANY_PROTOCOL, type Direction, type NamedHttpRule } from './resolved.ts'
 
-const PROTOCOL_NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const
+/** Protocols that have ports. */
+export const PROTOCOL_NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const
 
 /** All traffic, without L7 rules. */
 export const EVERYTHING = { protocol: ANY_PROTOCOL, port: 0, portPrefixLength: 0, http: undefined } as const

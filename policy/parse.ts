@@ -49,6 +49,10 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
     : { documents, refused: [], problems: problems.toArray() }
 }
 
+function isPolicyKind(kind: string): kind is PolicyDocument['kind'] {
+  return kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE
+}
+
 /** A List's members, or the document itself. */
 function itemsOf(cursor: Cursor): readonly Cursor[] {
   if (cursor.value.kind !== 'map') return [cursor]
@@ -78,10 +82,9 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   const version = versionCursor?.string() ?? ''
   if (kindCursor === undefined) map.error('kind is needed', 'kind: CiliumNetworkPolicy')
   else if (LATER_KINDS.has(kind)) kindCursor.error(`kind is not supported yet: ${kind}`, 'write it as CiliumNetworkPolicy')
-  else if (kind !== 'CiliumNetworkPolicy' && kind !== CLUSTERWIDE)
-    kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
+  else if (!isPolicyKind(kind)) kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
   if (versionCursor === undefined) map.error('apiVersion is needed', 'apiVersion: cilium.io/v2')
-  else if ((kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE) && version !== 'cilium.io/v2')
+  else if (isPolicyKind(kind) && version !== 'cilium.io/v2')
     versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
 
   const isClusterwide = kind === CLUSTERWIDE
@@ -110,8 +113,7 @@ function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
   }
   map.getLenient('status')
   map.finish()
-  const document =
-    kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE ? ({ kind, namespace, name, at: map.position, specs } as const) : undefined
+  const document = isPolicyKind(kind) ? { kind, namespace, name, at: map.position, specs } : undefined
   return { document, known: { ...known, subjects } }
 }
 

@@ -70,6 +70,11 @@ export interface ResolvedGroup {
   readonly policies: readonly string[]
 }
 
+/** The policy (namespace/name) that a rule's name begins with; undefined for what is no rule of a policy. */
+export function policyOfRule(rule: string): string | undefined {
+  return /^(.+)\/(?:ingress|egress)\/[^/]+$/.exec(rule)?.[1]
+}
+
 /** What changed by one commit of the engine. */
 export interface PolicyDelta {
   /** Grows by one with each commit that changed anything. */

@@ -22,11 +22,17 @@ const native = {
   recv: libc.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)'),
   poll: libc.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout)'),
   syscall: libc.func('long syscall(long number, long a, long b, long c, long d)'),
+  mallocTrim: libc.func('int malloc_trim(size_t pad)'),
 }
 
 function check(syscall: string, result: number, detail: string): number {
   if (result < 0) throw new SystemCallError(syscall, koffi.errno(), detail)
   return result
+}
+
+/** Gives memory that was freed back to the kernel. */
+export function trimAllocator(): void {
+  native.mallocTrim(0)
 }
 
 export const O_RDONLY = 0

@@ -2,6 +2,7 @@
 import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
 import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Flow, FlowOrigin, FlowPeer } from '#flows/flow.ts'
+import { policyOfRule } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 
 /** What the builder asks of the agent. */
@@ -107,8 +108,8 @@ export class FlowBuilder {
   }
 }
 
-/** The policy is what stands before the direction in a rule's name (policy/resolved.ts). @returns none for what is no rule of a policy */
+/** @returns none for what is no rule of a policy */
 function originOf(rule: string): FlowOrigin[] {
-  const match = /^(.+)\/(?:ingress|egress)\/[^/]+$/.exec(rule)
-  return match === null ? [] : [{ policy: match[1] ?? '', rule }]
+  const policy = policyOfRule(rule)
+  return policy === undefined ? [] : [{ policy, rule }]
 }

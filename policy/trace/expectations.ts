@@ -2,7 +2,7 @@
 import { Cursor, type MapCursor } from '../cursor.ts'
 import { type Position, type Problem, ProblemList } from '../problems.ts'
 import { parseSource } from '../source.ts'
-import type { Question, QuestionRequest } from './question.ts'
+import { parseRequestLine, type Question, type QuestionRequest } from './question.ts'
 
 export interface Expectation {
   readonly at: Position
@@ -19,8 +19,6 @@ export interface ExpectationFile {
   /** With errors the rest is not to be used. */
   readonly problems: readonly Problem[]
 }
-
-const REQUEST = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/
 
 /** Never throws: whatever is wrong is a problem with its place. */
 export function parseExpectations(text: string, file: string): ExpectationFile {
@@ -77,9 +75,9 @@ function needed(map: MapCursor, field: string): string | undefined {
 function parseRequest(cursor: Cursor): QuestionRequest | undefined {
   if (cursor.value.kind === 'scalar') {
     const text = cursor.string()
-    const match = REQUEST.exec(text ?? '')
-    if (text !== undefined && match === null) cursor.error(`not a request: ${text}`, "for example 'GET /path'")
-    return match === null ? undefined : { method: match[1] ?? '', path: match[2] ?? '' }
+    const request = text === undefined ? undefined : parseRequestLine(text)
+    if (text !== undefined && request === undefined) cursor.error(`not a request: ${text}`, "for example 'GET /path'")
+    return request
   }
   const map = cursor.map()
   if (map === undefined) return undefined

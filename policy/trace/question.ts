@@ -26,8 +26,15 @@ export class QuestionError extends Error {
   override readonly name = 'QuestionError'
 }
 
+const REQUEST_LINE = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/
 const FIELDS = new Set(['from', 'to', 'port', 'http'])
 const PORT = /^(\d{1,5})(?:\/(TCP|UDP|SCTP))?$/i
+
+/** `METHOD target`, as the first words of a request line. @returns undefined when it is none */
+export function parseRequestLine(text: string): QuestionRequest | undefined {
+  const match = REQUEST_LINE.exec(text)
+  return match === null ? undefined : { method: match[1] ?? '', path: match[2] ?? '' }
+}
 
 /** @param question from outside, of whatever shape @throws QuestionError */
 export function answerQuestion(scene: Scene, question: unknown): TraceAnswer {

@@ -2,7 +2,7 @@
  * Policies and endpoints as files describe them, resolved without an agent: who is meant by a name, labels, an address or an entity, and
  * the rows that the kernel would have. Label sets that nobody has are asked about too, so identities are made as questions come.
  */
-import { containsPrefix, type Prefix, parsePrefix } from '../cidr.ts'
+import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { type CompiledSpec, compileDocument } from '../compile.ts'
 import { PolicyEngine } from '../engine.ts'
 import { LabelSet } from '../labels.ts'
@@ -66,7 +66,7 @@ export class Scene {
     for (const { name, labels, addresses } of endpoints) {
       const party = this.#subject(name, new LabelSet(labels))
       this.#byName.set(name, party)
-      for (const address of addresses) this.#byAddress.set(addressKey(address), party)
+      for (const address of addresses) this.#byAddress.set(canonical(address), party)
     }
     this.#prefixes = [...this.#engine.cidrPrefixes()]
       // All addresses are the world, which has an identity.
@@ -112,7 +112,7 @@ export class Scene {
   }
 
   #address(text: string, address: Prefix): Party {
-    const endpoint = this.#byAddress.get(addressKey(text))
+    const endpoint = this.#byAddress.get(formatPrefix(address))
     if (endpoint !== undefined) return endpoint
     const found = this.#prefixes.find(({ prefix }) => containsPrefix(prefix, address))
     const identity = found?.identity ?? RESERVED_IDENTITIES.world
@@ -163,7 +163,7 @@ export class Scene {
 }
 
 /** Equal for equal addresses, however they are written. */
-function addressKey(text: string): string {
-  const prefix = parsePrefix(text, true)
-  return prefix === undefined ? text : `${prefix.family}/${prefix.address}`
+function canonical(address: string): string {
+  const prefix = parsePrefix(address, true)
+  return prefix === undefined ? address : formatPrefix(prefix)
 }

@@ -2,6 +2,8 @@
  * The verdict on one flow, and why: both sides are judged by the rows that the kernel would have and by the rulesets that Envoy would
  * run, and every rule that selects a side says what it makes of the flow.
  */
+import { blockStart } from '../blocks.ts'
+import { PROTOCOL_NUMBERS } from '../compile.ts'
 import type { Position } from '../problems.ts'
 import { ANY_IDENTITY, ANY_PROTOCOL, type Direction, type PolicyRow, type ResolvedGroup, rowKey } from '../resolved.ts'
 import { selects } from '../selector.ts'
@@ -40,7 +42,7 @@ export interface TraceAnswer {
   readonly ingress: TracedSide
 }
 
-const PROTOCOL_NUMBERS = { TCP: 6, UDP: 17, SCTP: 132, ICMP: 1 } as const
+const NUMBERS = { ...PROTOCOL_NUMBERS, ICMP: 1 }
 /** Row port of an ICMP echo request: its type in the upper byte. */
 const ICMP_ECHO_PORT = 8 << 8
 
@@ -68,7 +70,7 @@ function judgeSide(
 ): Pick<TracedSide, 'verdict' | 'l7' | 'reason'> {
   if (!group.enforced[direction]) return { verdict: 'allowed', l7: null, reason: `no policy restricts its ${direction}` }
   const rowPort = protocol === 'ICMP' ? ICMP_ECHO_PORT : port
-  const row = findRow(group, direction, peer.identity, PROTOCOL_NUMBERS[protocol], rowPort)
+  const row = findRow(group, direction, peer.identity, NUMBERS[protocol], rowPort)
   if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny))
     return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
   if (row.verdict === 'deny') return { verdict: 'denied', l7: null, reason: 'a deny rule matches' }
@@ -87,8 +89,8 @@ function judgeSide(
 function findRow(group: ResolvedGroup, direction: Direction, peer: number, protocol: number, port: number): PolicyRow | undefined {
   for (const identity of [peer, ANY_IDENTITY]) {
     for (let portPrefixLength = 16; portPrefixLength >= 0; portPrefixLength--) {
-      const hostBits = 16 - portPrefixLength
-      const row = group.rows.get(rowKey({ direction, identity, protocol, port: (port >> hostBits) << hostBits, portPrefixLength }))
+      const start = blockStart(port, portPrefixLength)
+      const row = group.rows.get(rowKey({ direction, identity, protocol, port: start, portPrefixLength }))
       if (row !== undefined) return row
     }
     const row = group.rows.get(rowKey({ direction, identity, protocol: ANY_PROTOCOL, port: 0, portPrefixLength: 0 }))
