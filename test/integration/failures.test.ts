@@ -92,6 +92,25 @@ test.serial('a second agent, and a user without privileges, are turned away befo
   })
 })
 
+test.serial('a kernel without BTF is named as what is missing, before anything is touched', async (t) => {
+  await withMachine(async (machine) => {
+    machine.writeWorkloads()
+    const hidden = ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', 'sh']
+    const command = (name: string) => [...hidden, join(ROOT, 'bin/headgate'), name, '--config', machine.configFile]
+    for (const [name, code] of [
+      ['agent', 'HG-2010'],
+      ['up', 'HG-1106'],
+    ] as const) {
+      const { code: exitCode, stderr } = await machine.run(machine.hostNetns, command(name))
+      t.not(exitCode, 0)
+      t.regex(stderr, new RegExp(code))
+      t.regex(stderr, /btf: no \/sys\/kernel\/btf\/vmlinux/)
+    }
+    t.false(existsSync(`/sys/fs/bpf/${machine.id}`))
+    t.false(existsSync(`/run/netns/${machine.id}-egress`))
+  })
+})
+
 test.serial('cleanup removes every trace, and the machine is as before', async (t) => {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
