@@ -164,3 +164,14 @@ test.serial('a second proxy does not start beside the first', async (t) => {
   stack.proxy = first
   t.is(await statusOf(20001, '/d'), 200)
 })
+
+test.serial('a second Envoy does not start beside the first', async (t) => {
+  const first = stack.envoy
+  const second = stack.startEnvoy()
+  await new Promise((resolve) => second.once('exit', resolve))
+  t.not(second.exitCode, 0)
+  t.regex(stack.log('envoy'), /lock is held by process/)
+  stack.envoy = first
+  t.is(first?.exitCode, null)
+  t.is(await statusOf(20001, '/d'), 200)
+})
