@@ -31,6 +31,32 @@ export const configSchema = z.strictObject({
   group: z.string().default('headgate').describe('Group that may use the local socket; root alone if it does not exist.'),
   policy: z
     .strictObject({
+      dialect: z
+        .enum(['cilium', 'extended'])
+        .default('extended')
+        .describe('Language of the policies: what Cilium accepts and nothing else, or with what Headgate adds.'),
+      enforcement: z
+        .enum(['default', 'always', 'never'])
+        .default('default')
+        .describe('Who is restricted: endpoints that a policy selects, every endpoint, or none.'),
+      audit: z
+        .boolean()
+        .default(false)
+        .describe('Whether verdicts of all policies are reported only: nothing is dropped that policy would deny.'),
+      l7Proxy: z.boolean().default(true).describe('Whether rules on layer 7 are accepted; without, they are refused.'),
+      extendedIpProtocols: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Whether the dialect cilium knows the protocols VRRP, IGMP, GRE, IPIP, IPV6, ESP and AH; the dialect extended always does.',
+        ),
+      labels: z
+        .array(z.string().min(1).max(255))
+        .max(200)
+        .default([])
+        .describe(
+          'Which labels make an identity: RE2 patterns of source:key prefixes, ! before one leaves out; Cilium’s own list when empty.',
+        ),
       allowLocalhost: z
         .enum(['auto', 'always', 'policy'])
         .default('auto')

@@ -3,7 +3,8 @@
  * `-o json` and later the Observer API share. Plain data, JSON-safe: times are ISO strings, numbers stay below 2^53.
  */
 
-export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'error'] as const
+/** audit: forwarded, and policy in audit would have denied it. */
+export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
 
 export const FLOW_KINDS = ['l3l4', 'http'] as const
@@ -27,6 +28,8 @@ export interface FlowOrigin {
   readonly policy: string
   /** Full name of the rule (policy/resolved.ts). */
   readonly rule: string
+  /** Word that the policy wants in its flows (`log.value`); absent when it has none. */
+  readonly log?: string
 }
 
 export interface HttpRequestSummary {

@@ -1,12 +1,15 @@
 /**
  * What resolving policy yields: the contract between policy/ and everything that enforces.
  *
- * A *group* is all endpoints of one identity: same labels, same policy. For each group the rows say, per peer identity, direction,
- * protocol and port block, what happens; redirect rows name a *peer class*, whose ruleset the proxy runs behind a slot of its own.
+ * A *group* is all endpoints that have the same identity, the same named ports and the same audit mode: the same policy. For each group
+ * the rows say, per peer identity, direction, protocol and port block, what happens; redirect rows name a *peer class*, whose ruleset a
+ * proxy runs behind a slot of its own.
  * Rows are complete: whatever covers a row (a deny on all ports, a rule for any peer) is merged into it already, so a reader takes
  * the longest match of the peer's identity and, only if there is none, the longest match of identity 0.
  */
 import type { HttpRule } from '#parsers/http/rules.ts'
+import type { TlsContext } from '#parsers/tls/rules.ts'
+import type { L7Kind, L7Rule, ListenerRef } from './model.ts'
 
 export const DIRECTIONS = ['ingress', 'egress'] as const
 export type Direction = (typeof DIRECTIONS)[number]
@@ -33,6 +36,8 @@ export interface PolicyRow {
   readonly verdict: RowVerdict
   /** A deny that a deny rule asks for, as opposed to one that only keeps a hole in a wider row. */
   readonly explicitDeny: boolean
+  /** Allowed, and to be reported: the policies in audit would deny it. Never with verdict deny or redirect. */
+  readonly audit: boolean
   /** Key into ResolvedGroup.classes; only with verdict redirect. */
   readonly classKey?: string
   /** Names of all rules that had a part in it, sorted; shown in flows. */
@@ -47,30 +52,64 @@ export interface PeerClass {
   readonly ruleset: ResolvedRuleset
 }
 
-/** Union of L7 rules, in the order of their names. */
+/**
+ * Who runs a ruleset: the parser of an L7 kind; `tls`: nobody reads beyond the ClientHello; `listener`: an Envoy listener of the user's
+ * own; `conflict`: nobody, because its rules cannot hold together, and its traffic is denied.
+ */
+export type RulesetKind = L7Kind | 'tls' | 'listener' | 'conflict'
+
+/**
+ * What L7 rules say of a class: a request is denied that a deny rule matches, else allowed that an allow rule matches, else allowed with
+ * allowAll, else denied. With server names a connection needs one that matches first, unless allowAll.
+ */
 export interface ResolvedRuleset {
-  /** A rule without L7 part covers the class too: everything is allowed, and seen. */
+  readonly kind: RulesetKind
+  /** Of kind parser; else empty. */
+  readonly parser: string
+  /** A rule without L7 part covers the class too: everything that no rule denies is allowed, and seen. */
   readonly allowAll: boolean
-  readonly http: readonly NamedHttpRule[]
+  /** Union of the L7 rules, in the order of their names. */
+  readonly allow: readonly NamedRule[]
+  readonly deny: readonly NamedRule[]
+  /** Patterns, sorted; empty: any, TLS or not. */
+  readonly serverNames: readonly string[]
+  readonly terminatingTls?: TlsContext
+  readonly originatingTls?: TlsContext
+  readonly listener?: ListenerRef
+  /** What cannot hold together, of kind conflict; else empty. */
+  readonly conflict: string
+  /**
+   * What the policies in audit would make of what this allows: requests that it denies are reported and not denied. deny-all: they
+   * would not let the connection through at all. Absent: the same.
+   */
+  readonly shadow?: ResolvedRuleset | 'deny-all'
 }
 
-export interface NamedHttpRule extends HttpRule {
-  /** namespace/policy, direction and a digest of what the rule says: equal ones of a policy are one. */
+export interface NamedRule<Rule extends L7Rule = L7Rule> {
+  /** Name of the policy, direction and a digest of what the rule says: equal ones of a policy are one. */
   readonly name: string
+  readonly rule: Rule
 }
 
-/** Policy of all endpoints that have one identity. */
+/** The rules of a ruleset of kind http. */
+export function httpRules(rules: readonly NamedRule[]): readonly NamedRule<HttpRule>[] {
+  return rules as readonly NamedRule<HttpRule>[]
+}
+
+/** Policy of all endpoints that are alike. */
 export interface ResolvedGroup {
+  /** Number of the group; that of the identity where nothing else tells its endpoints apart. */
+  readonly group: number
   readonly identity: number
   readonly enforced: Readonly<Record<Direction, boolean>>
   /** By rowKey. */
   readonly rows: ReadonlyMap<string, PolicyRow>
   readonly classes: ReadonlyMap<string, PeerClass>
-  /** Documents that select it, as namespace/name; shown by `endpoint get`. */
+  /** Documents that select it, by documentName; shown by `endpoint get`. */
   readonly policies: readonly string[]
 }
 
-/** The policy (namespace/name) that a rule's name begins with; undefined for what is no rule of a policy. */
+/** The policy (documentName) that a rule's name begins with; undefined for what is no rule of a policy. */
 export function policyOfRule(rule: string): string | undefined {
   return /^(.+)\/(?:ingress|egress)\/[^/]+$/.exec(rule)?.[1]
 }
@@ -80,7 +119,7 @@ export interface PolicyDelta {
   /** Grows by one with each commit that changed anything. */
   readonly revision: number
   readonly changed: readonly ResolvedGroup[]
-  /** Identities that are no subjects any more. */
+  /** Groups that are no subjects any more. */
   readonly removed: readonly number[]
 }
 

@@ -54,6 +54,7 @@ enum verdict {
 	VERDICT_DENY = 0,
 	VERDICT_ALLOW = 1,
 	VERDICT_REDIRECT = 2,
+	VERDICT_AUDIT = 3,	/* of events and counters: passed, and policy in audit would have dropped it */
 };
 
 /* Why a packet was dropped, or 0. Appears in counters, events and flows; numbers are never reused. */
@@ -155,6 +156,7 @@ struct policy_value {
 };
 enum policy_flag {
 	POLICY_EXPLICIT_DENY = 1,	/* a deny rule, not the lack of an allow */
+	POLICY_AUDIT = 2,	/* of an allow: to be reported as VERDICT_AUDIT */
 };
 
 /* ---- slots ------------------------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ struct config {
 
 /* ---- counters: by (verdict * 2 + direction) * REASON_MAX + reason --------------------------------------------------------- */
 enum counter_limit {
-	COUNTERS = 3 * 2 * REASON_MAX,
+	COUNTERS = 4 * 2 * REASON_MAX,
 };
 struct counter_value {
 	__u64 packets;

@@ -1,11 +1,12 @@
 /** Random policies, identities and flows for the properties: small alphabets, so that rules meet one another often. */
 import fc from 'fast-check'
 import type { PolicyEngine } from '#policy/engine.ts'
+import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import type { PolicyRow, ResolvedGroup } from '#policy/resolved.ts'
 import type { NaiveVerdict, RawDocument, RawHttpRule, RawIdentity, RawPortRule, RawRule, RawSelector, RawSpec } from './naive.ts'
 
-export const LIMITS = { regexProgramSizeMax: 10_000 }
+export const LIMITS: ParseOptions = { dialect: 'extended', regexProgramSizeMax: 10_000, l7Proxy: true, extendedIpProtocols: false }
 const NAMESPACES = ['blue', 'red'] as const
 const APPS = ['web', 'api', 'db'] as const
 const CIDRS = ['10.0.0.0/8', '10.1.0.0/16', '10.1.2.0/24', '10.1.2.3/32', '192.168.0.0/16', '0.0.0.0/0'] as const
