@@ -3,14 +3,24 @@
  * what could be learned of them, so that their endpoints can be put at default deny (RefusedDocument).
  */
 import { Cursor, type MapCursor, type ReadContext } from './cursor.ts'
-import { documentName, type PolicyDocument, type PolicySpec, type RefusedDocument, type RefusedSubject } from './model.ts'
-import { type ParseLimits, parseSpec, type RuleContext, SECTIONS } from './parse-rule.ts'
-import { parseSelector } from './parse-selector.ts'
+import {
+  documentName,
+  isPolicy,
+  POLICY_KINDS,
+  type Policy,
+  type PolicyDocument,
+  type PolicySpec,
+  type RefusedDocument,
+  type RefusedSubject,
+} from './model.ts'
+import type { ParseOptions } from './options.ts'
+import { type Metadata, parseAudit, parseMetadata, refuseAnnotations } from './parse-metadata.ts'
+import { parseNetworkPolicy } from './parse-network-policy.ts'
+import { REFERENCE_PARSERS } from './parse-references.ts'
+import { parseSpec, type RuleContext, SECTIONS } from './parse-rule.ts'
 import { type Problem, ProblemList } from './problems.ts'
 import { DIRECTIONS, type Direction } from './resolved.ts'
 import { parseSource } from './source.ts'
-
-export type { ParseLimits } from './parse-rule.ts'
 
 export interface ParsedPolicyFile {
   /** Empty when the file is refused. */
@@ -20,14 +30,29 @@ export interface ParsedPolicyFile {
   readonly problems: readonly Problem[]
 }
 
-const NAME = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/
-const NAMESPACE = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
-const CLUSTERWIDE = 'CiliumClusterwideNetworkPolicy'
-const LIST_KINDS = new Set(['List', 'CiliumNetworkPolicyList', `${CLUSTERWIDE}List`])
-const LATER_KINDS = new Set(['CiliumCIDRGroup', 'NetworkPolicy'])
+type Kind = PolicyDocument['kind']
+type PolicyKind = Policy['kind']
+
+interface KindOfDocument {
+  /** apiVersions that mean it; the first is what hints name. */
+  readonly versions: readonly [string, ...string[]]
+  /** What one without a namespace is called. */
+  readonly clusterwide?: string
+}
+
+const KINDS: Readonly<Record<Kind, KindOfDocument>> = {
+  CiliumNetworkPolicy: { versions: ['cilium.io/v2'] },
+  CiliumClusterwideNetworkPolicy: { versions: ['cilium.io/v2'], clusterwide: 'clusterwide policy' },
+  NetworkPolicy: { versions: ['networking.k8s.io/v1'] },
+  CiliumCIDRGroup: { versions: ['cilium.io/v2', 'cilium.io/v2alpha1'], clusterwide: 'CiliumCIDRGroup' },
+  Service: { versions: ['v1'] },
+  EndpointSlice: { versions: ['discovery.k8s.io/v1'] },
+  PeerGroup: { versions: ['headgate.io/v1'], clusterwide: 'PeerGroup' },
+}
+const LIST_KINDS = new Set(['List', ...Object.keys(KINDS).map((kind) => `${kind}List`)])
 
 /** Reads one file. Never throws: whatever is wrong is a problem with its place. */
-export function parsePolicyFile(text: string, file: string, limits: ParseLimits): ParsedPolicyFile {
+export function parsePolicyFile(text: string, file: string, options: ParseOptions): ParsedPolicyFile {
   const problems = new ProblemList()
   const source = parseSource(text, file, problems)
   const context: ReadContext = { source, problems }
@@ -35,7 +60,7 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
   const refused: RefusedDocument[] = []
   for (const value of source.documents) {
     for (const cursor of itemsOf(new Cursor(context, value, ''))) {
-      const { document, known } = parseDocument(cursor, limits)
+      const { document, known } = parseDocument(cursor, options)
       if (document !== undefined) documents.push(document)
       refused.push(known)
     }
@@ -47,10 +72,6 @@ export function parsePolicyFile(text: string, file: string, limits: ParseLimits)
   return problems.errorCount > 0
     ? { documents: [], refused, problems: problems.toArray() }
     : { documents, refused: [], problems: problems.toArray() }
-}
-
-function isPolicyKind(kind: string): kind is PolicyDocument['kind'] {
-  return kind === 'CiliumNetworkPolicy' || kind === CLUSTERWIDE
 }
 
 /** A List's members, or the document itself. */
@@ -72,105 +93,94 @@ interface ParsedDocument {
   readonly known: RefusedDocument
 }
 
-function parseDocument(cursor: Cursor, limits: ParseLimits): ParsedDocument {
+function parseDocument(cursor: Cursor, options: ParseOptions): ParsedDocument {
   const nothing: RefusedDocument = { kind: '', namespace: 'default', name: '', at: cursor.position, subjects: [] }
   const map = cursor.map()
   if (map === undefined) return { document: undefined, known: nothing }
+  const { written, meant } = parseKind(map)
+  const metadata = parseMetadata(map, meant === undefined ? undefined : KINDS[meant].clusterwide)
+  const { name, namespace } = metadata
+  const known: RefusedDocument = { kind: written, namespace, name, at: map.position, subjects: [] }
+  if (meant === undefined) return { document: undefined, known }
+  if (!isPolicyKind(meant)) {
+    refuseAnnotations(metadata, meant)
+    const document = REFERENCE_PARSERS[meant](map, metadata, options)
+    map.finish()
+    return { document: written === meant ? document : undefined, known }
+  }
+  const { specs, subjects } = meant === 'NetworkPolicy' ? parseKubernetesSpec(map, namespace) : parseSpecs(map, meant, metadata, options)
+  map.getLenient('status')
+  map.finish()
+  const document: Policy = { kind: meant, namespace, name, at: map.position, audit: parseAudit(metadata, options.dialect), specs }
+  return { document: written === meant ? document : undefined, known: { ...known, subjects } }
+}
+
+function isPolicyKind(kind: Kind): kind is PolicyKind {
+  return (POLICY_KINDS as readonly string[]).includes(kind)
+}
+
+/** @returns what stands there, and what it was likely meant to be, so that all problems are told at once; undefined for what is not ours */
+function parseKind(map: MapCursor): { readonly written: string; readonly meant: Kind | undefined } {
   const kindCursor = map.get('kind')
   const versionCursor = map.get('apiVersion')
-  const kind = kindCursor?.string() ?? ''
+  const written = kindCursor?.string() ?? ''
   const version = versionCursor?.string() ?? ''
-  if (kindCursor === undefined) map.error('kind is needed', 'kind: CiliumNetworkPolicy')
-  else if (LATER_KINDS.has(kind)) kindCursor.error(`kind is not supported yet: ${kind}`, 'write it as CiliumNetworkPolicy')
-  else if (!isPolicyKind(kind)) kindCursor.error(`not a kind of policy: ${kind}`, 'kind: CiliumNetworkPolicy')
-  if (versionCursor === undefined) map.error('apiVersion is needed', 'apiVersion: cilium.io/v2')
-  else if (isPolicyKind(kind) && version !== 'cilium.io/v2')
-    versionCursor.error(`not a version of ${kind}: ${version}`, 'apiVersion: cilium.io/v2')
+  const isKnown = Object.hasOwn(KINDS, written)
+  const meant = isKnown ? (written as Kind) : likelyKind(written, version)
+  const example = meant ?? 'CiliumNetworkPolicy'
+  if (kindCursor === undefined) map.error('kind is needed', `kind: ${example}`)
+  else if (!isKnown && written !== '') kindCursor.error(`not a kind of policy: ${written}`, `kind: ${example}`)
+  const { versions } = KINDS[example]
+  if (versionCursor === undefined) map.error('apiVersion is needed', `apiVersion: ${versions[0]}`)
+  else if (isKnown && version !== '' && !versions.includes(version))
+    versionCursor.error(`not a version of ${written}: ${version}`, `apiVersion: ${versions[0]}`)
+  return { written, meant }
+}
 
-  const isClusterwide = kind === CLUSTERWIDE
-  const { name, namespace } = parseMetadata(map, isClusterwide)
+/** What a kind that is missing or misspelt was meant to be, as far as it restricts anybody. */
+function likelyKind(written: string, version: string): PolicyKind | undefined {
+  if (/^cilium-?cluster-?wide-?network-?pol/i.test(written)) return 'CiliumClusterwideNetworkPolicy'
+  if (/^cilium-?network-?pol/i.test(written)) return 'CiliumNetworkPolicy'
+  if (/^network-?pol/i.test(written)) return 'NetworkPolicy'
+  if (written !== '') return undefined
+  return version.startsWith('networking.k8s.io/') ? 'NetworkPolicy' : 'CiliumNetworkPolicy'
+}
+
+interface ParsedSpecs {
+  readonly specs: readonly PolicySpec[]
+  readonly subjects: readonly RefusedSubject[]
+}
+
+function parseSpecs(map: MapCursor, kind: PolicyKind, { namespace }: Metadata, options: ParseOptions): ParsedSpecs {
   const bodies = [map.getLenient('spec'), ...(map.getLenient('specs')?.list() ?? [])].filter((body) => body !== undefined)
-  const known = { kind, namespace, name, at: map.position }
-  // One that is not named, or not quite, is read as what it was likely meant to be, so that all problems are told at once.
-  if (!/^(cilium-?network-?pol.*)?$/i.test(kind) && !isClusterwide)
-    return { document: undefined, known: { ...known, subjects: subjectsOfLaterKind(kind, bodies, namespace) } }
+  if (bodies.length === 0) map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
+  const isClusterwide = kind === 'CiliumClusterwideNetworkPolicy'
   const context: RuleContext = {
     subjects: isClusterwide ? { kind: 'cluster-subject' } : { kind: 'subject', namespace },
     peers: isClusterwide ? { kind: 'cluster-peer' } : { kind: 'peer', namespace },
-    limits,
-    problems: cursor.context.problems,
+    options,
+    problems: map.context.problems,
   }
   const specs: PolicySpec[] = []
   const subjects: RefusedSubject[] = []
-  if (bodies.length === 0) map.error('spec or specs is needed', 'say whom the policy selects and what it allows')
   for (const body of bodies) {
     const content = body.map()
-    if (content === undefined) continue
-    const spec = parseSpec(content, context)
-    if (spec === undefined) continue
+    const spec = content && parseSpec(content, context)
+    if (content === undefined || spec === undefined) continue
     specs.push(spec)
-    subjects.push({ selector: spec.subject.selector, directions: directionsOf(content) })
+    // Nodes are no endpoints: there is nobody to put at default deny.
+    if (spec.subject.kind === 'endpoints') subjects.push({ selector: spec.subject.selector, directions: directionsOf(content) })
   }
-  map.getLenient('status')
-  map.finish()
-  const document = isPolicyKind(kind) ? { kind, namespace, name, at: map.position, specs } : undefined
-  return { document, known: { ...known, subjects } }
+  return { specs, subjects }
 }
 
-/** Of a kind that is not supported yet, whom it is about: somebody meant to restrict them. */
-function subjectsOfLaterKind(kind: string, bodies: readonly Cursor[], namespace: string): RefusedSubject[] {
-  if (kind !== 'NetworkPolicy') return []
-  return bodies.flatMap((body) => {
-    const content = body.map()
-    const selector = content?.get('podSelector')
-    if (content === undefined || selector === undefined) return []
-    // Without egress rules or a word about them it is about ingress alone.
-    const isIngressOnly = content.get('egress') === undefined && content.get('policyTypes') === undefined
-    return [
-      {
-        selector: parseSelector(selector, { kind: 'subject', namespace }),
-        directions: isIngressOnly ? ['ingress'] : directionsOf(content),
-      },
-    ]
-  })
-}
-
-/** What the API server adds to metadata is let through; a name is what a policy is known by. */
-function parseMetadata(map: MapCursor, isClusterwide: boolean): { name: string; namespace: string } {
-  const metadata = map.get('metadata')?.map()
-  if (metadata === undefined) {
-    map.error('metadata with a name is needed')
-    return { name: '', namespace: isClusterwide ? '' : 'default' }
-  }
-  const nameCursor = metadata.get('name')
-  const name = nameCursor?.string() ?? ''
-  if (nameCursor === undefined) metadata.error('name is needed')
-  else if (!NAME.test(name)) nameCursor.error(`not a name: ${name}`, 'lower-case letters, digits, - and .')
-  const namespaceCursor = metadata.getLenient('namespace')
-  // A namespace that cannot be read is nobody's: the document must not come to mean the default one.
-  const namespace = isClusterwide ? '' : namespaceCursor === undefined ? 'default' : (namespaceCursor.string() ?? '')
-  if (isClusterwide) namespaceCursor?.error('a clusterwide policy has no namespace', 'leave it out, or write kind: CiliumNetworkPolicy')
-  if (namespace !== '' && !NAMESPACE.test(namespace))
-    namespaceCursor?.error(`not a namespace: ${namespace}`, 'lower-case letters, digits and -')
-  for (const field of [
-    'labels',
-    'annotations',
-    'uid',
-    'resourceVersion',
-    'generation',
-    'creationTimestamp',
-    'managedFields',
-    'ownerReferences',
-    'finalizers',
-    'selfLink',
-    'deletionTimestamp',
-    'deletionGracePeriodSeconds',
-    'generateName',
-  ]) {
-    metadata.getLenient(field)
-  }
-  metadata.finish()
-  return { name, namespace }
+function parseKubernetesSpec(map: MapCursor, namespace: string): ParsedSpecs {
+  const body = map.getLenient('spec')
+  if (body === undefined) map.error('spec is needed', 'say whom the policy selects and what it allows')
+  const content = body?.map()
+  if (content === undefined) return { specs: [], subjects: [] }
+  const { spec, directions } = parseNetworkPolicy(content, namespace)
+  return { specs: [spec], subjects: [{ selector: spec.subject.selector, directions }] }
 }
 
 /** Directions that a spec has any rules for, whether they could be read or not. */
@@ -184,9 +194,11 @@ function directionsOf(spec: MapCursor): readonly Direction[] {
 function reportTwins(documents: readonly PolicyDocument[], problems: ProblemList): void {
   const seen = new Set<string>()
   for (const document of documents) {
-    const { at } = document
-    const key = documentName(document)
-    if (seen.has(key)) problems.error(at, `two policies of one file have the same name: ${key}`, 'rename one of them')
+    const name = documentName(document)
+    // Those of one kind, and policies that flows could not tell apart.
+    const key = isPolicy(document) ? name : `${document.kind} ${name}`
+    const what = isPolicy(document) ? 'two policies' : `two documents of kind ${document.kind}`
+    if (seen.has(key)) problems.error(document.at, `${what} of one file have the same name: ${name}`, 'rename one of them')
     seen.add(key)
   }
 }

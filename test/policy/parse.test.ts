@@ -176,18 +176,6 @@ test('a namespace that cannot be read is nobody’s, not the default one', (t) =
   t.is(new Resolved(text).ingress('api'), 'allow')
 })
 
-test('documents of kinds that are not supported yet put at default deny whom they would have restricted', (t) => {
-  const head = (kind: string) => `apiVersion: v1\nkind: ${kind}\nmetadata: {name: p}\n`
-  const directions = (text: string) => {
-    const resolved = new Resolved(text)
-    return [resolved.ingress('api'), resolved.verdict('egress', 'api', '80/TCP')]
-  }
-  t.deepEqual(directions(`${head('NetworkPolicy')}spec: {podSelector: {matchLabels: {app: web}}}\n`), ['deny', 'allow'])
-  t.deepEqual(directions(`${head('NetworkPolicy')}spec: {podSelector: {}, egress: [], policyTypes: [Egress]}\n`), ['allow', 'deny'])
-  t.deepEqual(directions(`${head('Deployment')}spec: {replicas: 1}\n`), ['allow', 'allow'])
-  t.deepEqual(messagesOf(`${head('NetworkPolicy')}spec: {podSelector: {}}\n`), ['kind is not supported yet: NetworkPolicy'])
-})
-
 test('a misspelt kind is told of together with everything else', (t) => {
   t.deepEqual(messagesOf(policy('ingres: [{}]').replace('CiliumNetworkPolicy', 'CiliumNetworkpolicy')), [
     'not a kind of policy: CiliumNetworkpolicy',
