@@ -2,9 +2,9 @@
  * From the slots that are wanted to what Envoy has in force. Each slot is a listener and a ruleset; the rollout makes the snapshot,
  * follows what Envoy acknowledges and refuses, and answers which revision is in force.
  *
- * A refused ruleset is repaired at once: what was in force before may be wider than the new policy. First it is cut down to the rules
- * that both have, then the others are added by halves until those that Envoy refuses stand alone; they are left out and reported. A
- * refused listener is tried again after a while, since its port may come free. Nothing here waits for anything but Envoy's answers.
+ * A refused ruleset is repaired at once (ruleset-search.ts): what was in force before may be wider than the new policy. The rules that
+ * Envoy refuses are found, taken out with what must not stand without them, and reported. A refused listener is tried again after a
+ * while, since its port may come free. Nothing here waits for anything but Envoy's answers.
  */
 import { create } from '@bufbuild/protobuf'
 import {
@@ -16,7 +16,7 @@ import {
   type Slot,
 } from '#api/gen/headgate/v1/control_pb.js'
 import type { Refusals } from './refusals.ts'
-import { RuleSearch } from './rule-search.ts'
+import { leaveOutRefused, type RulesetSearch, ruleDigest, searchRuleset, type UsableRuleset } from './ruleset-search.ts'
 import type { SlotChange } from './slot-store.ts'
 import type { Resource } from './xds/resource.ts'
 import { clusterResource, listenerResource, type ResourceSettings, rulesetDigest, rulesetResource, slotName } from './xds/resources.ts'
@@ -48,12 +48,12 @@ interface SlotState {
   late: boolean
   listenerRefusal: { readonly reason: string; readonly attempt: number; readonly timer: NodeJS.Timeout } | undefined
   /** The ruleset that Envoy is being given: the slot's, or a part of it. Undefined when Envoy refuses even to deny everything. */
-  rules: { readonly resource: Resource; readonly list: readonly HttpRule[] } | undefined
+  rules: { readonly resource: Resource; readonly ruleset: Ruleset } | undefined
   rulesInForce: boolean
-  search: RuleSearch<HttpRule> | undefined
+  search: RulesetSearch | undefined
   refusedRules: readonly { readonly rule: string; readonly reason: string }[]
-  /** What this client is known to have in force, by name; undefined when that is not known. */
-  inForce: ReadonlySet<string> | undefined
+  /** What this client is known to have in force; undefined when that is not known. */
+  inForce: Ruleset | undefined
   /** The revision before the oldest one of this slot that is not in force yet; undefined when all of them are. */
   settledUntil: bigint | undefined
 }
@@ -242,18 +242,16 @@ export class Rollout implements XdsObserver {
     this.#leaving.set(name, before)
   }
 
-  /** Chooses what to send of a slot's rules: all of them, less those known to be refused. */
+  /** Chooses what to send of a slot's rules: all of them, less what known refusals cost. */
   #wantRules(state: SlotState): void {
     const { refusals } = this.#options
-    const { ruleset } = state.slot
-    const all = ruleset?.http ?? []
-    const known = refusals.size === 0 || ruleset?.allowAll ? [] : all.flatMap((rule) => refusalOf(refusals, rule))
-    state.refusedRules = known
-    const refusedNames = new Set(known.map(({ rule }) => rule))
-    const list = all.filter((rule) => !refusedNames.has(rule.name))
+    const wanted = state.slot.ruleset ?? create(RulesetSchema)
+    const { ruleset, refused } =
+      refusals.size === 0 ? { ruleset: wanted, refused: [] } : leaveOutRefused(wanted, (rule) => refusals.reasonOf(ruleDigest(rule)))
+    state.refusedRules = refused.map(({ rule, reason }) => ({ rule: rule.name, reason }))
     state.search = undefined
-    state.rules = { list, resource: rulesetResource(state.slot, rulesetOf(state, list)) }
-    if (refusals.reasonOf(rulesetDigest(rulesetOf(state, list))) !== undefined) this.#startSearch(state, list)
+    state.rules = { ruleset, resource: rulesetResource(state.slot, ruleset) }
+    if (refusals.reasonOf(rulesetDigest(ruleset)) !== undefined) this.#startSearch(state, ruleset)
   }
 
   #resetRules(state: SlotState): void {
@@ -273,10 +271,8 @@ export class Rollout implements XdsObserver {
       return
     }
     state.rulesInForce = true
-    state.inForce = new Set(state.rules.list.map(({ name }) => name))
-    if (state.search === undefined) return
-    state.search.acceptedCandidate()
-    this.#continueSearch(state)
+    state.inForce = state.rules.ruleset
+    if (state.search !== undefined) this.#continueSearch(state, state.search, state.search.next(undefined))
   }
 
   #refusedRules(state: SlotState, version: string | undefined, reason: string): void {
@@ -284,45 +280,36 @@ export class Rollout implements XdsObserver {
       this.#options.onIgnored(`refused an older ruleset of ${state.name}: ${reason}`)
       return
     }
-    const { list } = state.rules
-    this.#options.refusals.remember([rulesetDigest(rulesetOf(state, list))], reason)
-    this.#options.onRefusal({ slotId: state.slot.id, rules: list.map(({ name }) => name), reason })
+    const { ruleset } = state.rules
+    this.#options.refusals.remember([rulesetDigest(ruleset)], reason)
+    this.#options.onRefusal({ slotId: state.slot.id, rules: rulesOf(ruleset).map(({ name }) => name), reason })
     state.rulesInForce = false
-    if (state.search === undefined) this.#startSearch(state, list)
-    else {
-      state.search.refusedCandidate(reason)
-      this.#rememberRules(state.search, state)
-    }
-    this.#continueSearch(state)
+    if (state.search === undefined) this.#startSearch(state, ruleset)
+    else this.#continueSearch(state, state.search, state.search.next(reason))
   }
 
-  #startSearch(state: SlotState, list: readonly HttpRule[]): void {
-    const { inForce } = state
-    const kept = new Set(list.filter(({ name }) => inForce?.has(name)))
-    state.search = new RuleSearch(list, kept, inForce !== undefined && kept.size === inForce.size)
-    this.#continueSearch(state)
+  #startSearch(state: SlotState, refused: Ruleset): void {
+    state.search = searchRuleset(refused, state.inForce)
+    this.#continueSearch(state, state.search, state.search.next())
   }
 
-  /** Goes on to the next set that has not been refused before, or ends the search with what is good. */
-  #continueSearch(state: SlotState): void {
-    const { search } = state
-    if (search === undefined) return
+  /** Goes on to the next ruleset that has not been refused before, or ends the search with what is usable. */
+  #continueSearch(state: SlotState, search: RulesetSearch, first: IteratorResult<Ruleset, UsableRuleset>): void {
     const { refusals } = this.#options
-    for (let candidate = search.candidate; candidate !== undefined; candidate = search.candidate) {
-      const reason = refusals.reasonOf(rulesetDigest(rulesetOf(state, candidate)))
-      if (reason === undefined) {
-        this.#offer(state, candidate)
-        return
-      }
-      search.refusedCandidate(reason)
-      this.#rememberRules(search, state)
+    let step = first
+    while (!step.done) {
+      const reason = refusals.reasonOf(rulesetDigest(step.value))
+      if (reason === undefined && this.#offer(state, step.value)) return
+      step = search.next(reason)
     }
+    const { ruleset, refused } = step.value
     state.search = undefined
-    const found = search.refused.map(({ rule, reason }) => ({ rule: rule.name, reason }))
+    for (const { rule, reason } of refused) this.#rememberRule(ruleDigest(rule), reason)
+    const found = refused.map(({ rule, reason }) => ({ rule: rule.name, reason }))
     state.refusedRules = [...state.refusedRules.filter(({ rule }) => !found.some((other) => other.rule === rule)), ...found]
-    const reason = refusals.reasonOf(rulesetDigest(rulesetOf(state, search.good)))
+    const reason = refusals.reasonOf(rulesetDigest(ruleset))
     if (reason === undefined) {
-      this.#offer(state, search.good)
+      this.#offer(state, ruleset)
       return
     }
     // Not even this is taken: without a configuration of its own the listener denies everything.
@@ -332,23 +319,20 @@ export class Rollout implements XdsObserver {
     this.#publish({ remove: [{ typeUrl: EXTENSION_CONFIG_TYPE, name: state.name }] })
   }
 
-  #offer(state: SlotState, list: readonly HttpRule[]): void {
-    const resource = rulesetResource(state.slot, rulesetOf(state, list))
-    if (resource.version === state.rules?.resource.version && state.rulesInForce) return
-    state.rules = { list, resource }
+  /** @returns whether Envoy has to answer; it need not when it has this in force already */
+  #offer(state: SlotState, ruleset: Ruleset): boolean {
+    const resource = rulesetResource(state.slot, ruleset)
+    if (resource.version === state.rules?.resource.version && state.rulesInForce) return false
+    state.rules = { ruleset, resource }
     state.rulesInForce = false
     // Before the slot's first snapshot the caller publishes.
     if (this.#snapshot.get(LISTENER_TYPE, state.name) !== undefined) this.#publish({ set: [resource] })
+    return true
   }
 
-  /** Rules that stand alone as refused are refused in every ruleset. */
-  #rememberRules(search: RuleSearch<HttpRule>, state: SlotState): void {
-    const last = search.refused.at(-1)
-    if (last === undefined) return
-    const digest = rulesetDigest(create(RulesetSchema, { http: [last.rule] }))
-    if (this.#options.refusals.reasonOf(digest) === undefined && !state.slot.ruleset?.allowAll) {
-      this.#options.refusals.remember([digest], last.reason)
-    }
+  /** A rule that stood alone when it was refused is refused in every ruleset. */
+  #rememberRule(digest: string, reason: string): void {
+    if (this.#options.refusals.reasonOf(digest) === undefined) this.#options.refusals.remember([digest], reason)
   }
 
   #refusedListener(state: SlotState, reason: string): void {
@@ -384,13 +368,8 @@ function isListening({ listening, late, rulesInForce }: SlotState): boolean {
   return listening && (rulesInForce || !late)
 }
 
-function rulesetOf({ slot }: SlotState, http: readonly HttpRule[]): Ruleset {
-  return create(RulesetSchema, { allowAll: slot.ruleset?.allowAll ?? false, http: [...http] })
-}
-
-function refusalOf(refusals: Refusals, rule: HttpRule): { rule: string; reason: string }[] {
-  const reason = refusals.reasonOf(rulesetDigest(create(RulesetSchema, { http: [rule] })))
-  return reason === undefined ? [] : [{ rule: rule.name, reason }]
+function rulesOf({ http, httpDeny, shadow }: Ruleset): HttpRule[] {
+  return [...http, ...httpDeny, ...(shadow === undefined ? [] : rulesOf(shadow))]
 }
 
 function refusedOf({ slot, listenerRefusal, refusedRules }: SlotState): RefusedRule[] {

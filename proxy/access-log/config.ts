@@ -11,24 +11,20 @@ import {
   AccessLogSchema,
   AndFilterSchema,
   MetadataFilterSchema,
+  OrFilterSchema,
   RuntimeFilterSchema,
 } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
 import { ApiVersion } from '#api/gen/envoy/config/core/v3/config_source_pb.js'
 import { GrpcServiceSchema } from '#api/gen/envoy/config/core/v3/grpc_service_pb.js'
 import { CommonGrpcAccessLogConfigSchema, HttpGrpcAccessLogConfigSchema } from '#api/gen/envoy/extensions/access_loggers/grpc/v3/als_pb.js'
 import { MetadataMatcherSchema } from '#api/gen/envoy/type/matcher/v3/metadata_pb.js'
+import type { StringMatcher } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import { FractionalPercent_DenominatorType, FractionalPercentSchema } from '#api/gen/envoy/type/v3/percent_pb.js'
 import { HEADGATE_CLUSTER } from '../envoy/bootstrap.ts'
 import { packAny } from '../xds/resource.ts'
+import { AUDIT_PREFIX, NAMED_PREFIX, RBAC_ALLOWED, RBAC_DENIED, RBAC_METADATA, RBAC_RESULT, RBAC_SHADOW_POLICY } from '../xds/verdict.ts'
 
-/** Namespace and keys of the metadata in which the RBAC filter leaves its verdict. */
-export const RBAC_METADATA = 'envoy.filters.http.rbac'
-export const RBAC_RESULT = 'enforced_engine_result'
-export const RBAC_POLICY = 'enforced_effective_policy_id'
-const RBAC_DENIED = 'denied'
-export const RBAC_ALLOWED = 'allowed'
-
-/** A stored entry leaves after this at the latest: a denial is to be seen at once. */
+/** A stored entry leaves after this at the latest: a denial is to be seen at once, and what policy in audit would deny. */
 const FLUSH_MS = 50
 /** A sample is no news; each delivery wakes two processes. */
 const SAMPLES_FLUSH_MS = 1000
@@ -44,9 +40,9 @@ export interface AccessLogSettings {
 /** @returns several when some requests are more urgent than others: what is flushed at its own pace is a stream of its own to Envoy */
 export function accessLogOf({ mode, sampleRate }: AccessLogSettings): AccessLog[] {
   if (mode === 'all') return [logOf(FLUSH_MS)]
-  const notAllowed = logOf(FLUSH_MS, notAllowedFilter())
-  if (mode === 'denied' || sampleRate === 0) return [notAllowed]
-  return [notAllowed, logOf(SAMPLES_FLUSH_MS, sampledFilter(sampleRate))]
+  const urgent = logOf(FLUSH_MS, urgentFilter())
+  if (mode === 'denied' || sampleRate === 0) return [urgent]
+  return [urgent, logOf(SAMPLES_FLUSH_MS, sampledFilter(sampleRate))]
 }
 
 function logOf(flushMs: number, filter?: AccessLogFilter): AccessLog {
@@ -66,12 +62,19 @@ function logOf(flushMs: number, filter?: AccessLogFilter): AccessLog {
   })
 }
 
-/** Matches requests that the rules denied, and those that never came before the rules, such as malformed ones. */
-function notAllowedFilter(): AccessLogFilter {
-  return verdictFilter(RBAC_DENIED, true)
+/**
+ * Matches requests that the rules denied, those that never came before the rules, such as malformed ones, and those that are passed and
+ * that the shadow denies.
+ */
+function urgentFilter(): AccessLogFilter {
+  const filters = [
+    metadataFilter(RBAC_RESULT, exactly(RBAC_DENIED), { absent: true }),
+    metadataFilter(RBAC_SHADOW_POLICY, { case: 'prefix', value: AUDIT_PREFIX }),
+  ]
+  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'orFilter', value: create(OrFilterSchema, { filters }) } })
 }
 
-/** Matches a share of the requests that the rules allowed. */
+/** Matches a share of the requests that the rules allowed and that are not urgent. */
 function sampledFilter(sampleRate: number): AccessLogFilter {
   const percentSampled = create(FractionalPercentSchema, {
     numerator: Math.round(sampleRate * 1_000_000),
@@ -84,17 +87,26 @@ function sampledFilter(sampleRate: number): AccessLogFilter {
     },
   })
   // The cheaper one first: it lets few through.
-  const filters = [sampled, verdictFilter(RBAC_ALLOWED, false)]
+  const filters = [
+    sampled,
+    metadataFilter(RBAC_RESULT, exactly(RBAC_ALLOWED)),
+    // Envoy's filter knows no "not": what the engine tells is an audit or the rule.
+    metadataFilter(RBAC_SHADOW_POLICY, { case: 'prefix', value: NAMED_PREFIX }, { absent: true }),
+  ]
   return create(AccessLogFilterSchema, { filterSpecifier: { case: 'andFilter', value: create(AndFilterSchema, { filters }) } })
 }
 
-/** @param elseMatch whether a request matches that has no verdict */
-function verdictFilter(verdict: string, elseMatch: boolean): AccessLogFilter {
+/** @param absent whether a request matches without a value there */
+function metadataFilter(key: string, matchPattern: StringMatcher['matchPattern'], { absent = false } = {}): AccessLogFilter {
   const matcher = create(MetadataMatcherSchema, {
     filter: RBAC_METADATA,
-    path: [{ segment: { case: 'key', value: RBAC_RESULT } }],
-    value: { matchPattern: { case: 'stringMatch', value: { matchPattern: { case: 'exact', value: verdict } } } },
+    path: [{ segment: { case: 'key', value: key } }],
+    value: { matchPattern: { case: 'stringMatch', value: { matchPattern } } },
   })
-  const value = create(MetadataFilterSchema, { matcher, matchIfKeyNotFound: elseMatch })
+  const value = create(MetadataFilterSchema, { matcher, matchIfKeyNotFound: absent })
   return create(AccessLogFilterSchema, { filterSpecifier: { case: 'metadataFilter', value } })
+}
+
+function exactly(value: string): StringMatcher['matchPattern'] {
+  return { case: 'exact', value }
 }

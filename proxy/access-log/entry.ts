@@ -6,8 +6,7 @@ import { RequestMethod } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import { type HTTPAccessLogEntry, HTTPAccessLogEntry_HTTPVersion } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
 import { type HttpFlow, HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { parseSlotName } from '../xds/resources.ts'
-import { ALLOW_ALL_RULE } from '../xds/ruleset.ts'
-import { RBAC_ALLOWED, RBAC_METADATA, RBAC_POLICY, RBAC_RESULT } from './config.ts'
+import { RBAC_METADATA, verdictOf } from '../xds/verdict.ts'
 
 const NANOS = 1_000_000_000n
 
@@ -22,9 +21,7 @@ const PROTOCOLS: Readonly<Record<number, string>> = {
 export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
   const common = entry.commonProperties
   const request = entry.request
-  const verdict = common?.metadata?.filterMetadata[RBAC_METADATA]
-  const policy = verdict?.[RBAC_POLICY]
-  const allowed = verdict?.[RBAC_RESULT] === RBAC_ALLOWED
+  const { allowed, audit, rule } = verdictOf(common?.metadata?.filterMetadata[RBAC_METADATA])
   // The address of the socket, not one that a header claims.
   const source = socketOf(common?.downstreamDirectRemoteAddress)
   const destination = socketOf(common?.downstreamLocalAddress)
@@ -42,7 +39,8 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
     protocol: PROTOCOLS[entry.protocolVersion] ?? '',
     status: entry.response?.responseCode ?? 0,
     allowed,
-    rule: allowed && typeof policy === 'string' && policy !== ALLOW_ALL_RULE ? policy : '',
+    audit,
+    rule,
     details: entry.response?.responseCodeDetails ?? '',
     durationNs: nanosOf(common?.timeToLastDownstreamTxByte ?? common?.duration),
   })

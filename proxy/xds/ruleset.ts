@@ -5,6 +5,11 @@
  * Semantics are Cilium's (pkg/envoy/policy/envoy_l7_rules_translator.go): path, method and host are RE2 patterns that match the whole
  * of :path with its query, :method and :authority with its port; headers are exact or only have to be there. What matches no rule is
  * denied, so a rule that is left out denies what it would have allowed.
+ *
+ * A filter has two engines, each with one action for all its policies; together they hold everything, so that an edit is never seen
+ * half. Without deny rules the enforced one allows; with them it denies what they match and what no allow rule matches. The other one
+ * only reports: what the shadow denies, and the allow rule that matches where the enforced one cannot tell. The filter's other form, with
+ * an action per match (`matcher`), is no way: it joins the values of a header that comes twice, so a client could slip past a deny.
  */
 import { create } from '@bufbuild/protobuf'
 import {
@@ -14,6 +19,7 @@ import {
   PolicySchema,
   PrincipalSchema,
   RBAC_Action,
+  type RBAC as Rules,
   RBACSchema as RulesSchema,
 } from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
 import { type HeaderMatcher, HeaderMatcherSchema } from '#api/gen/envoy/config/route/v3/route_components_pb.js'
@@ -21,16 +27,22 @@ import { type RBAC, RBACSchema } from '#api/gen/envoy/extensions/filters/http/rb
 import { RegexMatcherSchema } from '#api/gen/envoy/type/matcher/v3/regex_pb.js'
 import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
+import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, AUDIT_NONE, DENY_NONE, DENY_PREFIX, NAMED_PREFIX } from './verdict.ts'
 
-/** What Envoy calls the rule of a ruleset without L7 conditions. It is nobody's name: such a request has rules of L3 and L4 behind it. */
-export const ALLOW_ALL_RULE = '*'
+const ANYTHING = create(PermissionSchema, { rule: { case: 'any', value: true } })
+const ANYBODY = [create(PrincipalSchema, { identifier: { case: 'any', value: true } })]
 
-/** @param seal makes otherwise equal configurations differ (resource.ts); it names counters that nothing counts */
+type Policies = Record<string, Policy>
+
+/** @param seal makes otherwise equal configurations differ (resource.ts) */
 export function compileRuleset(ruleset: Ruleset, seal: string): RBAC {
-  return create(RBACSchema, {
-    rules: create(RulesSchema, { action: RBAC_Action.ALLOW, policies: compilePolicies(ruleset) }),
-    shadowRulesStatPrefix: seal,
-  })
+  const rules = compileEnforced(ruleset)
+  const reported = compileReported(ruleset)
+  // It names counters that nothing counts.
+  if (Object.keys(reported).length === 0) return create(RBACSchema, { rules, shadowRulesStatPrefix: seal })
+  // The name of the counters would be that of the metadata too, so the seal is a policy that matches nothing, the last of all.
+  const policies = { ...reported, [`~${seal}`]: policyOf(not(ANYTHING)) }
+  return create(RBACSchema, { rules, shadowRules: create(RulesSchema, { action: RBAC_Action.DENY, policies }) })
 }
 
 /** Denies everything: what a listener does until its ruleset arrives. */
@@ -38,26 +50,58 @@ export function denyAll(): RBAC {
   return create(RBACSchema, { rules: create(RulesSchema, { action: RBAC_Action.ALLOW }) })
 }
 
-function compilePolicies(ruleset: Ruleset): Record<string, Policy> {
-  if (ruleset.allowAll) return { [ALLOW_ALL_RULE]: policyOf([]) }
-  const policies: Record<string, Policy> = {}
-  // Sorted, so that the same rules have the same bytes.
-  for (const rule of [...ruleset.http].sort((a, b) => (a.name < b.name ? -1 : 1))) policies[rule.name] = policyOf(headersOf(rule))
+function compileEnforced({ allowAll, http, httpDeny }: Ruleset): Rules {
+  if (httpDeny.length > 0) return create(RulesSchema, { action: RBAC_Action.DENY, policies: compileDeny(allowAll, http, httpDeny) })
+  const policies = allowAll ? { [ALLOW_ALL_RULE]: policyOf(ANYTHING) } : policiesOf('', http)
+  return create(RulesSchema, { action: RBAC_Action.ALLOW, policies })
+}
+
+function compileDeny(allowAll: boolean, http: readonly HttpRule[], httpDeny: readonly HttpRule[]): Policies {
+  const policies = policiesOf(DENY_PREFIX, httpDeny)
+  if (!allowAll) policies[DENY_NONE] = policyOf(noneOf(http))
   return policies
 }
 
-/** @param headers all have to match; none: everything matches */
-function policyOf(headers: readonly HeaderMatcher[]): Policy {
-  return create(PolicySchema, {
-    permissions: [permissionOf(headers)],
-    principals: [create(PrincipalSchema, { identifier: { case: 'any', value: true } })],
-  })
+function compileReported({ allowAll, http, httpDeny, shadow }: Ruleset): Policies {
+  const policies: Policies = {}
+  if (shadow !== undefined) {
+    Object.assign(policies, policiesOf(AUDIT_DENY_PREFIX, shadow.httpDeny))
+    if (!shadow.allowAll) policies[AUDIT_NONE] = policyOf(noneOf(shadow.http))
+  }
+  if (httpDeny.length > 0 && !allowAll) Object.assign(policies, policiesOf(NAMED_PREFIX, http))
+  return policies
 }
 
+function policiesOf(prefix: string, rules: readonly HttpRule[]): Policies {
+  const policies: Policies = {}
+  for (const rule of sorted(rules)) policies[prefix + rule.name] = policyOf(permissionOf(headersOf(rule)))
+  return policies
+}
+
+/** So that the same rules have the same bytes. */
+function sorted(rules: readonly HttpRule[]): HttpRule[] {
+  return [...rules].sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
+function policyOf(permission: Permission): Policy {
+  return create(PolicySchema, { permissions: [permission], principals: ANYBODY })
+}
+
+function noneOf(rules: readonly HttpRule[]): Permission {
+  if (rules.length === 0) return ANYTHING
+  const permissions = sorted(rules).map((rule) => permissionOf(headersOf(rule)))
+  return not(create(PermissionSchema, { rule: { case: 'orRules', value: { rules: permissions } } }))
+}
+
+function not(value: Permission): Permission {
+  return create(PermissionSchema, { rule: { case: 'notRule', value } })
+}
+
+/** @param headers all have to match; none: everything matches */
 function permissionOf(headers: readonly HeaderMatcher[]): Permission {
   const rules = headers.map((value) => create(PermissionSchema, { rule: { case: 'header', value } }))
   if (rules.length === 1) return rules[0]!
-  if (rules.length === 0) return create(PermissionSchema, { rule: { case: 'any', value: true } })
+  if (rules.length === 0) return ANYTHING
   return create(PermissionSchema, { rule: { case: 'andRules', value: { rules } } })
 }
 
