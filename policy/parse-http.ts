@@ -1,22 +1,26 @@
 /** HTTP rules of a document. Semantics are Cilium's (pkg/envoy/policy/envoy_l7_rules_translator.go), its traps included; those are told of. */
-import type { HeaderRule, HttpRule } from '#parsers/http/rules.ts'
+import { type HeaderMatch, type HeaderRule, type HttpRule, MISMATCH_ACTIONS } from '#parsers/http/rules.ts'
 import type { Cursor } from './cursor.ts'
 import type { HttpRules } from './model.ts'
+import { boundedList, type MemberContext } from './parse-context.ts'
+import { parseSecret } from './parse-tls.ts'
 import { checkPattern } from './pattern.ts'
+
+const HEADERS_MAX = 100
 
 const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 /** Nothing in it means more than itself. A dot is let through: nobody escapes it, and it does no harm. */
 const LITERAL_PATH = /^\/[\w./~%!@,;=-]*$/
 
-/** @param later hints for fields that are known and not supported yet @returns undefined when the list is empty: no L7 rules at all */
-export function parseHttpRules(cursor: Cursor, regexProgramSizeMax: number, later: string): HttpRules | undefined {
-  const items = cursor.list()
+/** @returns undefined when the list is empty: no L7 rules at all */
+export function parseHttpRules(cursor: Cursor, context: MemberContext): HttpRules | undefined {
+  const items = boundedList(cursor, 'rules')
   if (items === undefined || items.length === 0) return undefined
-  return { kind: 'http', rules: items.flatMap((item) => parseHttpRule(item, regexProgramSizeMax, later) ?? []) }
+  return { kind: 'http', rules: items.flatMap((item) => parseHttpRule(item, context) ?? []) }
 }
 
 /** @returns undefined for a rule that no request can match: without it the others deny what they do not allow */
-function parseHttpRule(cursor: Cursor, regexProgramSizeMax: number, later: string): HttpRule | undefined {
+function parseHttpRule(cursor: Cursor, context: MemberContext): HttpRule | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
   const rule: { path?: string; method?: string; host?: string } = {}
@@ -25,15 +29,67 @@ function parseHttpRule(cursor: Cursor, regexProgramSizeMax: number, later: strin
     const pattern = field?.string()
     // As in Cilium, an empty pattern is none.
     if (field === undefined || pattern === undefined || pattern === '') continue
-    const problem = checkPattern(pattern, regexProgramSizeMax)
+    const problem = checkPattern(pattern, context.options.regexProgramSizeMax)
     if (problem !== undefined) field.error(problem.message, problem.hint)
     else if (name === 'path') warnOfPath(field, pattern)
     rule[name] = pattern
   }
-  const headers = (map.get('headers')?.list() ?? []).map(parseHeader)
-  map.finish({ headerMatches: later })
-  const possible = headers.filter((header) => header !== undefined)
-  return possible.length === headers.length ? { ...rule, headers: possible } : undefined
+  const headersCursor = map.get('headers')
+  const matchesCursor = map.get('headerMatches')
+  const headers = ((headersCursor && boundedList(headersCursor, 'headers', HEADERS_MAX)) ?? []).map(parseHeader)
+  const matches = ((matchesCursor && boundedList(matchesCursor, 'headers', HEADERS_MAX)) ?? []).map((item) =>
+    parseHeaderMatch(item, context),
+  )
+  map.finish()
+  if (headers.includes(undefined) || matches.includes(undefined)) return undefined
+  const possible = matches.filter((match) => match !== undefined)
+  // Those without an action and without a secret are what `headers` says too.
+  const plain = possible.filter(({ mismatch, secret }) => mismatch === undefined && secret === undefined)
+  const special = possible.filter((match) => !plain.includes(match))
+  return {
+    ...rule,
+    headers: [...headers.filter((header) => header !== undefined), ...plain],
+    ...(special.length === 0 ? {} : { headerMatches: special }),
+  }
+}
+
+/** @returns undefined when no request can have such a header, or when it could not be read */
+function parseHeaderMatch(cursor: Cursor, context: MemberContext): HeaderMatch | undefined {
+  const map = cursor.map()
+  if (map === undefined) return undefined
+  const nameCursor = map.get('name')
+  const valueCursor = map.get('value')
+  const secretCursor = map.get('secret')
+  const mismatchCursor = map.get('mismatch')
+  const name = nameCursor?.string()
+  // As in Cilium, an empty value is none.
+  const value = valueCursor?.string() || undefined
+  const secret = secretCursor && parseSecret(secretCursor, context)
+  const action = mismatchCursor?.string()
+  map.finish()
+  if (nameCursor === undefined) map.error('name is needed', 'for example {name: X-Token, value: secret}')
+  if (name !== undefined && !HEADER_NAME.test(name)) {
+    nameCursor?.error(`not a header name: ${name}`, name.startsWith(':') ? 'use path, method or host' : 'for example X-Token')
+    return undefined
+  }
+  const mismatch = MISMATCH_ACTIONS.find((known) => known === action)
+  if (action !== undefined && action !== '' && mismatch === undefined)
+    mismatchCursor?.error(`no such action: ${action}`, `one of ${MISMATCH_ACTIONS.join(', ')}, or nothing to fail the rule`)
+  if (mismatch !== undefined && context.verdict === 'deny')
+    mismatchCursor?.error(`a deny rule changes no request: ${mismatch}`, 'remove mismatch')
+  if ((mismatch === 'ADD' || mismatch === 'REPLACE') && value === undefined && secretCursor === undefined)
+    map.warning(`without a value there is nothing to write into the header: ${mismatch}`, 'add value or secret')
+  if (name === undefined || (secretCursor !== undefined && secret === undefined)) return undefined
+  if (value !== undefined && value !== value.trim()) {
+    valueCursor?.warning(`no header value begins or ends with a space, so this matches none: "${value}"`, `write "${value.trim()}"`)
+    if (mismatch === undefined && secret === undefined) return undefined
+  }
+  return {
+    name: name.toLowerCase(),
+    ...(value === undefined ? {} : { value }),
+    ...(secret === undefined ? {} : { secret }),
+    ...(mismatch === undefined ? {} : { mismatch }),
+  }
 }
 
 /** Of patterns that are right and surely not meant. */

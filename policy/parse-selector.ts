@@ -13,6 +13,7 @@ const LABEL_SOURCES = new Set([
   'reserved',
   'container',
   'cidr',
+  'cidrgroup',
   'cni',
   'unspec',
   'fqdn',
@@ -32,6 +33,8 @@ export type SelectorScope =
   | { readonly kind: 'cluster-subject' }
   /** Of every namespace, but nobody without one unless the selector names a reserved label: a peer of a clusterwide policy. */
   | { readonly kind: 'cluster-peer' }
+  /** Of things that policy does not divide by namespace: nodes, services, groups of prefixes. */
+  | { readonly kind: 'labels' }
 
 /** @returns the requirements that could be read, with the namespace's; what is wrong is reported */
 export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelector {
@@ -52,7 +55,7 @@ export function parseSelector(cursor: Cursor, scope: SelectorScope): LabelSelect
     if (requirements.length > REQUIREMENTS_MAX) map.error(`more conditions than ${REQUIREMENTS_MAX}: ${requirements.length}`)
     map.finish()
   }
-  if (scope.kind === 'cluster-subject') return { requirements }
+  if (scope.kind === 'cluster-subject' || scope.kind === 'labels') return { requirements }
   const isReserved = requirements.some(({ source }) => source === 'reserved')
   const namesNamespace = requirements.some(isAboutNamespace)
   const namespace: LabelRequirement =

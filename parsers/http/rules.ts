@@ -18,7 +18,7 @@ export type MismatchAction = (typeof MISMATCH_ACTIONS)[number]
 export interface HeaderMatch {
   /** Lower-case header name. */
   readonly name: string
-  /** Exact value; absent with a secret. Without either, the header has to be present. */
+  /** Exact value; with a secret, what holds while that cannot be found. Without either, the header has to be present. */
   readonly value?: string
   readonly secret?: { readonly namespace: string; readonly name: string }
   /** Absent: the rule does not match. */

@@ -1,7 +1,6 @@
 import test from 'ava'
 import { parsePolicyFile } from '#policy/parse.ts'
-
-const LIMITS = { regexProgramSizeMax: 10_000 }
+import { LIMITS } from './world.ts'
 
 /** Every field that means more when it is absent: more peers, more ports, more requests, or less default deny. */
 const POLICY = `apiVersion: cilium.io/v2

@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { parsePolicyFile } from '#policy/parse.ts'
+import { LIMITS } from './world.ts'
 
-const LIMITS = { regexProgramSizeMax: 10_000 }
 const MEBIBYTE = 1024 * 1024
 
 function messagesOf(text: string): string[] {
