@@ -39,6 +39,8 @@ export interface RolloutStatus {
   readonly envoyVersion: string
 }
 
+type RuleReport = Pick<RefusedRule, 'rule' | 'reason'>
+
 interface SlotState {
   readonly slot: Slot
   readonly name: string
@@ -51,7 +53,7 @@ interface SlotState {
   rules: { readonly resource: Resource; readonly ruleset: Ruleset } | undefined
   rulesInForce: boolean
   search: RulesetSearch | undefined
-  refusedRules: readonly { readonly rule: string; readonly reason: string }[]
+  refusedRules: readonly RuleReport[]
   /** What this client is known to have in force; undefined when that is not known. */
   inForce: Ruleset | undefined
   /** The revision before the oldest one of this slot that is not in force yet; undefined when all of them are. */
@@ -248,7 +250,7 @@ export class Rollout implements XdsObserver {
     const wanted = state.slot.ruleset ?? create(RulesetSchema)
     const { ruleset, refused } =
       refusals.size === 0 ? { ruleset: wanted, refused: [] } : leaveOutRefused(wanted, (rule) => refusals.reasonOf(ruleDigest(rule)))
-    state.refusedRules = refused.map(({ rule, reason }) => ({ rule: rule.name, reason }))
+    state.refusedRules = reportOf(refused)
     state.search = undefined
     state.rules = { ruleset, resource: rulesetResource(state.slot, ruleset) }
     if (refusals.reasonOf(rulesetDigest(ruleset)) !== undefined) this.#startSearch(state, ruleset)
@@ -305,8 +307,7 @@ export class Rollout implements XdsObserver {
     const { ruleset, refused } = step.value
     state.search = undefined
     for (const { rule, reason } of refused) this.#rememberRule(ruleDigest(rule), reason)
-    const found = refused.map(({ rule, reason }) => ({ rule: rule.name, reason }))
-    state.refusedRules = [...state.refusedRules.filter(({ rule }) => !found.some((other) => other.rule === rule)), ...found]
+    state.refusedRules = uniqueRules([...state.refusedRules, ...reportOf(refused)])
     const reason = refusals.reasonOf(rulesetDigest(ruleset))
     if (reason === undefined) {
       this.#offer(state, ruleset)
@@ -370,6 +371,15 @@ function isListening({ listening, late, rulesInForce }: SlotState): boolean {
 
 function rulesOf({ http, httpDeny, shadow }: Ruleset): HttpRule[] {
   return [...http, ...httpDeny, ...(shadow === undefined ? [] : rulesOf(shadow))]
+}
+
+/** A rule that stands in several parts of a ruleset is told once. */
+function reportOf(refused: UsableRuleset['refused']): RuleReport[] {
+  return uniqueRules(refused.map(({ rule, reason }) => ({ rule: rule.name, reason })))
+}
+
+function uniqueRules(reports: readonly RuleReport[]): RuleReport[] {
+  return [...new Map(reports.map((report) => [report.rule, report])).values()]
 }
 
 function refusedOf({ slot, listenerRefusal, refusedRules }: SlotState): RefusedRule[] {

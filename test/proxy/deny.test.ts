@@ -158,5 +158,16 @@ test.serial('a sampled request that the shadow denies is reported once', async (
     sampled.agent.flows.filter(({ path }) => path === '/b').map(({ audit }) => audit),
     [true],
   )
+  // With deny rules the allow rule is told by the other engine.
+  const ruled = slotOf(2, {
+    http: [
+      { name: 'c', path: '/c' },
+      { name: 'all', path: '/.*' },
+    ],
+    httpDeny: [{ name: 'd', path: '/d' }],
+  })
+  await sampled.agent.applied(sampled.agent.change([ruled]))
+  t.is(await statusOf(PORT + 1, '/c'), 200)
+  t.like(await sampled.agent.flow(({ path }) => path === '/c'), { allowed: true, audit: false, rule: 'all' })
   t.false(/deprecat|unknown field/i.test(sampled.log('envoy')))
 })

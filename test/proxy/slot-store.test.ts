@@ -40,6 +40,21 @@ test('what is written is read back, and says what changed since', async (t) => {
   t.deepEqual([change?.revision, change?.changed, change?.removedIds], [2n, [], [2]])
 })
 
+test('deny rules and the shadow are kept, and a change of them is a change', async (t) => {
+  const path = join(folder, 'deny.bin')
+  const full = { http: [{ name: 'a', path: '/a' }], httpDeny: [{ name: 'd' }], shadow: { httpDeny: [{ name: 's' }] } }
+  const store = new SlotStore(path)
+  store.apply(update({ full: true, slots: [slotOf(1, full)] }, [slotOf(1, full)]))
+  await store.persist()
+  const next = new SlotStore(path)
+  next.load()
+  t.deepEqual(next.takeChange()?.changed, [slotOf(1, full)])
+  for (const ruleset of [{ ...full, httpDeny: [{ name: 'e' }] }, { ...full, shadow: {} }, { http: full.http }]) {
+    t.true(next.apply(update({ full: true, slots: [slotOf(1, ruleset)] }, [slotOf(1, ruleset)])))
+    t.deepEqual(next.takeChange()?.changed, [slotOf(1, ruleset)])
+  }
+})
+
 test('a delta that does not fit, of another epoch, or before there is anything changes nothing', (t) => {
   const store = new SlotStore(join(folder, 'b.bin'))
   t.false(store.apply(update({ slots: [one] }, [one])))
