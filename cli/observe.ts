@@ -11,8 +11,8 @@ import { addConfigOptions, collect, configOf, parseCount, repeatableChoice } fro
 import { print, sanitize } from './output.ts'
 
 const HELP = `
-One line a flow: time, source -> destination, what, verdict, who decided and by which policy. -o json prints flows/flow.ts, one
-object a line. --follow goes on, over restarts of the agent too. What had to be dropped under load is counted on standard error.`
+One line a flow: time, source -> destination, what, verdict, who decided and by which policy, with the policy's own word for it if it
+has one. The verdict audit is of what passed and policy in audit would deny. -o json prints flows/flow.ts, one object a line. --follow goes on, over restarts of the agent too. What had to be dropped under load is counted on standard error.`
 
 const RECONNECT_MS = 200
 
@@ -94,8 +94,10 @@ export function formatFlow(flow: Flow): string {
   const request = flow.http
   const what =
     request === undefined ? flow.protocol : `${request.protocol} ${request.method} ${request.authority}${request.path} ${request.status}`
-  const policies = [...new Set(flow.origins.map((origin) => origin.policy))]
-  const why = [flow.reason, policies.length === 0 ? '' : `policy ${policies.join(', ')}`].filter((part) => part !== '').join('; ')
+  const policies = [...new Set(flow.origins.map(({ policy, log }) => (log === undefined ? policy : `${policy} "${log}"`)))]
+  const why = [flow.verdict === 'audit' ? 'would be denied' : '', flow.reason, policies.length === 0 ? '' : `policy ${policies.join(', ')}`]
+    .filter((part) => part !== '')
+    .join('; ')
   const line = [
     flow.time.slice(11, 23),
     flow.direction,

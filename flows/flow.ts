@@ -49,7 +49,7 @@ export interface Flow {
   readonly time: string
   readonly kind: FlowKind
   readonly verdict: FlowVerdict
-  /** Lower-case name of the drop reason (bpf/src/abi.h) or Envoy's response code details; empty when forwarded. */
+  /** Lower-case name of the drop reason (bpf/src/abi.h) or Envoy's response code details; empty when forwarded, and for audit of Envoy. */
   readonly reason: string
   /** Who took the verdict. */
   readonly where: 'kernel' | 'envoy'

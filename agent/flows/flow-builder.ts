@@ -1,7 +1,7 @@
 /** Turns what the kernel and Envoy report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
 import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
-import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
-import type { Flow, FlowOrigin, FlowPeer } from '#flows/flow.ts'
+import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
+import type { Flow, FlowOrigin, FlowPeer, FlowVerdict } from '#flows/flow.ts'
 import { policyOfRule } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 
@@ -24,12 +24,21 @@ export interface FlowContext {
   originsOfConnection(slotId: number, remote: string, servicePort: number): readonly string[]
   /** Direction of a slot; undefined when it is gone. */
   directionOfSlot(id: number): 'ingress' | 'egress' | undefined
+  /** Word that a policy (namespace/name) wants in its flows; undefined when it has none. */
+  logOf?(policy: string): string | undefined
 }
 
 const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [1, 'ICMPv4'],
   [6, 'TCP'],
   [17, 'UDP'],
+])
+
+/** What else the kernel says is a drop. */
+const KERNEL_VERDICTS: ReadonlyMap<number, FlowVerdict> = new Map([
+  [VERDICT_ALLOW, 'forwarded'],
+  [VERDICT_REDIRECT, 'redirected'],
+  [VERDICT_AUDIT, 'audit'],
 ])
 
 export class FlowBuilder {
@@ -48,14 +57,14 @@ export class FlowBuilder {
     return {
       time: new Date(this.#bootTimeMs + Number(event.timeNs / 1_000_000n)).toISOString(),
       kind: 'l3l4',
-      verdict: event.verdict === VERDICT_ALLOW ? 'forwarded' : event.verdict === VERDICT_REDIRECT ? 'redirected' : 'dropped',
+      verdict: KERNEL_VERDICTS.get(event.verdict) ?? 'dropped',
       reason: event.reason === 0 ? '' : (DROP_REASON_NAMES.get(event.reason) ?? String(event.reason)),
       where: 'kernel',
       direction: ingress ? 'ingress' : 'egress',
       source: ingress ? remote : local,
       destination: ingress ? local : remote,
       protocol: PROTOCOL_NAMES.get(event.protocol) ?? String(event.protocol),
-      origins: this.#context.originsOf(event.cookie).flatMap(originOf),
+      origins: this.#originsOf(this.#context.originsOf(event.cookie)),
       node: this.#context.node,
     }
   }
@@ -67,7 +76,7 @@ export class FlowBuilder {
     return {
       time: new Date(Number(http.timeNs / 1_000_000n)).toISOString(),
       kind: 'http',
-      verdict: http.allowed ? 'forwarded' : 'dropped',
+      verdict: http.allowed ? (http.audit ? 'audit' : 'forwarded') : 'dropped',
       reason: http.allowed ? '' : http.details,
       where: 'envoy',
       direction,
@@ -83,16 +92,20 @@ export class FlowBuilder {
         status: http.status,
         durationMs: Number(http.durationNs) / 1e6,
       },
-      origins: this.#rulesBehind(http, direction).flatMap(originOf),
+      origins: this.#originsOf(this.#rulesBehind(http, direction)),
       node: this.#context.node,
     }
   }
 
-  /** A request is allowed by the one L7 rule that matches, or by what lets its connection through whatever it asks for. */
+  /**
+   * One L7 rule decides, or would with audit. Without one, a request is allowed by what lets its connection through whatever it asks for,
+   * and denied by the lack of a rule.
+   */
   #rulesBehind(http: HttpFlow, direction: 'ingress' | 'egress'): readonly string[] {
-    if (originOf(http.rule).length > 0) return [http.rule]
+    if (policyOfRule(http.rule) !== undefined) return [http.rule]
+    if (!http.allowed || http.audit) return []
     const remote = direction === 'ingress' ? http.sourceAddress : http.destinationAddress
-    return http.allowed ? this.#context.originsOfConnection(http.slotId, remote, http.destinationPort) : []
+    return this.#context.originsOfConnection(http.slotId, remote, http.destinationPort)
   }
 
   #peer(address: string, port: number, identity: number | undefined, endpointId: number | undefined): FlowPeer {
@@ -106,10 +119,14 @@ export class FlowBuilder {
       ...(endpoint === undefined ? {} : { endpoint: { id: endpoint.id, namespace: endpoint.namespace, name: endpoint.name } }),
     }
   }
-}
 
-/** @returns none for what is no rule of a policy */
-function originOf(rule: string): FlowOrigin[] {
-  const policy = policyOfRule(rule)
-  return policy === undefined ? [] : [{ policy, rule }]
+  /** None for what is no rule of a policy. */
+  #originsOf(rules: readonly string[]): FlowOrigin[] {
+    return rules.flatMap((rule) => {
+      const policy = policyOfRule(rule)
+      if (policy === undefined) return []
+      const log = this.#context.logOf?.(policy)
+      return [{ policy, rule, ...(log === undefined ? {} : { log }) }]
+    })
+  }
 }

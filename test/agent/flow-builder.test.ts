@@ -3,7 +3,9 @@ import test from 'ava'
 import { FlowBuilder, type FlowContext } from '#agent/flows/flow-builder.ts'
 import { HTTPAccessLogEntrySchema } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
 import { HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { eventCodec, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_DENY, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import { flowOf } from '#proxy/access-log/entry.ts'
+import { addressToBytes } from '#sys/addresses.ts'
 
 const SLOT = 7
 const ROW = ['default/plain/ingress/0123456789ab-0', 'shop/strict/ingress/ba9876543210-0']
@@ -56,6 +58,52 @@ test('what is no rule of a policy is none, whatever an older proxy calls it', (t
 
 test('a denied request has no rule behind it', (t) => {
   t.deepEqual(originsOf('', false), [])
+})
+
+const POLICY_RULE = 'shop/strict/ingress/0123456789ab'
+
+test('a request is denied by the deny rule that matches it', (t) => {
+  t.deepEqual(originsOf(POLICY_RULE, false), [{ policy: 'shop/strict', rule: POLICY_RULE }])
+})
+
+test('a request that only policy in audit denies is passed and told as audit, with the rule that would deny it', (t) => {
+  const flow = (rule: string, audit: boolean, allowed = true) =>
+    new FlowBuilder(context('ingress')).fromEnvoy(
+      create(HttpFlowSchema, {
+        slotId: SLOT,
+        sourceAddress: '10.0.0.1',
+        destinationPort: 80,
+        allowed,
+        audit,
+        rule,
+        details: 'via_upstream',
+      }),
+    )
+  t.like(flow(POLICY_RULE, true), { verdict: 'audit', reason: '', origins: [{ policy: 'shop/strict', rule: POLICY_RULE }] })
+  // The lack of a rule denies it; what lets its connection through has no part in that.
+  t.like(flow('', true), { verdict: 'audit', origins: [] })
+  t.like(flow('', false), { verdict: 'forwarded' })
+  t.like(flow('', false, false), { verdict: 'dropped' })
+})
+
+test('a verdict of the kernel is told by its own word, an unknown one as a drop', (t) => {
+  const builder = new FlowBuilder(context('ingress'))
+  const bytes = addressToBytes('10.0.0.1')
+  const verdictOf = (verdict: number) =>
+    builder.fromKernel({ ...eventCodec.decode(Buffer.alloc(eventCodec.size)), local: bytes, remote: bytes, verdict }).verdict
+  t.deepEqual([VERDICT_ALLOW, VERDICT_REDIRECT, VERDICT_AUDIT, VERDICT_DENY, 99].map(verdictOf), [
+    'forwarded',
+    'redirected',
+    'audit',
+    'dropped',
+    'dropped',
+  ])
+})
+
+test('an origin has the word that its policy wants in its flows', (t) => {
+  const words = { ...context('ingress'), logOf: (policy: string) => (policy === 'shop/strict' ? 'PCI' : undefined) }
+  const http = create(HttpFlowSchema, { slotId: SLOT, sourceAddress: '10.0.0.1', destinationPort: 80, allowed: true })
+  t.deepEqual(new FlowBuilder(words).fromEnvoy(http)?.origins, [BEHIND_THE_ROW[0]!, { ...BEHIND_THE_ROW[1]!, log: 'PCI' }])
 })
 
 test('Envoy’s name for "everything is allowed" does not leave the proxy', (t) => {

@@ -1,0 +1,34 @@
+import test from 'ava'
+import { formatFlow } from '#cli/observe.ts'
+import type { Flow } from '#flows/flow.ts'
+
+const peer = { port: 80, identity: 1, labels: [] }
+const FLOW: Flow = {
+  time: '2026-01-02T03:04:05.678Z',
+  kind: 'l3l4',
+  verdict: 'audit',
+  reason: '',
+  where: 'kernel',
+  direction: 'egress',
+  source: { ...peer, address: '10.0.0.1', port: 4000 },
+  destination: { ...peer, address: '10.0.0.2' },
+  protocol: 'TCP',
+  origins: [],
+  node: 'n',
+}
+const START = '03:04:05.678 egress 10.0.0.1:4000 -> 10.0.0.2:80 TCP'
+
+test('an audit verdict says that the flow would be denied', (t) => {
+  t.is(formatFlow(FLOW), `${START} audit by kernel (would be denied)`)
+  const origins = [{ policy: 'a/b', rule: 'a/b/egress/1' }]
+  t.is(formatFlow({ ...FLOW, reason: 'policy_denied', origins }), `${START} audit by kernel (would be denied; policy_denied; policy a/b)`)
+})
+
+test('a policy is told once, with its own word for the flow', (t) => {
+  const origins = [
+    { policy: 'a/b', rule: 'a/b/egress/1', log: 'PCI\n' },
+    { policy: 'a/b', rule: 'a/b/egress/2', log: 'PCI\n' },
+    { policy: 'c/d', rule: 'c/d/egress/1' },
+  ]
+  t.is(formatFlow({ ...FLOW, verdict: 'forwarded', origins }), `${START} forwarded by kernel (policy a/b "PCI\\x0a", c/d)`)
+})
