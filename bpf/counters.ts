@@ -1,17 +1,35 @@
 /** Reads the per-CPU counters: the numbers that never lie, whatever happens to events. */
 import { readFileSync } from 'node:fs'
 import { lookupElement } from '#sys/libbpf.ts'
-import { COUNTERS, counterValueCodec, DROP_REASON_NAMES, eventBudgetCodec, REASON_MAX, VERDICT_ALLOW, VERDICT_REDIRECT } from './gen/abi.ts'
+import {
+  COUNTERS,
+  counterValueCodec,
+  DROP_REASON_NAMES,
+  eventBudgetCodec,
+  REASON_MAX,
+  VERDICT_ALLOW,
+  VERDICT_AUDIT,
+  VERDICT_DENY,
+  VERDICT_REDIRECT,
+} from './gen/abi.ts'
 import { u32Codec } from './map.ts'
 
 export interface Counter {
-  readonly verdict: 'denied' | 'allowed' | 'redirected'
-  /** Name of the drop reason, `none` when nothing was dropped. */
+  /** audited: passed, and policy in audit would have dropped it. */
+  readonly verdict: 'denied' | 'allowed' | 'redirected' | 'audited'
+  /** Name of the drop reason, `none` when nothing was dropped; for audited the one that it would have been dropped for. */
   readonly reason: string
   readonly direction: 'ingress' | 'egress'
   readonly packets: bigint
   readonly bytes: bigint
 }
+
+const VERDICT_NAMES: ReadonlyMap<number, Counter['verdict']> = new Map([
+  [VERDICT_DENY, 'denied'],
+  [VERDICT_ALLOW, 'allowed'],
+  [VERDICT_REDIRECT, 'redirected'],
+  [VERDICT_AUDIT, 'audited'],
+])
 
 /** CPUs that the kernel keeps values for, which can be more than are there. */
 function possibleCpuCount(): number {
@@ -38,7 +56,7 @@ export function readCounters(countersFd: number): Counter[] {
     const rest = Math.floor(index / REASON_MAX)
     const verdict = Math.floor(rest / 2)
     counters.push({
-      verdict: verdict === VERDICT_ALLOW ? 'allowed' : verdict === VERDICT_REDIRECT ? 'redirected' : 'denied',
+      verdict: VERDICT_NAMES.get(verdict) ?? 'denied',
       reason: DROP_REASON_NAMES.get(reason) ?? String(reason),
       direction: rest % 2 === 0 ? 'ingress' : 'egress',
       packets,

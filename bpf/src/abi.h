@@ -73,7 +73,7 @@ enum drop_reason {
 	REASON_IPV6_UNSUPPORTED = 11,
 	REASON_UNKNOWN_ETHERTYPE = 12,
 	REASON_VLAN = 13,
-	REASON_UNKNOWN_PROTOCOL = 14,
+	REASON_UNKNOWN_PROTOCOL = 14,	/* no longer given: protocols without ports are judged by policy */
 	REASON_NO_CONNECTION = 15,	/* not the start of a connection, and none is known */
 	REASON_NOT_REDIRECTABLE = 16,	/* a redirect verdict for something that is not TCP */
 	REASON_NO_LISTENER = 17,	/* the slot's listener is not there */
@@ -96,6 +96,7 @@ enum endpoint_flag {
 	ENDPOINT_ENFORCE_INGRESS = 1,
 	ENDPOINT_ENFORCE_EGRESS = 2,
 	ENDPOINT_ALLOW_LOCALHOST = 4,
+	ENDPOINT_AUDIT = 8,	/* only policies in audit restrict it: what no row can be asked about is reported, not dropped */
 };
 enum endpoint_limit {
 	ENDPOINT_ADDRESSES_MAX = 8,
@@ -137,7 +138,7 @@ struct policy_key {
 	__u32 identity;
 	__u8 direction;
 	__u8 protocol;		/* wildcard: prefix_length ends before it */
-	__be16 port;		/* ranges are prefixes; ICMP: type << 8 */
+	__be16 port;		/* ranges are prefixes; ICMP: type << 8; protocols without ports: 0 */
 };
 enum policy_prefix {
 	POLICY_PREFIX_L3 = 40,		/* identity and direction */
@@ -174,7 +175,7 @@ struct slot_pair {
 struct ct_key {
 	struct address local;
 	struct address remote;
-	__be16 local_port;	/* ICMP echo: the identifier */
+	__be16 local_port;	/* ICMP echo: the identifier; protocols without ports: 0 on both sides */
 	__be16 remote_port;
 	__u8 protocol;
 	__u8 side;

@@ -35,7 +35,8 @@ static __always_inline void report_judgement(struct report *report, const struct
 	report->remote_identity = judgement->identity;
 	report->cookie = judgement->cookie;
 	report->slot_port = judgement->slot_port;
-	report->verdict = judgement->verdict;
+	report->verdict = judgement->audit ? VERDICT_AUDIT : judgement->verdict;
+	report->reason = judgement->reason;
 }
 
 static __always_inline void report_entry(struct report *report, const struct ct_value *entry)
@@ -46,11 +47,13 @@ static __always_inline void report_entry(struct report *report, const struct ct_
 	report->leg = entry->leg;
 }
 
-/* The start of a connection that is allowed or redirected. */
+/* The start of a connection that is allowed or redirected. What only audit lets through is always told, as drops are. */
 static __always_inline void announce(struct __sk_buff *skb, const struct config *config, const struct packet *packet,
 				     const struct report *report)
 {
-	if (config->event_sample == 0xffffffff || (config->event_sample && bpf_get_prandom_u32() < config->event_sample))
+	if (report->verdict == VERDICT_AUDIT)
+		emit(skb, packet, report);
+	else if (config->event_sample == 0xffffffff || (config->event_sample && bpf_get_prandom_u32() < config->event_sample))
 		emit(skb, packet, report);
 }
 
@@ -82,15 +85,41 @@ static __always_inline int arp_sender_is_own(struct __sk_buff *skb, const struct
 	return sender == 0 || is_own_address(endpoint, sender);
 }
 
-/* What to do with frames that are no IPv4 packet we know: dropped under enforcement, else the host's business. */
-static __always_inline int other_frame(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
-				       struct report *report, int class)
+/* Passes what was judged and is allowed, by the name of its verdict. */
+static __always_inline int pass_judged(struct __sk_buff *skb, const struct report *report)
+{
+	count(report->verdict, report->direction, report->reason, skb->len);
+	return TCX_NEXT;
+}
+
+/* The same of a packet that no connection is made of. */
+static __always_inline int pass_untracked(struct __sk_buff *skb, const struct packet *packet, const struct report *report)
+{
+	if (report->verdict == VERDICT_AUDIT)
+		emit(skb, packet, report);
+	return pass_judged(skb, report);
+}
+
+/* What to do with what no row can be asked about: dropped under enforcement, reported in audit, else the host's business. */
+static __always_inline int unjudged(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
+				    struct report *report, __u8 reason)
 {
 	__u32 enforce = report->direction == DIRECTION_INGRESS ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
 
 	if (!(endpoint->flags & enforce))
 		return pass(skb, report->direction);
-	return drop(skb, packet, report, PACKET_REASON(class));
+	if (!(endpoint->flags & ENDPOINT_AUDIT))
+		return drop(skb, packet, report, reason);
+	report->verdict = VERDICT_AUDIT;
+	report->reason = reason;
+	return pass_untracked(skb, packet, report);
+}
+
+/* Frames that are no IPv4 packet we know. */
+static __always_inline int other_frame(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
+				       struct report *report, int class)
+{
+	return unjudged(skb, endpoint, packet, report, PACKET_REASON(class));
 }
 
 /* A segment of a revoked connection, from the workload: it gets the reset itself, as if its peer had sent it. */
@@ -180,8 +209,7 @@ int from_workload(struct __sk_buff *skb)
 		}
 	}
 	if (packet.icmp_error)
-		return endpoint->flags & ENDPOINT_ENFORCE_EGRESS ? drop(skb, &packet, &report, REASON_ICMP_UNRELATED)
-								 : pass(skb, DIRECTION_EGRESS);
+		return unjudged(skb, endpoint, &packet, &report, REASON_ICMP_UNRELATED);
 
 	judge(endpoint, DIRECTION_EGRESS, identity_of(&packet.destination), packet.protocol, policy_port(&packet, packet.destination_port),
 	      &judgement);
@@ -191,12 +219,12 @@ int from_workload(struct __sk_buff *skb)
 	if (judgement.verdict == VERDICT_ALLOW) {
 		/* Replies to what is no request are never tracked: they would open the way back. */
 		if (packet.protocol == IPPROTO_ICMP && packet.icmp_type != ICMP_ECHO)
-			return pass(skb, DIRECTION_EGRESS);
+			return pass_untracked(skb, &packet, &report);
 		reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_DIRECT, 0, &judgement);
 		if (reason)
 			return drop(skb, &packet, &report, reason);
 		announce(skb, config, &packet, &report);
-		return pass(skb, DIRECTION_EGRESS);
+		return pass_judged(skb, &report);
 	}
 	if (packet.protocol != IPPROTO_TCP || is_multicast_or_broadcast(packet.destination4))
 		return drop(skb, &packet, &report, REASON_NOT_REDIRECTABLE);
@@ -272,8 +300,7 @@ int to_workload(struct __sk_buff *skb)
 			return pass(skb, DIRECTION_INGRESS);
 		}
 		if (packet.icmp_error)
-			return endpoint->flags & ENDPOINT_ENFORCE_INGRESS ? drop(skb, &packet, &report, REASON_ICMP_UNRELATED)
-									  : pass(skb, DIRECTION_INGRESS);
+			return unjudged(skb, endpoint, &packet, &report, REASON_ICMP_UNRELATED);
 	}
 
 	judge(endpoint, DIRECTION_INGRESS, identity_of(&packet.source), packet.protocol, policy_port(&packet, packet.destination_port),
@@ -283,13 +310,13 @@ int to_workload(struct __sk_buff *skb)
 		return drop(skb, &packet, &report, judgement.reason);
 	if (judgement.verdict == VERDICT_ALLOW) {
 		if (packet.protocol == IPPROTO_ICMP && packet.icmp_type != ICMP_ECHO)
-			return pass(skb, DIRECTION_INGRESS);
+			return pass_untracked(skb, &packet, &report);
 		ct_key_of(&key, &packet, endpoint->id, CT_WORKLOAD, 0);
 		reason = ct_create(config, endpoint, &key, DIRECTION_INGRESS, LEG_DIRECT, 0, &judgement);
 		if (reason)
 			return drop(skb, &packet, &report, reason);
 		announce(skb, config, &packet, &report);
-		return pass(skb, DIRECTION_INGRESS);
+		return pass_judged(skb, &report);
 	}
 	if (packet.protocol != IPPROTO_TCP || !is_own_address(endpoint, packet.destination4))
 		return drop(skb, &packet, &report, REASON_NOT_REDIRECTABLE);
@@ -352,7 +379,7 @@ static __always_inline int deliver_locally(struct __sk_buff *skb, const struct c
 		return into_proxy(skb, config, LEG_INGRESS_ACCEPTED,
 				  accepted_mark(MARK_INGRESS_ACCEPTED, judgement.slot_port, judgement.slot_generation));
 	}
-	count(VERDICT_ALLOW, DIRECTION_INGRESS, REASON_NONE, skb->len);
+	count(report.verdict, DIRECTION_INGRESS, report.reason, skb->len);
 	return into_workload(skb, server);
 }
 
@@ -401,7 +428,7 @@ int from_leg_egress_upstream(struct __sk_buff *skb)
 	__u32 identity;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet) || packet.icmp_error || packet.protocol != IPPROTO_TCP)
+	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.source);
 	if (!endpoint)
@@ -481,7 +508,7 @@ int from_leg_ingress_upstream(struct __sk_buff *skb)
 	struct ct_key key;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet) || packet.icmp_error || packet.protocol != IPPROTO_TCP)
+	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
 		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.destination);
 	if (!endpoint)

@@ -84,8 +84,6 @@ static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 dir
 
 	if (!leg_packet(skb, &packet))
 		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
-	if (packet.protocol != IPPROTO_TCP)
-		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
 	if (wanted == 0 && class == MARK_EGRESS_UPSTREAM) {
 		wanted = MARK_EGRESS_UPSTREAM;
 	} else if (wanted == 0 && class == MARK_INGRESS_ACCEPTED) {

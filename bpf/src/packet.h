@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * From frame to tuple. Everything is bounds-checked; what is not plain IPv4 with TCP, UDP or ICMP comes back as a class of its own,
- * which the callers drop or pass by whether the endpoint is under enforcement.
+ * From frame to tuple. Everything is bounds-checked; what is not plain IPv4 comes back as a class of its own, which the callers drop or
+ * pass by whether the endpoint is under enforcement. TCP, UDP and SCTP have ports, ICMP has types; the tuple of any other protocol
+ * is its addresses alone.
  */
 #ifndef HEADGATE_PACKET_H
 #define HEADGATE_PACKET_H
@@ -51,6 +52,14 @@ struct arp_ipv4 {
 	__u8 sender_mac[ETH_ALEN];
 	__u8 sender_ip[4];
 } __attribute__((packed));
+
+/* linux/sctp.h has no header that could be included here. */
+struct sctp_header {
+	__be16 source;
+	__be16 dest;
+	__be32 verification_tag;
+	__le32 checksum;
+};
 
 #define IP_FRAGMENT 0x3fff	/* more fragments, or an offset */
 
@@ -102,6 +111,11 @@ static __always_inline int is_multicast_or_broadcast(__be32 address)
 	return bpf_ntohl(address) >> 28 >= 0xe;
 }
 
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
 /* The tuple inside an ICMP error. Returns 0 when it is whole. */
 static __always_inline int parse_icmp_error(struct __sk_buff *skb, __u32 offset, struct packet *packet)
 {
@@ -111,8 +125,6 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, __u32 offset,
 	if (bpf_skb_load_bytes(skb, offset, &inner, sizeof(inner)) < 0)
 		return -1;
 	if (inner.version != 4 || inner.ihl < 5)
-		return -1;
-	if (bpf_skb_load_bytes(skb, offset + inner.ihl * 4, ports, sizeof(ports)) < 0)
 		return -1;
 	packet->icmp_error = 1;
 	packet->source4 = inner.saddr;
@@ -127,11 +139,11 @@ static __always_inline int parse_icmp_error(struct __sk_buff *skb, __u32 offset,
 			return -1;
 		packet->source_port = id;
 		packet->destination_port = 0;
-	} else if (inner.protocol == IPPROTO_TCP || inner.protocol == IPPROTO_UDP) {
+	} else if (has_ports(inner.protocol)) {
+		if (bpf_skb_load_bytes(skb, offset + inner.ihl * 4, ports, sizeof(ports)) < 0)
+			return -1;
 		packet->source_port = ports[0];
 		packet->destination_port = ports[1];
-	} else {
-		return -1;
 	}
 	return 0;
 }
@@ -198,6 +210,13 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 			return PACKET_BAD(REASON_MALFORMED);
 		packet->source_port = udp.source;
 		packet->destination_port = udp.dest;
+	} else if (ip->protocol == IPPROTO_SCTP) {
+		struct sctp_header sctp;
+
+		if (bpf_skb_load_bytes(skb, l4, &sctp, sizeof(sctp)) < 0)
+			return PACKET_BAD(REASON_MALFORMED);
+		packet->source_port = sctp.source;
+		packet->destination_port = sctp.dest;
 	} else if (ip->protocol == IPPROTO_ICMP) {
 		struct icmp_header icmp;
 
@@ -215,18 +234,16 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 		} else if (icmp.type == ICMP_ECHOREPLY) {
 			packet->destination_port = icmp.echo_id;
 		}
-	} else {
-		return PACKET_BAD(REASON_UNKNOWN_PROTOCOL);
 	}
 	return PACKET_IPV4;
 }
 
-/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but IPv4 has no business there. */
+/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but TCP, and ICMP errors about it, has no business there. */
 static __always_inline int leg_packet(struct __sk_buff *skb, struct packet *packet)
 {
 	__be32 outer_source;
 
-	return parse(skb, packet, &outer_source) == PACKET_IPV4;
+	return parse(skb, packet, &outer_source) == PACKET_IPV4 && packet->protocol == IPPROTO_TCP;
 }
 
 /* A SYN that opens a connection. */

@@ -20,7 +20,8 @@ struct judgement {
 	__u16 slot_port;
 	__u16 slot_generation;
 	__u8 verdict;
-	__u8 reason;
+	__u8 reason;	/* of a denial, and of an audited allow: why policy in audit would have dropped it */
+	__u8 audit;
 };
 
 static __always_inline __u32 identity_of(const struct address *address)
@@ -31,7 +32,7 @@ static __always_inline __u32 identity_of(const struct address *address)
 	return value ? value->identity : IDENTITY_WORLD;
 }
 
-/* Port as policy rows have it: the service's port, or the ICMP type. */
+/* Port as policy rows have it: the service's port, the ICMP type, or 0 where the protocol has none. */
 static __always_inline __be16 policy_port(const struct packet *packet, __be16 port)
 {
 	return packet->protocol == IPPROTO_ICMP ? bpf_htons((__u16)packet->icmp_type << 8) : port;
@@ -68,7 +69,8 @@ static __noinline int judge_rows(const struct endpoint *endpoint, struct judgeme
 		return 0;
 	judgement->cookie = row->cookie;
 	judgement->verdict = row->verdict;
-	if (row->verdict == VERDICT_DENY) {
+	judgement->audit = row->verdict == VERDICT_ALLOW && (row->flags & POLICY_AUDIT);
+	if (row->verdict == VERDICT_DENY || judgement->audit) {
 		if (row->flags & POLICY_EXPLICIT_DENY)
 			judgement->reason = REASON_POLICY_DENY_RULE;
 		return 0;
