@@ -19,9 +19,9 @@ import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, 
 import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import type { PolicyEngine } from '#policy/engine.ts'
-import { documentName, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
+import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
-import type { PolicyDelta } from '#policy/resolved.ts'
+import type { PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { netnsPath } from '#sys/netns.ts'
@@ -29,6 +29,7 @@ import type { Route } from '#sys/rtnetlink.ts'
 import type { ControlServer } from './control-server.ts'
 import type { Datapath } from './datapath/datapath.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
+import { enforceable, type Gap, gapWarnings } from './datapath/enforceable.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
 import { Revocation, servicePort } from './datapath/revocation.ts'
 import type { SlotAllocator } from './datapath/slots.ts'
@@ -40,6 +41,7 @@ import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
 import { NodeAddresses } from './workloads/node-addresses.ts'
+import { Subjects } from './workloads/subjects.ts'
 
 const IPPROTO_TCP = 6
 
@@ -75,8 +77,11 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #ipcache: Ipcache
   readonly #endpoints: Endpoints
   readonly #nodes: NodeAddresses
-  /** Endpoints by identity. */
-  readonly #subjects = new Map<number, number>()
+  readonly #subjects: Subjects
+  /** What of each group's policy is denied because it cannot be enforced yet. */
+  readonly #gaps = new Map<number, readonly Gap[]>()
+  /** How many documents in force of each name do more than audit. */
+  readonly #enforcing = new Map<string, number>()
   /** CIDR identities in use, by prefix. */
   readonly #prefixes = new Map<string, number>()
   /** What the engine holds of each file. */
@@ -101,10 +106,12 @@ export class Agent implements LocalBackend, FlowContext {
     this.node = parts.node
     const { maps } = datapath.kernel
     this.#eventsLostBefore = readEventsLost(maps.eventBudgetsFd)
+    this.#subjects = new Subjects(parts.engine)
     this.#rows = new EndpointRows(datapath.kernel, config.policy.allowLocalhost === 'always')
-    this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, (identities) =>
-      this.#revoke(new Set(identities)),
-    )
+    this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, {
+      onWritten: (groups) => this.#revokeGroups(new Set(groups)),
+      isOnlyAudited: (group) => this.#isOnlyAudited(group),
+    })
     this.#revocation = new Revocation(maps.conntrack, netnsPath(datapath.topology.egressNetns), netnsPath(datapath.topology.ingressNetns), {
       endpointIds: () => new Set(this.#endpoints.list().map(({ id }) => id)),
       supports: (endpointId, key, value) => this.#supports(endpointId, key, value),
@@ -201,8 +208,9 @@ export class Agent implements LocalBackend, FlowContext {
     return this.#endpoints.list()
   }
 
-  enforcedOf(identity: number): { readonly ingress: boolean; readonly egress: boolean } {
-    return this.#subjects.has(identity) ? this.#sync.enforcedOf(identity) : { ingress: false, egress: false }
+  enforcedOf(entry: EndpointEntry): { readonly ingress: boolean; readonly egress: boolean } {
+    const group = this.#subjects.groupOf(entry)
+    return group === undefined ? { ingress: false, egress: false } : this.#sync.enforcementOf(group)
   }
 
   identities(): IdentityMessage[] {
@@ -214,7 +222,7 @@ export class Agent implements LocalBackend, FlowContext {
         create(IdentitySchema, {
           id,
           labels: [...(this.#parts.allocator.get(id)?.labels ?? [])],
-          endpointCount: this.#subjects.get(id) ?? 0,
+          endpointCount: this.#subjects.endpointCountOfIdentity(id),
         }),
       )
     return [...reserved, ...others]
@@ -225,8 +233,8 @@ export class Agent implements LocalBackend, FlowContext {
       const selected = this.#parts.engine.subjectsByPolicy(file)
       const describe = (document: PolicyDocument | RefusedDocument, itsState: string) => {
         const { kind, namespace, name } = document
-        const identities = [...(selected.get(documentName(document)) ?? [])]
-        const endpointCount = identities.reduce((sum, id) => sum + (this.#subjects.get(id) ?? 0), 0)
+        const groups = [...(selected.get(documentName(document)) ?? [])]
+        const endpointCount = groups.reduce((sum, group) => sum + this.#subjects.endpointCount(group), 0)
         return { kind, namespace, name, file, state: itsState, problems: [...problems], endpointCount }
       }
       return [
@@ -248,6 +256,25 @@ export class Agent implements LocalBackend, FlowContext {
     await this.#sync.settled()
     await this.#parts.control.applied()
     return create(WaitPolicyResponseSchema, { revision: BigInt(this.#revision), refused: [...this.#parts.control.proxy.refused] })
+  }
+
+  exportPolicy(): ReturnType<LocalBackend['exportPolicy']> {
+    const { config, folder } = this.#parts
+    const { policy, http } = config
+    const nodes = [...this.#ipcache.entriesOf('node')]
+    return {
+      revision: BigInt(this.#revision),
+      files: folder.sources(),
+      cluster: this.#endpoints.workloads.cluster,
+      dialect: policy.dialect,
+      enforcement: policy.enforcement,
+      audit: policy.audit,
+      regexProgramSizeMax: http.regexProgramSizeMax,
+      l7Proxy: policy.l7Proxy,
+      extendedIpProtocols: policy.extendedIpProtocols,
+      nodes: nodes.map(({ address, identity }) => ({ address, labels: [...this.labelsOf(identity)] })),
+      allowLocalhost: policy.allowLocalhost === 'always',
+    }
   }
 
   /** What can run full. */
@@ -352,25 +379,21 @@ export class Agent implements LocalBackend, FlowContext {
 
   #changeEndpoints(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): ReadonlyMap<number, string> {
     const failed = new Map<number, string>()
-    for (const { identity } of attached) {
-      const count = this.#subjects.get(identity.id) ?? 0
-      this.#subjects.set(identity.id, count + 1)
-      if (count > 0) continue
-      this.#parts.engine.upsertIdentity({ id: identity.id, labels: identity.labels })
-      this.#parts.engine.addSubject(identity.id)
-    }
+    const groups = attached.map((endpoint) => this.#subjects.join(endpoint))
     // The rows of the endpoints' own groups, and of their peers' for them, come before their addresses mean anything.
     this.#commit()
-    for (const { key, id, identity, attachment } of attached) {
+    for (const [index, endpoint] of attached.entries()) {
+      const { key, id, identity, attachment } = endpoint
+      const group = groups[index] ?? 0
       try {
-        this.#rows.add({ id, identity: identity.id, attachment }, this.#sync.enforcedOf(identity.id))
+        this.#rows.add({ id, identity: identity.id, group, attachment }, this.#sync.enforcementOf(group))
         for (const address of attachment.addresses) this.#ipcache.set(address, 'endpoint', identity.id)
         this.#parts.log.info({ endpoint: key, id, identity: identity.id, device: attachment.hostLink.name }, 'endpoint attached')
       } catch (error) {
         if (!(error instanceof SystemCallError)) throw error
         // Its programs stay on the device, if they got that far, and drop everything: nothing passes unjudged.
         for (const address of attachment.addresses) this.#ipcache.delete(address, 'endpoint')
-        this.#releaseSubject(identity.id)
+        this.#subjects.leave(endpoint)
         failed.set(id, error.message)
         this.#parts.log.warn({ endpoint: key, err: error }, 'endpoint could not be attached; it waits')
       }
@@ -378,30 +401,23 @@ export class Agent implements LocalBackend, FlowContext {
     const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
     const keptIds = new Set(attached.map(({ id }) => id))
     const freed: string[] = []
-    for (const { key, id, identity, attachment } of detached) {
+    for (const endpoint of detached) {
+      const { key, id, attachment } = endpoint
       for (const address of attachment.addresses) if (!kept.has(address)) this.#ipcache.delete(address, 'endpoint')
       if (!keptIds.has(id)) {
         this.#rows.remove(id)
         freed.push(...attachment.addresses)
         this.#parts.log.info({ endpoint: key, id }, 'endpoint detached')
       }
-      this.#releaseSubject(identity.id)
+      this.#subjects.leave(endpoint)
     }
     if (detached.length > 0) this.#commit()
+    // Those that changed in place may have come to a group that others had already, whose rows nobody wrote just now.
+    const moved = new Set(detached.map(({ id }) => id).filter((id) => keptIds.has(id)))
+    if (moved.size > 0) this.#revoke(moved)
     // An address may be another's tomorrow: what the proxies hold in its name ends now.
     if (freed.length > 0) this.#revocation.releaseAddresses(freed)
     return failed
-  }
-
-  #releaseSubject(identity: number): void {
-    const count = (this.#subjects.get(identity) ?? 1) - 1
-    if (count > 0) {
-      this.#subjects.set(identity, count)
-      return
-    }
-    this.#subjects.delete(identity)
-    this.#parts.engine.removeSubject(identity)
-    this.#parts.engine.removeIdentity(identity)
   }
 
   #scanFolder(): void {
@@ -428,7 +444,7 @@ export class Agent implements LocalBackend, FlowContext {
     if (change.warning !== '' && change.warning !== this.#folderWarning) log.warn({}, change.warning)
     this.#folderWarning = change.warning
     for (const file of change.removed) {
-      this.#parts.engine.removeFile(file)
+      this.#setFile(file, undefined)
       log.info({ file }, 'policy file removed')
     }
     const before = new Map(change.changed.map(({ file }) => [file, this.#inForce.get(file)]))
@@ -469,7 +485,7 @@ export class Agent implements LocalBackend, FlowContext {
     if (prefixCount > ipcacheFree) return `${prefixCount} address prefixes are needed and datapath.ipcacheEntriesMax leaves ${ipcacheFree}`
     const delta = this.#resolve()
     this.#unapplied.push(delta)
-    const changed = new Set(delta.changed.map(({ identity }) => identity))
+    const changed = new Set(delta.changed.map(({ group }) => group))
     const kept = [...slots.slots.values()].filter(({ group }) => !changed.has(group)).length
     const slotCount = delta.changed.reduce((sum, { classes }) => sum + classes.size, kept)
     if (slotCount > config.datapath.slotsMax) return `${slotCount} slots are needed and datapath.slotsMax is ${config.datapath.slotsMax}`
@@ -479,6 +495,8 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   #setFile(file: string, state: FileState | undefined): void {
+    this.#countEnforcing(this.#inForce.get(file), -1)
+    this.#countEnforcing(state, 1)
     if (state === undefined) {
       this.#parts.engine.removeFile(file)
       this.#inForce.delete(file)
@@ -486,6 +504,20 @@ export class Agent implements LocalBackend, FlowContext {
       this.#parts.engine.upsertFile(file, state.documents, state.refused)
       this.#inForce.set(file, state)
     }
+  }
+
+  #countEnforcing(state: FileState | undefined, step: 1 | -1): void {
+    for (const document of [...(state?.documents ?? []), ...(state?.refused ?? [])]) {
+      if ('audit' in document && document.audit) continue
+      const name = documentName(document)
+      this.#enforcing.set(name, (this.#enforcing.get(name) ?? 0) + step)
+    }
+  }
+
+  #isOnlyAudited({ group, policies }: ResolvedGroup): boolean {
+    const { audit, enforcement } = this.#parts.config.policy
+    if (audit || this.#subjects.isAudited(group)) return true
+    return enforcement !== 'always' && policies.length > 0 && policies.every((name) => (this.#enforcing.get(name) ?? 0) === 0)
   }
 
   /** Resolves what changed, with an identity for every prefix that policy mentions. */
@@ -497,7 +529,15 @@ export class Agent implements LocalBackend, FlowContext {
       engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
       this.#prefixes.set(prefix, identity.id)
     }
-    return engine.commit()
+    const delta = engine.commit()
+    const changed = delta.changed.map((resolved) => {
+      const { group, gaps } = enforceable(resolved)
+      if (gaps.length > 0) this.#gaps.set(group.group, gaps)
+      else this.#gaps.delete(group.group)
+      return group
+    })
+    for (const group of delta.removed) this.#gaps.delete(group)
+    return { ...delta, changed }
   }
 
   /**
@@ -538,17 +578,17 @@ export class Agent implements LocalBackend, FlowContext {
     this.#revoke(undefined)
   }
 
-  /** @param identities whose endpoints' connections to look at; undefined: everybody's */
-  #revoke(identities: ReadonlySet<number> | undefined): void {
-    const ids =
-      identities &&
-      new Set(
-        this.#endpoints
-          .list()
-          .filter(({ identity }) => identities.has(identity.id))
-          .map(({ id }) => id),
-      )
-    if (ids?.size === 0) return
+  #revokeGroups(groups: ReadonlySet<number>): void {
+    const ids = new Set<number>()
+    for (const entry of this.#endpoints.list()) {
+      const group = this.#subjects.groupOf(entry)
+      if (group !== undefined && groups.has(group)) ids.add(entry.id)
+    }
+    if (ids.size > 0) this.#revoke(ids)
+  }
+
+  /** @param ids of endpoints whose connections to look at; undefined: everybody's */
+  #revoke(ids: ReadonlySet<number> | undefined): void {
     const { revoked, destroyed } = this.#revocation.run(ids)
     if (revoked > 0) this.#parts.log.info({ revoked, destroyed }, 'connections without support in policy ended')
   }
@@ -560,7 +600,8 @@ export class Agent implements LocalBackend, FlowContext {
     const direction = value.direction === DIRECTION_EGRESS ? 'egress' : 'ingress'
     const peer = this.identityOf(bytesToAddress(key.remote))
     if (direction === 'ingress' && peer === RESERVED_IDENTITIES.host && this.#parts.config.policy.allowLocalhost === 'always') return true
-    const row = this.#sync.lookup(endpoint.identity.id, direction, peer, key.protocol, servicePort(key, value))
+    const group = this.#subjects.groupOf(endpoint)
+    const row = group === undefined ? undefined : this.#sync.lookup(group, direction, peer, key.protocol, servicePort(key, value))
     if (row === undefined) return undefined
     if (row.verdict === VERDICT_ALLOW) return true
     if (row.verdict !== VERDICT_REDIRECT || value.leg === LEG_DIRECT) return false
@@ -580,20 +621,40 @@ export class Agent implements LocalBackend, FlowContext {
     }
     for (const file of this.#notKept) warnings.push(`policy file ${file} is in force, but could not be kept for the next start`)
     for (const { identity, message } of this.#sync.problems) warnings.push(`policy of identity ${identity} is not in force: ${message}`)
+    warnings.push(...gapWarnings([...this.#gaps.values()].flat()), ...this.#nodePolicies())
     for (const { key, state, reason } of this.#endpoints.list()) if (state === 'waiting') warnings.push(`endpoint ${key} waits: ${reason}`)
     if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')
     else if (!this.#parts.control.proxy.envoyConnected) warnings.push('Envoy is not connected: L7 connections are refused')
     return warnings
   }
+
+  #nodePolicies(): string[] {
+    const policies = [...this.#inForce.values()].flatMap(({ documents }) => documents.filter(isPolicy))
+    return policies
+      .filter(({ specs }) => specs.some(({ subject }) => subject.kind === 'nodes'))
+      .map((policy) => `policy ${documentName(policy)}: policy for nodes is not enforced yet`)
+  }
 }
 
-/** Several steps as one: of a group the newest counts. */
+/**
+ * Several steps as one: of a group the newest counts, with the rows that any of them changed. One that was removed and came back is
+ * on both lists: what changed is then not known.
+ */
 function mergeDeltas(deltas: readonly PolicyDelta[]): PolicyDelta {
-  const changed = new Map(deltas.flatMap((delta) => delta.changed.map((group) => [group.identity, group] as const)))
-  const removed = new Set(deltas.flatMap((delta) => delta.removed))
-  return {
-    revision: deltas.at(-1)?.revision ?? 0,
-    changed: [...changed.values()].filter(({ identity }) => !removed.has(identity)),
-    removed: [...removed].filter((identity) => !deltas.at(-1)?.changed.some((group) => group.identity === identity)),
+  const changed = new Map<number, ResolvedGroup>()
+  const removed = new Set<number>()
+  for (const delta of deltas) {
+    for (const group of delta.changed) {
+      const before = changed.get(group.group)
+      changed.set(
+        group.group,
+        before === undefined ? group : { ...group, changedRows: new Set([...before.changedRows, ...group.changedRows]) },
+      )
+    }
+    for (const group of delta.removed) {
+      changed.delete(group)
+      removed.add(group)
+    }
   }
+  return { revision: deltas.at(-1)?.revision ?? 0, changed: [...changed.values()], removed: [...removed] }
 }

@@ -2,22 +2,26 @@
  * The agent's side of api/control.proto: keeps the desired slots, sends each proxy what changed since it last had everything, and
  * learns from the reports what listens and what is in force. State is a map and a log of changes; nothing is sent twice.
  */
-import { create } from '@bufbuild/protobuf'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { digestOfSlots } from '#api/digest.ts'
 import {
   Control,
   Direction,
   type HttpFlow,
+  type HttpRuleSchema,
   type ProxyReport,
   type ProxyUpdate,
   ProxyUpdateSchema,
   type RefusedRule,
   ReportFlowsSummarySchema,
+  type RulesetSchema,
   type Slot as SlotMessage,
   SlotSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import type { HttpRule } from '#parsers/http/rules.ts'
+import { httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
 import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
 
 /** What is known of the proxy process. */
@@ -203,15 +207,26 @@ function slotMessage(slot: Slot): SlotMessage {
     port: slot.port,
     mark: slotMark(slot),
     upstreamMark: upstreamMark(slot.direction),
-    ruleset: {
-      allowAll: slot.ruleset.allowAll,
-      http: slot.ruleset.http.map(({ name, path, method, host, headers }) => ({
-        name,
-        ...(path === undefined ? {} : { path }),
-        ...(method === undefined ? {} : { method }),
-        ...(host === undefined ? {} : { host }),
-        headers: headers.map((header) => ({ name: header.name, ...(header.value === undefined ? {} : { value: header.value }) })),
-      })),
-    },
+    ruleset: rulesetMessage(slot.ruleset),
   })
+}
+
+function rulesetMessage({ allowAll, allow, deny, shadow }: ResolvedRuleset): MessageInitShape<typeof RulesetSchema> {
+  return {
+    allowAll,
+    http: httpRules(allow).map(httpRuleMessage),
+    httpDeny: httpRules(deny).map(httpRuleMessage),
+    // One that allows nothing says so by being there.
+    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? {} : rulesetMessage(shadow) }),
+  }
+}
+
+function httpRuleMessage({ name, rule: { path, method, host, headers } }: NamedRule<HttpRule>): MessageInitShape<typeof HttpRuleSchema> {
+  return {
+    name,
+    ...(path === undefined ? {} : { path }),
+    ...(method === undefined ? {} : { method }),
+    ...(host === undefined ? {} : { host }),
+    headers: headers.map((header) => ({ name: header.name, ...(header.value === undefined ? {} : { value: header.value }) })),
+  }
 }

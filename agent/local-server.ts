@@ -1,10 +1,11 @@
 /** The agent's side of api/local.proto: translates between messages and the agent, and errors to gRPC statuses with their code. */
-import { create } from '@bufbuild/protobuf'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { Metadata, type ServerWritableStream, type sendUnaryData, status } from '@grpc/grpc-js'
 import {
   type Endpoint,
   EndpointSchema,
   type EndpointSpec as EndpointSpecMessage,
+  ExportPolicyResponseSchema,
   type Identity,
   ListEndpointsResponseSchema,
   ListIdentitiesResponseSchema,
@@ -30,11 +31,13 @@ export interface LocalBackend {
   addEndpoint(spec: EndpointSpec): EndpointEntry
   removeEndpoint(namespace: string, name: string): EndpointEntry
   listEndpoints(): EndpointEntry[]
-  enforcedOf(identity: number): { readonly ingress: boolean; readonly egress: boolean }
+  enforcedOf(entry: EndpointEntry): { readonly ingress: boolean; readonly egress: boolean }
   identities(): Identity[]
   status(): Status
   policies(): ListPoliciesResponse
   waitPolicy(rescan: boolean): Promise<WaitPolicyResponse>
+  /** All but the endpoints. */
+  exportPolicy(): MessageInitShape<typeof ExportPolicyResponseSchema>
 }
 
 /** Flows that may wait for one follower; beyond it they are lost to it, counted. */
@@ -52,7 +55,7 @@ export async function serveLocal(path: string, group: string, backend: LocalBack
           (error: unknown) => callback(serviceError(error)),
         )
     }
-  const describe = (entry: EndpointEntry): Endpoint => endpointMessage(entry, backend.enforcedOf(entry.identity.id))
+  const describe = (entry: EndpointEntry): Endpoint => endpointMessage(entry, backend.enforcedOf(entry))
   addService(server, Local, {
     getStatus: unary(() => backend.status()),
     addEndpoint: unary(({ spec }) => describe(backend.addEndpoint(specOf(spec)))),
@@ -61,6 +64,9 @@ export async function serveLocal(path: string, group: string, backend: LocalBack
     listIdentities: unary(() => create(ListIdentitiesResponseSchema, { identities: backend.identities() })),
     listPolicies: unary(() => backend.policies()),
     waitPolicy: unary(({ rescan }) => backend.waitPolicy(rescan)),
+    exportPolicy: unary(() =>
+      create(ExportPolicyResponseSchema, { ...backend.exportPolicy(), endpoints: backend.listEndpoints().map(describe) }),
+    ),
     observe: (call) => observe(call, backend.flows),
   })
   await listenOnSocket(server, path, { mode: 0o660, group })
@@ -110,6 +116,7 @@ function specOf(message: EndpointSpecMessage | undefined): EndpointSpec {
     ...(message?.attachment.case === 'interface' ? { interface: message.attachment.value } : {}),
     ipv4: message?.ipv4 ?? [],
     ipv6: message?.ipv6 ?? [],
+    ...(message?.audit ? { audit: true } : {}),
     ports: Object.fromEntries((message?.ports ?? []).map(({ name, port, protocol }) => [name, `${port}/${protocol}`])),
   })
   if (result.success) return result.data
@@ -134,6 +141,7 @@ function endpointMessage(entry: EndpointEntry, enforced: { readonly ingress: boo
         port: Number.parseInt(text, 10),
         protocol: text.split('/')[1] ?? '',
       })),
+      audit: spec.audit,
     },
     identity: entry.identity.id,
     labels: [...entry.identity.labels],
@@ -144,6 +152,7 @@ function endpointMessage(entry: EndpointEntry, enforced: { readonly ingress: boo
     ingressEnforced: enforced.ingress,
     egressEnforced: enforced.egress,
     origin: entry.origin,
+    addresses: attachment === undefined ? [...spec.ipv4, ...spec.ipv6] : [...attachment.addresses],
   })
 }
 

@@ -11,6 +11,7 @@ import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { FlowRing } from '#flows/ring.ts'
 import { PolicyEngine } from '#policy/engine.ts'
+import { parseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { LockHeldError } from '#sys/errors.ts'
 import { acquireLock } from '#sys/flock.ts'
@@ -53,9 +54,10 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const datapath = setUpDatapath(config)
   const host = new Route()
   const flows = new FlowRing(config.flows.ringSize)
-  const engine = new PolicyEngine()
+  const engine = new PolicyEngine({ enforcement: config.policy.enforcement, audit: config.policy.audit })
+  const options = parseOptions(config)
   const folder = new PolicyFolder(config.paths.policies, config.paths.state, config.policy.emptyFolder, (text, file) =>
-    parsePolicyFile(text, file, { regexProgramSizeMax: config.http.regexProgramSizeMax }),
+    parsePolicyFile(text, file, options),
   )
   const control = new ControlServer(slots.epoch, slots.firstRevision, {
     onProxyReport: () => agent.onProxyReport(),

@@ -2,7 +2,13 @@
  * The kernel's rows of local endpoints, and the programs on their devices. An endpoint's row is written before its programs are put on
  * the device, and taken away after them: a program without a row drops everything.
  */
-import { ENDPOINT_ADDRESSES_MAX, ENDPOINT_ALLOW_LOCALHOST, ENDPOINT_ENFORCE_EGRESS, ENDPOINT_ENFORCE_INGRESS } from '#bpf/gen/abi.ts'
+import {
+  ENDPOINT_ADDRESSES_MAX,
+  ENDPOINT_ALLOW_LOCALHOST,
+  ENDPOINT_AUDIT,
+  ENDPOINT_ENFORCE_EGRESS,
+  ENDPOINT_ENFORCE_INGRESS,
+} from '#bpf/gen/abi.ts'
 import type { Kernel } from '#bpf/kernel.ts'
 import type { Direction } from '#policy/resolved.ts'
 import { addressToBytes } from '#sys/addresses.ts'
@@ -11,13 +17,24 @@ import type { Attachment } from '../workloads/attachment.ts'
 export interface EndpointRowSpec {
   readonly id: number
   readonly identity: number
+  /** Policy group. */
+  readonly group: number
   readonly attachment: Attachment
+}
+
+/** How a group's endpoints are judged. */
+export interface Enforcement extends Readonly<Record<Direction, boolean>> {
+  /** All policies that restrict them are in audit: nothing is dropped for their sake. */
+  readonly onlyAudit: boolean
 }
 
 export class EndpointRows {
   readonly #kernel: Kernel
   readonly #allowLocalhost: boolean
-  readonly #rows = new Map<number, { spec: EndpointRowSpec; revision: number; enforced: Readonly<Record<Direction, boolean>> }>()
+  readonly #rows = new Map<number, { spec: EndpointRowSpec; revision: number; enforcement: Enforcement }>()
+  /** Endpoints of each group, and of each device. */
+  readonly #byGroup = new Map<number, Set<number>>()
+  readonly #byDevice = new Map<number, Set<number>>()
 
   constructor(kernel: Kernel, allowLocalhost: boolean) {
     this.#kernel = kernel
@@ -25,9 +42,12 @@ export class EndpointRows {
   }
 
   /** Writes the row and its addresses, then attaches. */
-  add(spec: EndpointRowSpec, enforced: Readonly<Record<Direction, boolean>>): void {
+  add(spec: EndpointRowSpec, enforcement: Enforcement): void {
     const { index } = spec.attachment.hostLink
-    this.#rows.set(spec.id, { spec, revision: nextRevision(this.#kernel.maps.endpoints.get(index)?.revision ?? 0), enforced })
+    this.#forget(spec.id)
+    this.#rows.set(spec.id, { spec, revision: nextRevision(this.#kernel.maps.endpoints.get(index)?.revision ?? 0), enforcement })
+    addTo(this.#byGroup, spec.group, spec.id)
+    addTo(this.#byDevice, index, spec.id)
     this.#write(spec.id)
     for (const address of spec.attachment.addresses) {
       this.#kernel.maps.endpointAddresses.set(addressToBytes(address), { ifindex: index, endpointId: spec.id })
@@ -40,9 +60,8 @@ export class EndpointRows {
     const row = this.#rows.get(id)
     if (row === undefined) return
     const { index } = row.spec.attachment.hostLink
-    this.#rows.delete(id)
-    const isTaken = [...this.#rows.values()].some(({ spec }) => spec.attachment.hostLink.index === index)
-    if (!isTaken) {
+    this.#forget(id)
+    if (!this.#byDevice.has(index)) {
       this.#kernel.detach('host', index, 'ingress')
       this.#kernel.detach('host', index, 'egress')
       this.#kernel.maps.endpoints.delete(index)
@@ -53,21 +72,22 @@ export class EndpointRows {
     }
   }
 
-  /** Policy of an identity changed: its endpoints' connections are judged again from their next packet on. */
-  bump(identity: number, enforced: Readonly<Record<Direction, boolean>>): void {
-    for (const [id, row] of this.#rows) {
-      if (row.spec.identity !== identity) continue
+  /** Policy of a group changed: its endpoints' connections are judged again from their next packet on. */
+  bump(group: number, enforcement: Enforcement): void {
+    for (const id of this.#byGroup.get(group) ?? []) {
+      const row = this.#rows.get(id)
+      if (row === undefined) continue
       row.revision = nextRevision(row.revision)
-      row.enforced = enforced
+      row.enforcement = enforcement
       this.#write(id)
     }
   }
 
-  /** Which directions an identity's endpoints are judged in, by the rows in the kernel: both where there are none. */
-  enforcedInKernel(identity: number): Record<Direction, boolean> {
+  /** Which directions a group's endpoints are judged in, by the rows in the kernel: both where there are none. */
+  enforcedInKernel(group: number): Record<Direction, boolean> {
     for (const index of this.#kernel.maps.endpoints.keys()) {
       const row = this.#kernel.maps.endpoints.get(index)
-      if (row?.identity !== identity) continue
+      if (row?.policyGroup !== group) continue
       return { ingress: (row.flags & ENDPOINT_ENFORCE_INGRESS) !== 0, egress: (row.flags & ENDPOINT_ENFORCE_EGRESS) !== 0 }
     }
     return { ingress: true, egress: true }
@@ -90,19 +110,28 @@ export class EndpointRows {
     }
   }
 
+  #forget(id: number): void {
+    const row = this.#rows.get(id)
+    if (row === undefined) return
+    this.#rows.delete(id)
+    deleteFrom(this.#byGroup, row.spec.group, id)
+    deleteFrom(this.#byDevice, row.spec.attachment.hostLink.index, id)
+  }
+
   #write(id: number): void {
     const row = this.#rows.get(id)
     if (row === undefined) return
-    const { spec, revision, enforced } = row
+    const { spec, revision, enforcement } = row
     const addresses = spec.attachment.addresses.slice(0, ENDPOINT_ADDRESSES_MAX).map((address) => ({ bytes: addressToBytes(address) }))
     this.#kernel.maps.endpoints.set(spec.attachment.hostLink.index, {
       id: spec.id,
       identity: spec.identity,
-      policyGroup: spec.identity,
+      policyGroup: spec.group,
       revision,
       flags:
-        (enforced.ingress ? ENDPOINT_ENFORCE_INGRESS : 0) |
-        (enforced.egress ? ENDPOINT_ENFORCE_EGRESS : 0) |
+        (enforcement.ingress ? ENDPOINT_ENFORCE_INGRESS : 0) |
+        (enforcement.egress ? ENDPOINT_ENFORCE_EGRESS : 0) |
+        (enforcement.onlyAudit ? ENDPOINT_AUDIT : 0) |
         (this.#allowLocalhost ? ENDPOINT_ALLOW_LOCALHOST : 0),
       ifindex: spec.attachment.hostLink.index,
       mac: spec.attachment.mac,
@@ -111,6 +140,18 @@ export class EndpointRows {
       addresses,
     })
   }
+}
+
+function addTo(sets: Map<number, Set<number>>, key: number, id: number): void {
+  const ids = sets.get(key)
+  if (ids === undefined) sets.set(key, new Set([id]))
+  else ids.add(id)
+}
+
+function deleteFrom(sets: Map<number, Set<number>>, key: number, id: number): void {
+  const ids = sets.get(key)
+  ids?.delete(id)
+  if (ids?.size === 0) sets.delete(key)
 }
 
 /**

@@ -5,10 +5,13 @@
  *
  *   from deny  → when the listener and the rules are acknowledged; until then a deny row holds the place
  *   from allow → when the listener is there, or when `force` says that waiting is over (the listener's default denies all)
+ *
+ * Rows are looked at when they change and while they wait, not with every change of another.
  */
 import {
   DIRECTION_EGRESS,
   DIRECTION_INGRESS,
+  POLICY_AUDIT,
   POLICY_EXPLICIT_DENY,
   POLICY_PREFIX_L3,
   POLICY_PREFIX_PROTOCOL,
@@ -20,7 +23,7 @@ import {
 } from '#bpf/gen/abi.ts'
 import type { PolicyRowsMap } from '#bpf/maps.ts'
 import { blockStart } from '#policy/blocks.ts'
-import { ANY_IDENTITY, type Direction, type PolicyRow } from '#policy/resolved.ts'
+import { ANY_IDENTITY, type Direction, type PolicyRow, rowKey } from '#policy/resolved.ts'
 
 const PORT_BITS = 16
 
@@ -42,19 +45,26 @@ interface AppliedRow {
 
 export class GroupRows {
   readonly #map: PolicyRowsMap
+  /** What the kernel has and what it is to have, by rowKey. */
   readonly #applied = new Map<string, AppliedRow>()
-  #wanted = new Map<string, WantedRow>()
+  readonly #wanted = new Map<string, WantedRow>()
+  /** Rows of which these two may differ. */
+  #stale = new Set<string>()
+  /** How many rows in the kernel point at each slot, by port and generation. */
+  readonly #pointers = new Map<string, number>()
   /** Directions in which packets are judged; elsewhere everything is allowed. */
-  #enforced: Record<Direction, boolean>
+  #enforced: Readonly<Record<Direction, boolean>>
 
   /** @param enforced what packets meet now: for a group that is new, both true, so that nothing counts as allowed before */
-  constructor(map: PolicyRowsMap, enforced: Record<Direction, boolean>) {
+  constructor(map: PolicyRowsMap, enforced: Readonly<Record<Direction, boolean>>) {
     this.#map = map
     this.#enforced = enforced
     // Rows that an earlier agent wrote stay until they are replaced: traffic goes on.
     for (const key of map.keys()) {
       const value = map.get(key)
-      if (value !== undefined) this.#applied.set(keyText(key), { key, value })
+      if (value === undefined) continue
+      this.#note(keyText(key), { key, value })
+      this.#stale.add(keyText(key))
     }
   }
 
@@ -66,20 +76,30 @@ export class GroupRows {
     return this.#applied.size
   }
 
-  setWanted(wanted: Map<string, WantedRow>): void {
-    this.#wanted = wanted
+  /** Keys of the rows that are wanted. */
+  wantedKeys(): IterableIterator<string> {
+    return this.#wanted.keys()
+  }
+
+  wanted(key: string): WantedRow | undefined {
+    return this.#wanted.get(key)
+  }
+
+  /** @param wanted undefined: no such row */
+  want(key: string, wanted: WantedRow | undefined): void {
+    if (wanted === undefined) this.#wanted.delete(key)
+    else this.#wanted.set(key, wanted)
+    this.#stale.add(key)
   }
 
   /** To be called when the endpoints' flags have been written. */
-  setEnforced(enforced: Record<Direction, boolean>): void {
+  setEnforced(enforced: Readonly<Record<Direction, boolean>>): void {
     this.#enforced = enforced
   }
 
-  /** Slots (port, generation) that a row in the kernel points at. */
-  *pointedAt(): Generator<{ port: number; generation: number }> {
-    for (const { value } of this.#applied.values()) {
-      if (value.verdict === VERDICT_REDIRECT) yield { port: value.slotPort, generation: value.slotGeneration }
-    }
+  /** Slots that a row in the kernel points at, as port/generation. */
+  pointedAt(): IterableIterator<string> {
+    return this.#pointers.keys()
   }
 
   /**
@@ -88,16 +108,24 @@ export class GroupRows {
    * @returns whether rows are still waiting, and whether anything was written
    */
   step(readiness: (port: number, generation: number) => SlotReadiness, force: boolean): { pending: boolean; changed: boolean } {
-    const target = new Map<string, AppliedRow>()
-    let pending = false
-    for (const wanted of this.#wanted.values()) {
+    const upserts: [string, AppliedRow][] = []
+    const removals: [string, AppliedRow][] = []
+    const waiting = new Set<string>()
+    for (const text of this.#stale) {
+      const wanted = this.#wanted.get(text)
+      const applied = this.#applied.get(text)
+      if (wanted === undefined) {
+        if (applied !== undefined) removals.push([text, applied])
+        continue
+      }
       const key = keyOf(wanted.row)
       const { value, waits } = this.#valueFor(key, wanted, readiness, force)
-      pending ||= waits
-      target.set(keyText(key), { key, value })
+      if (waits) waiting.add(text)
+      if (!sameValue(applied?.value, value)) upserts.push([text, { key, value }])
     }
-    const changed = this.#write(target)
-    return { pending, changed }
+    this.#write(upserts, removals)
+    this.#stale = waiting
+    return { pending: waiting.size > 0, changed: upserts.length > 0 || removals.length > 0 }
   }
 
   /** What the kernel would answer for a packet: the longest row of the peer, else of any peer. */
@@ -156,21 +184,38 @@ export class GroupRows {
    * covers wrongly is covered by a narrower new row already. Then old ones go with the wide ones first: none shows through for having lost
    * the one that hid it.
    */
-  #write(target: ReadonlyMap<string, AppliedRow>): boolean {
-    const upserts = [...target].filter(([text, row]) => !sameValue(this.#applied.get(text)?.value, row.value))
-    const removals = [...this.#applied].filter(([text]) => !target.has(text))
+  #write(upserts: [string, AppliedRow][], removals: [string, AppliedRow][]): void {
     upserts.sort(([, a], [, b]) => narrowFirst(a, b))
     for (const [text, row] of upserts) {
       this.#map.set(row.key, row.value)
-      this.#applied.set(text, row)
+      this.#note(text, row)
     }
     removals.sort(([, a], [, b]) => narrowFirst(b, a))
     for (const [text, row] of removals) {
       this.#map.delete(row.key)
-      this.#applied.delete(text)
+      this.#note(text, undefined)
     }
-    return upserts.length > 0 || removals.length > 0
   }
+
+  #note(text: string, row: AppliedRow | undefined): void {
+    this.#countPointer(this.#applied.get(text), -1)
+    this.#countPointer(row, 1)
+    if (row === undefined) this.#applied.delete(text)
+    else this.#applied.set(text, row)
+  }
+
+  #countPointer(row: AppliedRow | undefined, step: 1 | -1): void {
+    if (row?.value.verdict !== VERDICT_REDIRECT) return
+    const slot = slotText({ port: row.value.slotPort, generation: row.value.slotGeneration })
+    const count = (this.#pointers.get(slot) ?? 0) + step
+    if (count > 0) this.#pointers.set(slot, count)
+    else this.#pointers.delete(slot)
+  }
+}
+
+/** A slot as rows point at it. */
+export function slotText({ port, generation }: { readonly port: number; readonly generation: number }): string {
+  return `${port}/${generation}`
 }
 
 const ALLOW: PolicyValue = { verdict: VERDICT_ALLOW, flags: 0, slotPort: 0, slotGeneration: 0, precedence: 0, cookie: 0 }
@@ -190,7 +235,7 @@ function keyOf(row: PolicyRow): PolicyKey {
 function encodeRow({ row, cookie, slot }: WantedRow): PolicyValue {
   return {
     verdict: row.verdict === 'deny' ? VERDICT_DENY : row.verdict === 'allow' ? VERDICT_ALLOW : VERDICT_REDIRECT,
-    flags: row.explicitDeny ? POLICY_EXPLICIT_DENY : 0,
+    flags: (row.explicitDeny ? POLICY_EXPLICIT_DENY : 0) | (row.audit ? POLICY_AUDIT : 0),
     slotPort: slot?.port ?? 0,
     slotGeneration: slot?.generation ?? 0,
     precedence: 0,
@@ -208,8 +253,15 @@ function narrowFirst(a: AppliedRow, b: AppliedRow): number {
   return reach(a.key) - reach(b.key) || b.key.prefixLength - a.key.prefixLength
 }
 
-function keyText(key: PolicyKey): string {
-  return `${key.direction}/${key.identity}/${key.protocol}/${key.port}/${key.prefixLength}`
+/** rowKey of the row that a key is of. */
+function keyText({ direction, identity, protocol, port, prefixLength }: PolicyKey): string {
+  return rowKey({
+    direction: direction === DIRECTION_INGRESS ? 'ingress' : 'egress',
+    identity,
+    protocol,
+    port,
+    portPrefixLength: Math.max(0, prefixLength - POLICY_PREFIX_PROTOCOL),
+  })
 }
 
 function sameValue(a: PolicyValue | undefined, b: PolicyValue): boolean {

@@ -3,7 +3,6 @@
  * the endpoints' connections judged again. Tightening is in the kernel when `apply` returns, but for what was allowed and now goes
  * through a proxy: that waits for the listener, 500 ms at most.
  */
-import { createHash } from 'node:crypto'
 import { type PolicyValue, policyKeyCodec, policyValueCodec } from '#bpf/gen/abi.ts'
 import type { Kernel } from '#bpf/kernel.ts'
 import { policyRowsMap } from '#bpf/maps.ts'
@@ -12,25 +11,36 @@ import { BPF_F_NO_PREALLOC, BPF_MAP_TYPE_LPM_TRIE, createMap, mapFdById } from '
 import { close } from '#sys/libc.ts'
 import type { ControlServer } from '../control-server.ts'
 import { AgentError } from '../errors.ts'
-import type { EndpointRows } from './endpoint-rows.ts'
-import { GroupRows, type SlotReadiness, type WantedRow } from './group-rows.ts'
+import { Cookies } from './cookies.ts'
+import type { EndpointRows, Enforcement } from './endpoint-rows.ts'
+import { GroupRows, type SlotReadiness, slotText } from './group-rows.ts'
 import { isSuperset, type Slot, type SlotAllocator } from './slots.ts'
 
 /** How long a row that allows may wait for the listener that it is to be sent to. */
 export const LISTENER_WAIT_MS = 500
 
-const COOKIES_MAX = 65536
-const ENFORCED: Record<Direction, boolean> = { ingress: true, egress: true }
+const ENFORCED: Enforcement = { ingress: true, egress: true, onlyAudit: false }
 
 interface Group {
   readonly rows: GroupRows
-  enforced: Record<Direction, boolean>
+  identity: number
+  enforcement: Enforcement
+  /** What changed since it was planned last is not known: every row is looked at. */
+  isUnplanned: boolean
   pending: boolean
   /** Rows are not waiting for their listener any longer. */
   forced: boolean
   timer: NodeJS.Timeout | undefined
   /** Why its newest policy is not in force, or empty. */
   problem: string
+}
+
+/** What the sync asks of the agent. */
+export interface PolicySyncContext {
+  /** Rows of these groups changed in the kernel: open connections may have lost their ground. */
+  onWritten(groups: readonly number[]): void
+  /** Whether all policies that restrict a group's endpoints are in audit. */
+  isOnlyAudited(group: ResolvedGroup): boolean
 }
 
 /** A policy that could not be put in force. */
@@ -46,37 +56,36 @@ export class PolicySync {
   readonly #endpoints: EndpointRows
   readonly #rowsMax: number
   readonly #groups = new Map<number, Group>()
-  readonly #origins = new Map<number, readonly string[]>()
+  readonly #cookies = new Cookies()
   /** Slots that no class has any more, until no row points at them. */
   readonly #retiring = new Set<Slot>()
-  readonly #onWritten: (identities: readonly number[]) => void
+  readonly #context: PolicySyncContext
   readonly #waiters: (() => void)[] = []
 
-  /** @param onWritten rows of these identities changed in the kernel: open connections may have lost their ground */
   constructor(
     kernel: Kernel,
     slots: SlotAllocator,
     control: ControlServer,
     endpoints: EndpointRows,
     rowsMax: number,
-    onWritten: (identities: readonly number[]) => void,
+    context: PolicySyncContext,
   ) {
     this.#kernel = kernel
     this.#slots = slots
     this.#control = control
     this.#endpoints = endpoints
     this.#rowsMax = rowsMax
-    this.#onWritten = onWritten
+    this.#context = context
   }
 
   /** Rule names behind a row's cookie. */
   originsOf(cookie: number): readonly string[] {
-    return this.#origins.get(cookie) ?? []
+    return this.#cookies.originsOf(cookie)
   }
 
-  /** What the kernel would answer for a packet of an identity's endpoint; undefined for an identity without endpoints. */
-  lookup(identity: number, direction: Direction, peer: number, protocol: number, port: number): PolicyValue | undefined {
-    return this.#groups.get(identity)?.rows.lookup(direction, peer, protocol, port)
+  /** What the kernel would answer for a packet of a group's endpoint; undefined for a group without endpoints. */
+  lookup(group: number, direction: Direction, peer: number, protocol: number, port: number): PolicyValue | undefined {
+    return this.#groups.get(group)?.rows.lookup(direction, peer, protocol, port)
   }
 
   /** Whether a connection of one slot may stay where its row says another. */
@@ -86,12 +95,12 @@ export class PolicySync {
     return this.#kernel.maps.slotPairs.get(pair) !== undefined
   }
 
-  enforcedOf(identity: number): Readonly<Record<Direction, boolean>> {
-    return this.#groups.get(identity)?.enforced ?? ENFORCED
+  enforcementOf(group: number): Enforcement {
+    return this.#groups.get(group)?.enforcement ?? ENFORCED
   }
 
   get problems(): SyncProblem[] {
-    return [...this.#groups].flatMap(([identity, { problem }]) => (problem === '' ? [] : [{ identity, message: problem }]))
+    return [...this.#groups.values()].flatMap(({ identity, problem }) => (problem === '' ? [] : [{ identity, message: problem }]))
   }
 
   /** How many rows each group has in the kernel. */
@@ -109,42 +118,50 @@ export class PolicySync {
     return new Promise((resolve) => this.#waiters.push(resolve))
   }
 
+  /** @param delta a group that is both changed and removed came back: it is told whole */
   apply(delta: PolicyDelta): void {
     const changedSlots = new Map<number, Slot>()
     const stepped: number[] = []
+    const changed = new Set(delta.changed.map(({ group }) => group))
+    for (const number of delta.removed) {
+      const group = changed.has(number) ? this.#groups.get(number) : undefined
+      if (group !== undefined) group.isUnplanned = true
+    }
     for (const resolved of delta.changed) {
       try {
         for (const slot of this.#plan(resolved)) changedSlots.set(slot.id, slot)
-        stepped.push(resolved.identity)
+        stepped.push(resolved.group)
       } catch (error) {
         if (!(error instanceof AgentError)) throw error
         // What was in force stays; a group that never had a policy denies everything.
-        this.#group(resolved.identity).problem = error.message
+        const group = this.#group(resolved)
+        group.problem = error.message
+        group.isUnplanned = true
       }
     }
     if (delta.changed.length > 0) this.#slots.save()
     this.#dropStalePairs([...changedSlots.values()])
     this.#control.update([...changedSlots.values()], [])
-    for (const identity of stepped) this.#step(identity)
-    for (const identity of delta.removed) this.#remove(identity)
+    for (const group of stepped) this.#step(group)
+    for (const group of delta.removed) if (!changed.has(group)) this.#remove(group)
     this.#retire()
-    this.#onWritten([...stepped, ...delta.removed])
+    this.#context.onWritten([...stepped, ...delta.removed])
   }
 
   /** To be called when the proxy has reported. */
   onProxyReport(): void {
     const stepped: number[] = []
-    for (const [identity, group] of this.#groups) {
-      if (group.pending && this.#step(identity)) stepped.push(identity)
+    for (const [number, group] of this.#groups) {
+      if (group.pending && this.#step(number)) stepped.push(number)
     }
     this.#retire()
-    if (stepped.length > 0) this.#onWritten(stepped)
+    if (stepped.length > 0) this.#context.onWritten(stepped)
   }
 
   /** Groups in the kernel that nobody claims, after a start. */
   reconcile(): void {
-    for (const identity of this.#kernel.maps.policyGroups.keys()) {
-      if (!this.#groups.has(identity)) this.#kernel.maps.policyGroups.delete(identity)
+    for (const group of this.#kernel.maps.policyGroups.keys()) {
+      if (!this.#groups.has(group)) this.#kernel.maps.policyGroups.delete(group)
     }
     // Slots of groups that are no more: their rows went above.
     for (const slot of this.#slots.slots.values()) if (!this.#groups.has(slot.group)) this.#retiring.add(slot)
@@ -163,32 +180,36 @@ export class PolicySync {
     if (resolved.rows.size > this.#rowsMax) {
       throw new AgentError('HG-2008', `${resolved.rows.size} rows are needed and policy.mapEntriesMax is ${this.#rowsMax}`)
     }
+    const group = this.#group(resolved)
+    const changedRows = group.isUnplanned ? new Set([...group.rows.wantedKeys(), ...resolved.rows.keys()]) : resolved.changedRows
     const before = new Map<string, { slot: Slot; ruleset: ResolvedRuleset }>()
-    for (const slot of this.#slots.slots.values()) {
-      if (slot.group === resolved.identity) before.set(`${slot.port}/${slot.generation}`, { slot, ruleset: slot.ruleset })
-    }
-    const { byClass, orphans, changed } = this.#slots.assign(resolved)
-    const group = this.#group(resolved.identity)
-    const wanted = new Map<string, WantedRow>()
-    for (const [key, row] of resolved.rows) {
-      const slot = row.classKey === undefined ? undefined : byClass.get(row.classKey)
-      wanted.set(key, { row, cookie: this.#cookieOf(row.origins), slot })
+    for (const slot of this.#slots.ofGroup(resolved.group)) before.set(slotText(slot), { slot, ruleset: slot.ruleset })
+    const { byClass, orphans, changed } = this.#slots.assign(resolved, changedRows)
+    for (const key of changedRows) {
+      const row = resolved.rows.get(key)
+      const slot = row?.classKey === undefined ? undefined : byClass.get(row.classKey)
+      const old = group.rows.wanted(key)
+      group.rows.want(key, row && { row, cookie: this.#cookies.use(row.origins), slot })
+      if (old !== undefined) this.#cookies.release(old.cookie)
     }
     this.#pairSlots(group, before, [...byClass.values()])
-    group.rows.setWanted(wanted)
-    group.enforced = { ...resolved.enforced }
+    group.identity = resolved.identity
+    group.enforcement = { ...resolved.enforced, onlyAudit: this.#context.isOnlyAudited(resolved) }
+    group.isUnplanned = false
     group.problem = ''
     group.forced = false
     clearTimeout(group.timer)
     group.timer = undefined
+    // One may have come back before it was gone.
+    for (const slot of byClass.values()) this.#retiring.delete(slot)
     for (const slot of orphans) this.#retiring.add(slot)
     return changed
   }
 
   /** Connections of a slot may stay when their row moves to one that allows at least as much. */
   #pairSlots(group: Group, before: ReadonlyMap<string, { slot: Slot; ruleset: ResolvedRuleset }>, after: readonly Slot[]): void {
-    for (const { port, generation } of group.rows.pointedAt()) {
-      const old = before.get(`${port}/${generation}`)
+    for (const text of group.rows.pointedAt()) {
+      const old = before.get(text)
       if (old === undefined) continue
       for (const slot of after) {
         if (slot === old.slot || slot.direction !== old.slot.direction || !isSuperset(slot.ruleset, old.ruleset)) continue
@@ -204,31 +225,29 @@ export class PolicySync {
   #dropStalePairs(changed: readonly Slot[]): void {
     if (changed.length === 0) return
     const { slotPairs } = this.#kernel.maps
-    const bySocket = new Map([...this.#slots.slots.values()].map((slot) => [`${slot.port}/${slot.generation}`, slot]))
-    const names = new Set(changed.map(({ port, generation }) => `${port}/${generation}`))
+    const isChanged = new Set(changed)
     for (const pair of slotPairs.keys()) {
-      const fromName = `${pair.fromPort}/${pair.fromGeneration}`
-      const toName = `${pair.toPort}/${pair.toGeneration}`
-      if (!names.has(fromName) && !names.has(toName)) continue
-      const from = bySocket.get(fromName)
-      const to = bySocket.get(toName)
+      const from = this.#slots.at(pair.fromPort, pair.fromGeneration)
+      const to = this.#slots.at(pair.toPort, pair.toGeneration)
+      if (from !== undefined && to !== undefined && !isChanged.has(from) && !isChanged.has(to)) continue
       if (from === undefined || to === undefined || !isSuperset(to.ruleset, from.ruleset)) slotPairs.delete(pair)
     }
   }
 
   /** @returns whether the kernel changed */
-  #step(identity: number): boolean {
-    const group = this.#group(identity)
+  #step(number: number): boolean {
+    const group = this.#groups.get(number)
+    if (group === undefined) return false
     const wasPending = group.pending
     const { pending, changed } = group.rows.step((port, generation) => this.#readiness(port, generation), group.forced)
     group.pending = pending
-    group.rows.setEnforced(group.enforced)
-    this.#endpoints.bump(identity, group.enforced)
+    group.rows.setEnforced(group.enforcement)
+    this.#endpoints.bump(number, group.enforcement)
     if (pending && !group.forced && group.timer === undefined) {
       group.timer = setTimeout(() => {
         group.timer = undefined
         group.forced = true
-        if (this.#step(identity)) this.#onWritten([identity])
+        if (this.#step(number)) this.#context.onWritten([number])
       }, LISTENER_WAIT_MS)
     }
     if (!pending) {
@@ -239,14 +258,15 @@ export class PolicySync {
     return changed
   }
 
-  #remove(identity: number): void {
-    const group = this.#groups.get(identity)
+  #remove(number: number): void {
+    const group = this.#groups.get(number)
     if (group === undefined) return
     clearTimeout(group.timer)
-    this.#groups.delete(identity)
-    this.#kernel.maps.policyGroups.delete(identity)
+    this.#groups.delete(number)
+    this.#kernel.maps.policyGroups.delete(number)
     close(group.rows.map.fd)
-    for (const slot of this.#slots.orphansOf(identity)) this.#retiring.add(slot)
+    for (const key of group.rows.wantedKeys()) this.#cookies.release(group.rows.wanted(key)?.cookie ?? 0)
+    for (const slot of this.#slots.ofGroup(number)) this.#retiring.add(slot)
     this.#notify()
   }
 
@@ -254,10 +274,8 @@ export class PolicySync {
   #retire(): void {
     if (this.#retiring.size === 0) return
     const pointedAt = new Set<string>()
-    for (const group of this.#groups.values()) {
-      for (const { port, generation } of group.rows.pointedAt()) pointedAt.add(`${port}/${generation}`)
-    }
-    const gone = [...this.#retiring].filter((slot) => !pointedAt.has(`${slot.port}/${slot.generation}`))
+    for (const group of this.#groups.values()) for (const text of group.rows.pointedAt()) pointedAt.add(text)
+    const gone = [...this.#retiring].filter((slot) => !pointedAt.has(slotText(slot)))
     if (gone.length === 0) return
     for (const slot of gone) {
       this.#retiring.delete(slot)
@@ -272,62 +290,49 @@ export class PolicySync {
   /** Connections of a slot end with it, and its number may come back with other rules. */
   #forgetPairs(gone: readonly Slot[]): void {
     const { slotPairs } = this.#kernel.maps
-    const names = new Set(gone.map(({ port, generation }) => `${port}/${generation}`))
+    const names = new Set(gone.map(slotText))
     for (const pair of slotPairs.keys()) {
-      if (names.has(`${pair.fromPort}/${pair.fromGeneration}`) || names.has(`${pair.toPort}/${pair.toGeneration}`)) slotPairs.delete(pair)
+      const from = slotText({ port: pair.fromPort, generation: pair.fromGeneration })
+      const to = slotText({ port: pair.toPort, generation: pair.toGeneration })
+      if (names.has(from) || names.has(to)) slotPairs.delete(pair)
     }
   }
 
   #readiness(port: number, generation: number): SlotReadiness {
-    for (const slot of this.#slots.slots.values()) {
-      if (slot.port !== port || slot.generation !== generation) continue
-      if (this.#control.isApplied(slot.id, generation)) return 'ready'
-      return this.#control.isListening(slot.id, generation) ? 'listening' : 'absent'
-    }
-    return 'absent'
+    const slot = this.#slots.at(port, generation)
+    if (slot === undefined) return 'absent'
+    if (this.#control.isApplied(slot.id, generation)) return 'ready'
+    return this.#control.isListening(slot.id, generation) ? 'listening' : 'absent'
   }
 
-  #group(identity: number): Group {
-    const known = this.#groups.get(identity)
+  #group({ group: number, identity }: ResolvedGroup): Group {
+    const known = this.#groups.get(number)
     if (known !== undefined) return known
-    const { fd, isNew } = this.#openRows(identity)
+    const { fd, isNew } = this.#openRows(number)
     const group: Group = {
       // A group that the kernel does not have starts from deny; what an earlier agent left is in force as its endpoints' flags say.
-      rows: new GroupRows(policyRowsMap(fd), isNew ? { ...ENFORCED } : this.#endpoints.enforcedInKernel(identity)),
-      enforced: { ...ENFORCED },
+      rows: new GroupRows(policyRowsMap(fd), isNew ? ENFORCED : this.#endpoints.enforcedInKernel(number)),
+      identity,
+      enforcement: ENFORCED,
+      isUnplanned: true,
       pending: false,
       forced: false,
       timer: undefined,
       problem: '',
     }
-    this.#groups.set(identity, group)
+    this.#groups.set(number, group)
     return group
   }
 
-  #openRows(identity: number): { fd: number; isNew: boolean } {
-    const id = this.#kernel.maps.policyGroups.get(identity)
+  #openRows(group: number): { fd: number; isNew: boolean } {
+    const id = this.#kernel.maps.policyGroups.get(group)
     const existing = id === undefined ? undefined : mapFdById(id)
     if (existing !== undefined) return { fd: existing, isNew: false }
     // For the rows of a policy and those of the one that replaces it; what is not used takes no memory.
     const size = this.#rowsMax * 2
     const fd = createMap(BPF_MAP_TYPE_LPM_TRIE, 'policy_rows', policyKeyCodec.size, policyValueCodec.size, size, BPF_F_NO_PREALLOC)
-    this.#kernel.maps.policyGroups.set(identity, fd)
+    this.#kernel.maps.policyGroups.set(group, fd)
     return { fd, isNew: true }
-  }
-
-  #cookieOf(origins: readonly string[]): number {
-    if (origins.length === 0) return 0
-    const text = origins.join('\n')
-    let cookie = createHash('sha256').update(text).digest().readUInt32LE(0) || 1
-    while (this.#origins.has(cookie) && this.#origins.get(cookie)?.join('\n') !== text) cookie = (cookie + 1) >>> 0 || 1
-    // The newest stay longest: those in use are set again with every change of their group.
-    this.#origins.delete(cookie)
-    this.#origins.set(cookie, origins)
-    if (this.#origins.size > COOKIES_MAX) {
-      const oldest = this.#origins.keys().next().value
-      if (oldest !== undefined) this.#origins.delete(oldest)
-    }
-    return cookie
   }
 
   #notify(): void {

@@ -14,7 +14,7 @@ import {
   MARK_INGRESS_UPSTREAM,
   MARK_PORT_SHIFT,
 } from '#bpf/gen/abi.ts'
-import type { Direction, PeerClass, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
+import type { Direction, NamedRule, PeerClass, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
 import { AgentError } from '../errors.ts'
 import { StateFile } from '../state-file.ts'
 
@@ -24,7 +24,7 @@ export interface Slot {
   readonly generation: number
   readonly direction: Direction
   readonly port: number
-  /** Identity of the endpoints whose peers it serves. */
+  /** Of the endpoints whose peers it serves. */
   readonly group: number
   classKey: string
   ruleset: ResolvedRuleset
@@ -38,6 +38,9 @@ export interface SlotAssignment {
   /** Slots that are new, or whose rules changed. */
   readonly changed: readonly Slot[]
 }
+
+/** What a slot allows before its rules are known. */
+const NOTHING: ResolvedRuleset = { kind: 'http', parser: '', allowAll: false, allow: [], deny: [], serverNames: [], conflict: '' }
 
 const GENERATION_MAX = 4095
 const REVISION_BITS_OF_A_START = 32n
@@ -69,11 +72,12 @@ export class SlotAllocator {
   readonly #firstPort: number
   readonly #slotsMax: number
   readonly #slots = new Map<number, Slot>()
-  /** Rows that lead to a slot, for matching. */
-  readonly #members = new Map<number, ReadonlySet<string>>()
+  /** By group: which slot each row leads to, for matching. */
+  readonly #slotOfRow = new Map<number, Map<string, number>>()
   readonly #free: { id: number; generation: number }[] = []
   #nextId = 1
   #starts = 1
+  #isSaved = false
 
   constructor(stateFolder: string, firstPort: number, slotsMax: number) {
     this.#file = new StateFile(join(stateFolder, 'agent/slots.json'), fileSchema)
@@ -89,8 +93,8 @@ export class SlotAllocator {
     this.#nextId = state.nextId
     this.#free.push(...state.free)
     for (const { id, generation, direction, group, classKey, members } of state.slots) {
-      this.#slots.set(id, { id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: { allowAll: false, http: [] } })
-      this.#members.set(id, new Set(members))
+      this.#slots.set(id, { id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: NOTHING })
+      for (const key of members) this.#rowsOf(group).set(key, id)
     }
     this.save()
   }
@@ -106,12 +110,13 @@ export class SlotAllocator {
 
   /**
    * Gives every class of a group a slot: the one with the same class key, else the one that shares most rows, else a new one.
+   * @param changedRows keys of rows that are not as they were the last time
    * @throws AgentError HG-2009 when no slot is left; nothing is changed then
    */
-  assign(group: ResolvedGroup): SlotAssignment {
-    const members = membersByClass(group)
-    const own = [...this.#slots.values()].filter((slot) => slot.group === group.identity)
-    const matched = matchSlots(group, members, own, this.#members)
+  assign(group: ResolvedGroup, changedRows: Iterable<string>): SlotAssignment {
+    const own = this.ofGroup(group.group)
+    const slotOfRow = this.#rowsOf(group.group)
+    const matched = matchSlots(group, own, slotOfRow)
     const missing = [...group.classes.keys()].filter((key) => !matched.has(key))
     if (this.#slots.size + missing.length > this.#slotsMax) {
       throw new AgentError('HG-2009', `${missing.length} more slots are needed and datapath.slotsMax is ${this.#slotsMax}`)
@@ -119,34 +124,60 @@ export class SlotAllocator {
     const changed: Slot[] = []
     for (const key of missing) {
       const peerClass = group.classes.get(key)
-      if (peerClass !== undefined) matched.set(key, this.#allocate(group.identity, peerClass))
+      if (peerClass !== undefined) matched.set(key, this.#allocate(group.group, peerClass))
     }
     for (const [key, slot] of matched) {
       const peerClass = group.classes.get(key)
       if (peerClass === undefined) continue
       if (!sameRuleset(slot.ruleset, peerClass.ruleset) || missing.includes(key)) changed.push(slot)
+      if (slot.classKey !== key) this.#isSaved = false
       slot.classKey = key
       slot.ruleset = peerClass.ruleset
-      this.#members.set(slot.id, members.get(key) ?? new Set())
+    }
+    for (const key of changedRows) {
+      const classKey = group.rows.get(key)?.classKey
+      const slot = classKey === undefined ? undefined : matched.get(classKey)
+      if (slot === undefined) slotOfRow.delete(key)
+      else slotOfRow.set(key, slot.id)
     }
     const kept = new Set([...matched.values()].map((slot) => slot.id))
     return { byClass: matched, orphans: own.filter((slot) => !kept.has(slot.id)), changed }
   }
 
-  /** Slots of a group that is no more. */
-  orphansOf(identity: number): Slot[] {
-    return [...this.#slots.values()].filter((slot) => slot.group === identity)
+  /** The slot whose listener has this port, if it is of this generation. */
+  at(port: number, generation: number): Slot | undefined {
+    const slot = this.#slots.get(port - this.#firstPort + 1)
+    return slot?.generation === generation ? slot : undefined
+  }
+
+  ofGroup(group: number): Slot[] {
+    return [...this.#slots.values()].filter((slot) => slot.group === group)
   }
 
   /** Gives a slot back, once no row and no listener has it. */
   release(slot: Slot): void {
     if (!this.#slots.delete(slot.id)) return
-    this.#members.delete(slot.id)
+    this.#isSaved = false
+    const slotOfRow = this.#slotOfRow.get(slot.group)
+    for (const [key, id] of slotOfRow ?? []) if (id === slot.id) slotOfRow?.delete(key)
+    if (slotOfRow?.size === 0) this.#slotOfRow.delete(slot.group)
     this.#free.push({ id: slot.id, generation: slot.generation })
   }
 
-  /** Writes the state; to be called before a new slot is told to anybody. */
+  /**
+   * Writes the state where slots came, went or got other rules; to be called before a new slot is told to anybody. Which rows lead to
+   * them is written along: it only helps to find the slots again.
+   */
   save(): void {
+    if (this.#isSaved) return
+    const members = new Map<number, string[]>()
+    for (const slotOfRow of this.#slotOfRow.values()) {
+      for (const [key, id] of slotOfRow) {
+        const keys = members.get(id)
+        if (keys === undefined) members.set(id, [key])
+        else keys.push(key)
+      }
+    }
     this.#file.write({
       version: 1,
       epoch: this.epoch.toString(),
@@ -159,9 +190,16 @@ export class SlotAllocator {
         direction,
         group,
         classKey,
-        members: [...(this.#members.get(id) ?? [])],
+        members: members.get(id) ?? [],
       })),
     })
+    this.#isSaved = true
+  }
+
+  #rowsOf(group: number): Map<string, number> {
+    const rows = this.#slotOfRow.get(group) ?? new Map<string, number>()
+    this.#slotOfRow.set(group, rows)
+    return rows
   }
 
   #allocate(group: number, peerClass: PeerClass): Slot {
@@ -176,9 +214,10 @@ export class SlotAllocator {
       port: this.#portOf(id),
       group,
       classKey: '',
-      ruleset: { allowAll: false, http: [] },
+      ruleset: NOTHING,
     }
     this.#slots.set(id, slot)
+    this.#isSaved = false
     return slot
   }
 
@@ -198,44 +237,44 @@ export function upstreamMark(direction: Direction): number {
   return direction === 'egress' ? MARK_EGRESS_UPSTREAM : MARK_INGRESS_UPSTREAM
 }
 
-/** Whether everything that `narrow` allows, `wide` allows too: by content of the rules, so names may differ. */
+/**
+ * Whether everything that `narrow` allows, `wide` allows too: by content of the rules, so names may differ. What is only reported does
+ * not count.
+ */
 export function isSuperset(wide: ResolvedRuleset, narrow: ResolvedRuleset): boolean {
+  if (frameOf(wide) !== frameOf(narrow)) return false
+  const denied = contentsOf(narrow.deny)
+  if (!wide.deny.every(({ rule }) => denied.has(textOf(rule)))) return false
   if (wide.allowAll) return true
   if (narrow.allowAll) return false
-  const contents = new Set(wide.http.map(ruleContent))
-  return narrow.http.every((rule) => contents.has(ruleContent(rule)))
+  const allowed = contentsOf(wide.allow)
+  return narrow.allow.every(({ rule }) => allowed.has(textOf(rule)))
 }
 
-function ruleContent({ name: _name, ...content }: ResolvedRuleset['http'][number]): string {
-  return JSON.stringify(content, Object.keys(content).sort().concat('name', 'value'))
+/** What decides beside the rules, as text. */
+function frameOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict }: ResolvedRuleset): string {
+  return textOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict })
+}
+
+function contentsOf(rules: readonly NamedRule[]): ReadonlySet<string> {
+  return new Set(rules.map(({ rule }) => textOf(rule)))
+}
+
+/** Equal for equal plain data, in whatever order its fields were set. */
+function textOf(content: object): string {
+  return JSON.stringify(content, (_key, value: unknown) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  )
 }
 
 /** Equal in names and in content: names are digests, and an edit must reach Envoy whatever they collide with. */
-function sameRuleset(a: ResolvedRuleset, b: ResolvedRuleset): boolean {
-  if (a.allowAll !== b.allowAll || a.http.length !== b.http.length) return false
-  return a.http.every((rule, index) => {
-    const other = b.http[index]
-    return other !== undefined && rule.name === other.name && ruleContent(rule) === ruleContent(other)
-  })
+export function sameRuleset(a: ResolvedRuleset, b: ResolvedRuleset): boolean {
+  return a === b || textOf(a) === textOf(b)
 }
 
-function membersByClass(group: ResolvedGroup): Map<string, Set<string>> {
-  const members = new Map<string, Set<string>>()
-  for (const [key, row] of group.rows) {
-    if (row.classKey === undefined) continue
-    const set = members.get(row.classKey)
-    if (set === undefined) members.set(row.classKey, new Set([key]))
-    else set.add(key)
-  }
-  return members
-}
-
-function matchSlots(
-  group: ResolvedGroup,
-  members: ReadonlyMap<string, ReadonlySet<string>>,
-  own: readonly Slot[],
-  oldMembers: ReadonlyMap<number, ReadonlySet<string>>,
-): Map<string, Slot> {
+function matchSlots(group: ResolvedGroup, own: readonly Slot[], slotOfRow: ReadonlyMap<string, number>): Map<string, Slot> {
   const matched = new Map<string, Slot>()
   const taken = new Set<number>()
   for (const slot of own) {
@@ -246,11 +285,14 @@ function matchSlots(
   const candidates: { key: string; slot: Slot; shared: number }[] = []
   for (const [key, peerClass] of group.classes) {
     if (matched.has(key)) continue
+    const sharedBySlot = new Map<number, number>()
+    for (const row of peerClass.rows) {
+      const id = slotOfRow.get(row)
+      if (id !== undefined) sharedBySlot.set(id, (sharedBySlot.get(id) ?? 0) + 1)
+    }
     for (const slot of own) {
-      if (taken.has(slot.id) || slot.direction !== peerClass.direction) continue
-      const old = oldMembers.get(slot.id)
-      const shared = old === undefined ? 0 : [...(members.get(key) ?? [])].filter((row) => old.has(row)).length
-      if (shared > 0) candidates.push({ key, slot, shared })
+      const shared = sharedBySlot.get(slot.id) ?? 0
+      if (shared > 0 && !taken.has(slot.id) && slot.direction === peerClass.direction) candidates.push({ key, slot, shared })
     }
   }
   candidates.sort((a, b) => b.shared - a.shared || a.slot.id - b.slot.id)

@@ -10,7 +10,7 @@ import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, rea
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
-import type { PolicyDocument, RefusedDocument } from '#policy/model.ts'
+import { documentName, isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
 import { AgentError } from '../errors.ts'
 import { digestOf, readText, StateFile, writeText } from '../state-file.ts'
@@ -65,6 +65,10 @@ export class PolicyFolder {
   readonly #states = new Map<string, FileState>()
   /** Versions that were read and wait to be accepted, with what was in force before. */
   readonly #candidates = new Map<string, { readonly text: string; readonly digest: string; readonly before: FileState | undefined }>()
+  /** Accepted, and not on disk. */
+  readonly #notKept = new Map<string, string>()
+  /** Of files of which nothing was ever accepted. */
+  readonly #refusedTexts = new Map<string, string>()
   /** Digest of what was last read of each file. */
   readonly #seen = new Map<string, string>()
   /** When somebody last wrote to a file under its own name (performance.now()), as long as it matters. */
@@ -83,6 +87,15 @@ export class PolicyFolder {
     return [...this.#states.values()]
   }
 
+  /** The texts in force, and those that were refused while nothing was: what is to be judged as this folder is. */
+  sources(): { readonly file: string; readonly text: string; readonly refusedText: string }[] {
+    return this.states.map(({ file, state }) => ({
+      file,
+      text: state === 'refused' ? '' : (this.#notKept.get(file) ?? readText(this.#acceptedPath(file)) ?? ''),
+      refusedText: state === 'refused' ? (this.#refusedTexts.get(file) ?? '') : '',
+    }))
+  }
+
   /** What was accepted before this process started. To be called once, before the first scan. @throws AgentError HG-2006 */
   restore(): FolderChange {
     const changed: FileState[] = []
@@ -95,6 +108,7 @@ export class PolicyFolder {
       const { documents, refused, problems } = this.#parse(text, file)
       // A newer version of Headgate may refuse what an older one took; its subjects are then at default deny.
       const state: FileState = { file, documents, refused, problems, state: documents.length > 0 ? 'last-accepted' : 'refused' }
+      if (state.state === 'refused') this.#refusedTexts.set(file, text)
       this.#states.set(file, state)
       changed.push(state)
     }
@@ -189,9 +203,10 @@ export class PolicyFolder {
     if (this.#seen.get(file) === digest) return undefined
     this.#seen.set(file, digest)
     const { documents, refused, problems } = this.#parse(text, file)
-    if (problems.some(({ severity }) => severity === 'error')) return this.#refuse(file, refused, problems)
+    if (problems.some(({ severity }) => severity === 'error')) return this.#refuse(file, refused, problems, text)
     this.#candidates.set(file, { text, digest, before: this.#states.get(file) })
     const state: FileState = { file, documents, refused: [], problems, state: 'in-force' }
+    this.#refusedTexts.delete(file)
     this.#states.set(file, state)
     return state
   }
@@ -202,7 +217,9 @@ export class PolicyFolder {
     if (candidate === undefined) return
     this.#candidates.delete(file)
     if (this.#acceptedAt.get(file)?.digest === candidate.digest) return
+    this.#notKept.set(file, candidate.text)
     writeText(this.#acceptedPath(file), candidate.text)
+    this.#notKept.delete(file)
     this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
     this.#saveIndex()
   }
@@ -214,27 +231,32 @@ export class PolicyFolder {
     this.#candidates.delete(file)
     if (candidate?.before === undefined) this.#states.delete(file)
     else this.#states.set(file, candidate.before)
-    const refused = (rejected?.documents ?? []).map(refusedDocument)
-    return this.#refuse(file, refused, [problemOf(file, message, 'use fewer or wider rules, or raise the setting')])
+    const refused = (rejected?.documents ?? []).filter(isPolicy).map(refusedDocument)
+    return this.#refuse(file, refused, [problemOf(file, message, 'use fewer or wider rules, or raise the setting')], candidate?.text)
   }
 
-  #refuse(file: string, refused: readonly RefusedDocument[], problems: readonly Problem[]): FileState {
+  /** @param text undefined when it could not be read */
+  #refuse(file: string, refused: readonly RefusedDocument[], problems: readonly Problem[], text?: string): FileState {
     const documents = this.#states.get(file)?.documents ?? []
-    const known = new Set(documents.map(({ namespace, name }) => `${namespace}/${name}`))
+    const known = new Set(documents.map(documentName))
     const state: FileState = {
       file,
       documents,
-      refused: refused.filter(({ namespace, name }) => !known.has(`${namespace}/${name}`)),
+      refused: refused.filter((document) => !known.has(documentName(document))),
       problems,
       state: documents.length > 0 ? 'last-accepted' : 'refused',
     }
     this.#states.set(file, state)
+    if (state.state === 'refused' && text !== undefined) this.#refusedTexts.set(file, text)
+    else this.#refusedTexts.delete(file)
     return state
   }
 
   #forget(file: string): void {
     this.#states.delete(file)
     this.#seen.delete(file)
+    this.#notKept.delete(file)
+    this.#refusedTexts.delete(file)
     if (!this.#acceptedAt.delete(file)) return
     this.#saveIndex()
     const path = this.#acceptedPath(file)
@@ -258,10 +280,12 @@ function problemOf(file: string, message: string, hint: string): Problem {
 }
 
 /** A good document that cannot be enforced: whom it selects, and in which directions. */
-function refusedDocument({ kind, namespace, name, at, specs }: PolicyDocument): RefusedDocument {
-  const subjects = specs.map(({ subject, rules }) => ({
-    selector: subject.selector,
-    directions: [...new Set(rules.map(({ direction }) => direction))],
-  }))
+function refusedDocument({ kind, namespace, name, at, specs }: Policy): RefusedDocument {
+  const subjects = specs
+    .filter(({ subject }) => subject.kind === 'endpoints')
+    .map(({ subject, rules }) => ({
+      selector: subject.selector,
+      directions: [...new Set(rules.map(({ direction }) => direction))],
+    }))
   return { kind, namespace, name, at, subjects }
 }

@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { type FolderChange, IN_PLACE_QUIET_MS, PolicyFolder } from '#agent/policies/folder.ts'
 import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
+import { LIMITS } from '../policy/world.ts'
 
 const policy = (name: string, port = '80'): string => `apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -30,9 +31,7 @@ function scene(t: ExecutionContext): Scene {
   return {
     policies,
     open: (emptyMeans = 'keep') =>
-      new PolicyFolder(policies, join(root, 'state'), emptyMeans, (text, file) =>
-        parsePolicyFile(text, file, { regexProgramSizeMax: 10_000 }),
-      ),
+      new PolicyFolder(policies, join(root, 'state'), emptyMeans, (text, file) => parsePolicyFile(text, file, LIMITS)),
     write: (file, text) => {
       writeFileSync(join(policies, file), text)
       // As one that was written some time ago, and has come by rename.

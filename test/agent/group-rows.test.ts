@@ -6,7 +6,7 @@ import type { PolicyRowsMap } from '#bpf/maps.ts'
 import { blockStart } from '#policy/blocks.ts'
 import { PolicyEngine } from '#policy/engine.ts'
 import { DIRECTIONS, type Direction, type PolicyRow, type ResolvedGroup, rowKey } from '#policy/resolved.ts'
-import { apply, document, ENDPOINTS, Prefixes, RESERVED } from '../policy/world.ts'
+import { apply, document, ENDPOINTS, Prefixes, RESERVED, subjectOf } from '../policy/world.ts'
 
 const ENFORCED = { ingress: true, egress: true }
 
@@ -65,13 +65,19 @@ function wantedOf(group: ResolvedGroup | undefined): Map<string, WantedRow> {
   )
 }
 
+/** As the whole of what is wanted. */
+function want(rows: GroupRows, wanted: ReadonlyMap<string, WantedRow>): void {
+  for (const key of new Set([...rows.wantedKeys(), ...wanted.keys()])) rows.want(key, wanted.get(key))
+}
+
 test('on the way from one policy to another, every packet meets one of the two', (t) => {
   fc.assert(
     fc.property(documents, documents, fc.nat(ENDPOINTS.length - 1), (before, after, index) => {
       const engine = new PolicyEngine()
       const prefixes = new Prefixes()
       for (const endpoint of ENDPOINTS) engine.upsertIdentity(endpoint)
-      engine.addSubject(ENDPOINTS[index]?.id ?? 0)
+      const endpoint = ENDPOINTS[index]
+      if (endpoint !== undefined) engine.addSubject(subjectOf(endpoint))
       const map = new FakeMap()
       const rows = new GroupRows(map as unknown as PolicyRowsMap, ENFORCED)
       const [old, wanted] = [before, after].map((raws) => {
@@ -80,7 +86,7 @@ test('on the way from one policy to another, every packet meets one of the two',
         prefixes.sync(engine)
         return engine.commit().changed[0]
       })
-      rows.setWanted(wantedOf(old))
+      want(rows, wantedOf(old))
       rows.step(() => 'ready', false)
       if (wanted === undefined) return
       const peers = [...ENDPOINTS, ...RESERVED, ...prefixes.identities.values()].map(({ id }) => id)
@@ -91,7 +97,7 @@ test('on the way from one policy to another, every packet meets one of the two',
       const verdicts = (of: FakeMap): number[] => packets.map((packet) => width(of.verdict(...packet)))
       const target = new FakeMap()
       const fresh = new GroupRows(target as unknown as PolicyRowsMap, ENFORCED)
-      fresh.setWanted(wantedOf(wanted))
+      want(fresh, wantedOf(wanted))
       fresh.step(() => 'ready', false)
       const [start, end] = [verdicts(map), verdicts(target)]
       map.onWrite = () => {
@@ -99,7 +105,7 @@ test('on the way from one policy to another, every packet meets one of the two',
           if (now !== start[at] && now !== end[at]) throw new Error(`${packets[at]}: ${start[at]}, then ${now}, then ${end[at]}`)
         }
       }
-      rows.setWanted(wantedOf(wanted))
+      want(rows, wantedOf(wanted))
       rows.step(() => 'ready', false)
       t.deepEqual([...map.rows.keys()].sort(), [...target.rows.keys()].sort())
       for (const packet of packets) t.is(rows.lookup(...packet).verdict, map.verdict(...packet))
@@ -112,16 +118,16 @@ test('a redirect of a peer does not hide a deny for any peer before the peer’s
   const rowAt = (identity: number, port: number, portPrefixLength: number, verdict: PolicyRow['verdict']): [string, WantedRow] => {
     const block = { direction: 'ingress', identity, protocol: 6, port, portPrefixLength } as const
     const slot = verdict === 'redirect' ? { port: 20000, generation: 1 } : undefined
-    return [rowKey(block), { row: { ...block, verdict, explicitDeny: false, origins: [] }, cookie: 0, slot }]
+    return [rowKey(block), { row: { ...block, verdict, explicitDeny: false, audit: false, origins: [] }, cookie: 0, slot }]
   }
   const map = new FakeMap()
   const rows = new GroupRows(map as unknown as PolicyRowsMap, ENFORCED)
   const before = [rowAt(0, 0, 0, 'allow'), rowAt(0, 80, 16, 'deny')]
-  rows.setWanted(new Map(before))
+  want(rows, new Map(before))
   rows.step(() => 'ready', false)
   const seen = new Set<number>()
   map.onWrite = () => seen.add(map.verdict('ingress', 300, 6, 80))
-  rows.setWanted(new Map([...before, rowAt(300, 80, 12, 'redirect'), rowAt(300, 80, 16, 'deny')]))
+  want(rows, new Map([...before, rowAt(300, 80, 12, 'redirect'), rowAt(300, 80, 16, 'deny')]))
   rows.step(() => 'ready', false)
   t.deepEqual([...seen], [VERDICT_DENY])
 })
@@ -131,14 +137,14 @@ test('thousands of listeners’ rows are compared in less than their square', (t
     new Map(
       Array.from({ length: 8000 }, (_, index) => {
         const block = { direction: 'ingress', identity: 300, protocol: 6, port: first + index * 4, portPrefixLength: 16 } as const
-        const row = { ...block, verdict: 'redirect', explicitDeny: false, origins: [] } as const
+        const row = { ...block, verdict: 'redirect', explicitDeny: false, audit: false, origins: [] } as const
         return [rowKey(block), { row, cookie: 0, slot: { port: 20000, generation: 1 } }]
       }),
     )
   const rows = new GroupRows(new FakeMap() as unknown as PolicyRowsMap, ENFORCED)
   const started = performance.now()
   for (const first of [1, 2, 3]) {
-    rows.setWanted(at(first))
+    want(rows, at(first))
     rows.step(() => 'ready', false)
   }
   const ms = performance.now() - started

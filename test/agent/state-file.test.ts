@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { PolicyFolder } from '#agent/policies/folder.ts'
 import { readText, StateFile, writeText } from '#agent/state-file.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
+import { LIMITS } from '../policy/world.ts'
 
 const schema = z.strictObject({ version: z.literal(1), labels: z.array(z.string()) })
 const VALUE = { version: 1 as const, labels: ['k8s:app=server', 'k8s:app=straße'] }
@@ -66,8 +67,7 @@ test('a text comes back byte for byte, whatever its end, and with any bit flippe
 test('an accepted policy that was damaged or lost stops the start instead of leaving its endpoints without policy', (t) => {
   const root = folderOf(t)
   const policies = join(root, 'policies')
-  const open = () =>
-    new PolicyFolder(policies, join(root, 'state'), 'keep', (text, file) => parsePolicyFile(text, file, { regexProgramSizeMax: 10_000 }))
+  const open = () => new PolicyFolder(policies, join(root, 'state'), 'keep', (text, file) => parsePolicyFile(text, file, LIMITS))
   mkdirSync(policies)
   writeFileSync(
     join(policies, 'a.yaml'),

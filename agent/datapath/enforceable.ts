@@ -1,0 +1,186 @@
+/**
+ * What of resolved policy cannot be enforced yet, and what holds instead: traffic of such a class is denied, HTTP rules that Envoy's
+ * listeners cannot ask about are left out, so that their requests are denied. What rules do not restrict is allowed all the same. Each
+ * kind that becomes enforceable is taken out here.
+ */
+import type { HeaderMatch, HttpRule } from '#parsers/http/rules.ts'
+import {
+  ANY_PROTOCOL,
+  httpRules,
+  type NamedRule,
+  type PeerClass,
+  type PolicyRow,
+  policyOfRule,
+  type ResolvedGroup,
+  type ResolvedRuleset,
+} from '#policy/resolved.ts'
+
+/** Something that a policy asks for and that is denied instead. */
+export interface Gap {
+  /** By documentName. */
+  readonly policy: string
+  /** As a sentence: kafka rules are not enforced yet. */
+  readonly what: string
+  /** Traffic that is denied for it: 9092/TCP. Empty: requests of its rules, as far as others do not allow them. */
+  readonly traffic: readonly string[]
+}
+
+export interface Enforceable {
+  /** The group itself where all of it can be enforced. */
+  readonly group: ResolvedGroup
+  readonly gaps: readonly Gap[]
+}
+
+/** What becomes of a class: rules behind a slot, or the verdict of its rows. */
+type Outcome = { readonly ruleset: ResolvedRuleset } | { readonly verdict: 'allow' | 'deny' }
+
+const PORT_BITS = 16
+const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
+  [6, 'TCP'],
+  [17, 'UDP'],
+  [132, 'SCTP'],
+])
+
+/** The group as its rows and slots can have it. */
+export function enforceable(group: ResolvedGroup): Enforceable {
+  const outcomes = new Map<string, Outcome>()
+  for (const [key, { ruleset }] of group.classes) {
+    const outcome = outcomeOf(ruleset)
+    if (!('ruleset' in outcome) || outcome.ruleset !== ruleset) outcomes.set(key, outcome)
+  }
+  if (outcomes.size === 0) return { group, gaps: [] }
+  const classes = new Map<string, PeerClass>()
+  const rows = new Map(group.rows)
+  const gaps: Gap[] = []
+  for (const [key, peerClass] of group.classes) {
+    const outcome = outcomes.get(key) ?? { ruleset: peerClass.ruleset }
+    const own = [...peerClass.rows].map((rowKey) => group.rows.get(rowKey)).filter((row) => row !== undefined)
+    if ('ruleset' in outcome) {
+      classes.set(key, { ...peerClass, ruleset: outcome.ruleset })
+      gaps.push(...gapsOfRules(peerClass.ruleset))
+      continue
+    }
+    const isAudited = outcome.verdict === 'allow' && peerClass.ruleset.shadow === 'deny-all'
+    for (const rowKey of peerClass.rows) {
+      const row = group.rows.get(rowKey)
+      if (row !== undefined) rows.set(rowKey, withoutSlot(row, outcome.verdict, isAudited))
+    }
+    if (outcome.verdict === 'deny') gaps.push(...gapsOfClass(peerClass.ruleset, own))
+  }
+  return { group: { ...group, rows, classes }, gaps }
+}
+
+function withoutSlot({ classKey: _classKey, ...row }: PolicyRow, verdict: 'allow' | 'deny', audit: boolean): PolicyRow {
+  return { ...row, verdict, audit, explicitDeny: false }
+}
+
+function outcomeOf(ruleset: ResolvedRuleset): Outcome {
+  const { kind, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
+  const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
+  if (kind === 'http' && serverNames.length === 0 && !isIntercepted) return { ruleset: withHttpRules(ruleset) }
+  const isOpen = allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener' && kind !== 'conflict'
+  return { verdict: isOpen ? 'allow' : 'deny' }
+}
+
+/** Without rules that ask for what listeners cannot do. What reports only goes first: nothing is denied for its sake. */
+function withHttpRules(ruleset: ResolvedRuleset): ResolvedRuleset {
+  const allow = replaced(ruleset.allow, (rule) => asHeaders(rule))
+  const deny = replaced(ruleset.deny, (rule) => asHeaders(rule) ?? withoutHeaderMatches(rule))
+  const shadow = shadowOf(ruleset)
+  if (allow === ruleset.allow && deny === ruleset.deny && shadow === ruleset.shadow) return ruleset
+  const { shadow: _shadow, ...rest } = ruleset
+  return { ...rest, allow, deny, ...(shadow === undefined ? {} : { shadow }) }
+}
+
+function shadowOf({ shadow }: ResolvedRuleset): ResolvedRuleset['shadow'] {
+  if (shadow === undefined || shadow === 'deny-all') return shadow
+  const outcome = outcomeOf(shadow)
+  return 'ruleset' in outcome ? outcome.ruleset : undefined
+}
+
+/** @returns the list itself when nothing in it is another */
+function replaced(rules: readonly NamedRule[], replace: (rule: HttpRule) => HttpRule | undefined): readonly NamedRule[] {
+  if (httpRules(rules).every(({ rule }) => rule.headerMatches === undefined)) return rules
+  return httpRules(rules).flatMap(({ name, rule }) => {
+    const instead = rule.headerMatches === undefined ? rule : replace(rule)
+    return instead === undefined ? [] : [{ name, rule: instead }]
+  })
+}
+
+/** With conditions on headers that are no more than that. @returns undefined when one of them is */
+function asHeaders(rule: HttpRule): HttpRule | undefined {
+  const { headerMatches = [], headers, ...rest } = rule
+  if (!headerMatches.every(isPlain)) return undefined
+  return { ...rest, headers: [...headers, ...headerMatches.map(({ name, value }) => (value === undefined ? { name } : { name, value }))] }
+}
+
+/** A deny rule that cannot look at a header denies whatever is in it. */
+function withoutHeaderMatches({ headerMatches: _headerMatches, ...rest }: HttpRule): HttpRule {
+  return rest
+}
+
+function isPlain({ secret, mismatch }: HeaderMatch): boolean {
+  return secret === undefined && mismatch === undefined
+}
+
+function gapsOfRules({ allow, deny }: ResolvedRuleset): Gap[] {
+  const left = httpRules([...allow, ...deny]).filter(({ rule }) => !(rule.headerMatches ?? []).every(isPlain))
+  return policiesOf(left.map(({ name }) => name)).map((policy) => ({
+    policy,
+    what: 'HTTP rules with header actions or secrets are not enforced yet',
+    traffic: [],
+  }))
+}
+
+function gapsOfClass(ruleset: ResolvedRuleset, rows: readonly PolicyRow[]): Gap[] {
+  const named = policiesOf([...ruleset.allow, ...ruleset.deny].map(({ name }) => name))
+  const policies = named.length > 0 ? named : policiesOf(rows.flatMap(({ origins }) => origins))
+  const traffic = [...new Set(rows.map(trafficOf))]
+  return policies.map((policy) => ({ policy, what: whatOf(ruleset), traffic }))
+}
+
+function policiesOf(rules: readonly string[]): string[] {
+  return [...new Set(rules.map((rule) => policyOfRule(rule)).filter((policy) => policy !== undefined))]
+}
+
+function whatOf({ kind, parser, serverNames, conflict }: ResolvedRuleset): string {
+  switch (kind) {
+    case 'http':
+    case 'tls':
+      return `${serverNames.length > 0 ? 'rules on server names are' : 'TLS interception is'} not enforced yet`
+    case 'parser':
+      return `rules of the parser ${parser} are not enforced yet`
+    case 'listener':
+      return 'a redirect to a listener is not enforced yet'
+    case 'conflict':
+      return `${conflict} cannot hold together`
+    default:
+      return `${kind} rules are not enforced yet`
+  }
+}
+
+function trafficOf({ protocol, port, portPrefixLength }: PolicyRow): string {
+  if (protocol === ANY_PROTOCOL) return 'all protocols'
+  const name = PROTOCOL_NAMES.get(protocol) ?? `protocol ${protocol}`
+  const last = port + 2 ** (PORT_BITS - portPrefixLength) - 1
+  if (portPrefixLength === 0) return name
+  return last === port ? `${port}/${name}` : `${port}-${last}/${name}`
+}
+
+const TRAFFIC_SHOWN_MAX = 3
+
+/** One line for each policy and kind of what it asks for. */
+export function gapWarnings(gaps: Iterable<Gap>): string[] {
+  const byText = new Map<string, Set<string>>()
+  for (const { policy, what, traffic } of gaps) {
+    const text = `policy ${policy}: ${what}`
+    const all = byText.get(text) ?? new Set()
+    for (const each of traffic) all.add(each)
+    byText.set(text, all)
+  }
+  return [...byText].map(([text, traffic]) => {
+    const shown = [...traffic].slice(0, TRAFFIC_SHOWN_MAX).join(', ')
+    const rest = traffic.size > TRAFFIC_SHOWN_MAX ? `, and ${traffic.size - TRAFFIC_SHOWN_MAX} more` : ''
+    return traffic.size === 0 ? `${text}: their requests are denied` : `${text}: traffic to ${shown}${rest} is denied`
+  })
+}
