@@ -3,7 +3,9 @@
  * are apart; each block that a rule names gets the verdict of every rule whose block covers it, so a longest match never hides a
  * rule. A block that says what the block around it says already is left out: policy maps are small and repeated for every peer.
  */
-import { ANY_PROTOCOL, type NamedHttpRule, type ResolvedRuleset, type RowVerdict } from './resolved.ts'
+import type { PortProtocolName } from './model.ts'
+import { ANY_PROTOCOL, type NamedRule, type ResolvedRuleset, type RowVerdict } from './resolved.ts'
+import { type L7Part, type L7Shape, mergeRulesets } from './rulesets.ts'
 
 const PORT_LAST = 65535
 const PORT_BITS = 16
@@ -19,77 +21,102 @@ export interface TrafficBlock {
 export interface CompiledRule {
   readonly name: string
   readonly verdict: 'allow' | 'deny'
-  readonly traffic: readonly (TrafficBlock & { readonly http: readonly NamedHttpRule[] | undefined })[]
+  readonly traffic: readonly (TrafficBlock & { readonly l7: L7Part | undefined })[]
+  /** Ports that have a name only: whoever knows what it stands for adds them to `traffic`. */
+  readonly named: readonly { readonly name: string; readonly protocol: PortProtocolName; readonly l7: L7Part | undefined }[]
   /** Holds for every peer, known or not. */
   readonly isForAnyPeer: boolean
+}
+
+/** Who counts a rule: what is enforced, what would be if policies in audit were, or both. */
+export type RuleScope = 'both' | 'enforced' | 'audit'
+
+export interface ScopedRule {
+  readonly rule: CompiledRule
+  readonly scope: RuleScope
 }
 
 /** A row without its peer. */
 export interface Block extends TrafficBlock {
   readonly verdict: RowVerdict
   readonly explicitDeny: boolean
+  readonly audit: boolean
   readonly ruleset: ResolvedRuleset | undefined
   readonly origins: readonly string[]
 }
 
 interface Piece {
   readonly rule: CompiledRule
-  readonly http: readonly NamedHttpRule[] | undefined
+  readonly l7: L7Part | undefined
 }
 
 /**
- * What rules that cover the same block say together. Names are sorted and each there once; a list is that of the cell around where
- * nothing comes to it, so that thousands of blocks inside one that thousands of rules name stay cheap.
+ * What rules that cover the same block say together. Lists are sorted and each entry is there once; a list is that of the cell around
+ * where nothing comes to it, so that thousands of blocks inside one that thousands of rules name stay cheap.
  */
 interface Cover {
+  /** Names of deny rules without L7 part. */
   readonly denies: readonly string[]
   readonly allows: readonly string[]
-  readonly http: readonly NamedHttpRule[]
-  /** A rule with L7 conditions is among them, though it may have no HTTP rule. */
-  readonly hasL7: boolean
-  /** A rule without is. */
+  /** Names of deny rules with one. */
+  readonly l7Denies: readonly string[]
+  readonly shapes: readonly L7Shape[]
+  readonly denyShapes: readonly L7Shape[]
+  readonly allow: readonly NamedRule[]
+  readonly deny: readonly NamedRule[]
   readonly hasPlain: boolean
 }
 
-const NO_COVER: Cover = { denies: [], allows: [], http: [], hasL7: false, hasPlain: false }
+const NO_COVER: Cover = { denies: [], allows: [], l7Denies: [], shapes: [], denyShapes: [], allow: [], deny: [], hasPlain: false }
 
 interface Cell {
   readonly block: TrafficBlock
-  readonly own: Piece[]
+  readonly own: (Piece & { readonly scope: RuleScope })[]
   /** Of own pieces and those of every cell around this one. */
   cover: Cover
+  /** The same with the policies in audit; the same object where there are none. */
+  auditCover: Cover
   outcome: Outcome | undefined
   /** Whether the peer's own rows decide here, not those for any peer. */
   isPresent: boolean
 }
 
-type Outcome = Pick<Block, 'verdict' | 'explicitDeny' | 'ruleset' | 'origins'>
+type Outcome = Pick<Block, 'verdict' | 'explicitDeny' | 'audit' | 'ruleset' | 'origins'>
 
 /**
  * @param onlyWithSpecific leave out what the rows for any peer decide: where no rule covers a block that is about this peer alone,
  * the peer has no row around the block either, and the reader falls back to those rows.
  */
-export function compileBlocks(rules: readonly CompiledRule[], onlyWithSpecific: boolean): Block[] {
+export function compileBlocks(rules: readonly ScopedRule[], onlyWithSpecific: boolean): Block[] {
   const cells = new Map<number, Cell>()
-  for (const rule of rules) {
-    for (const { protocol, port, portPrefixLength, http } of rule.traffic) {
+  for (const { rule, scope } of rules) {
+    for (const { protocol, port, portPrefixLength, l7 } of rule.traffic) {
       const key = cellKey(protocol, port, portPrefixLength)
       let cell = cells.get(key)
       if (cell === undefined) {
-        cell = { block: { protocol, port, portPrefixLength }, own: [], cover: NO_COVER, outcome: undefined, isPresent: false }
+        const block = { protocol, port, portPrefixLength }
+        cell = { block, own: [], cover: NO_COVER, auditCover: NO_COVER, outcome: undefined, isPresent: false }
         cells.set(key, cell)
       }
-      cell.own.push({ rule, http })
+      cell.own.push({ rule, l7, scope })
     }
   }
+  const isAudited = rules.some(({ scope }) => scope !== 'both')
   const blocks: Block[] = []
   // Keys sort wide before narrow, so a cell finds the one around it finished.
   for (const [, cell] of [...cells].sort(([a], [b]) => a - b)) {
     const around = cellAround(cells, cell.block)
-    cell.cover = coverOf(around?.cover ?? NO_COVER, cell.own)
+    cell.cover = coverOf(around?.cover ?? NO_COVER, isAudited ? cell.own.filter(({ scope }) => scope !== 'audit') : cell.own)
+    cell.auditCover = isAudited
+      ? coverOf(
+          around?.auditCover ?? NO_COVER,
+          cell.own.filter(({ scope }) => scope !== 'enforced'),
+        )
+      : cell.cover
     cell.isPresent = !onlyWithSpecific || around?.isPresent === true || cell.own.some(({ rule }) => !rule.isForAnyPeer)
     if (!cell.isPresent) continue
-    cell.outcome = outcomeOf(cell.cover)
+    const outcome = outcomeOf(cell.cover)
+    cell.outcome = isAudited ? withAudit(outcome, outcomeOf(cell.auditCover)) : outcome
     if (around?.outcome !== undefined && sameOutcome(around.outcome, cell.outcome)) continue
     blocks.push({ ...cell.block, ...cell.outcome })
   }
@@ -128,16 +155,27 @@ export function portPrefixes(first: number, last: number): { port: number; portP
 }
 
 function coverOf(around: Cover, own: readonly Piece[]): Cover {
-  const denies = own.filter(({ rule }) => rule.verdict === 'deny').map(({ rule }) => rule.name)
-  const allowing = own.filter(({ rule }) => rule.verdict === 'allow')
-  const names = allowing.map(({ rule }) => rule.name)
-  const http = allowing.flatMap((piece) => piece.http ?? [])
+  if (own.length === 0) return around
+  const byVerdict = (verdict: 'allow' | 'deny', isL7: boolean) =>
+    own.filter(({ rule, l7 }) => rule.verdict === verdict && (l7 !== undefined) === isL7)
+  const namesOf = (pieces: readonly Piece[]) => pieces.map(({ rule }) => rule.name)
+  const shapesOf = (pieces: readonly Piece[]) => pieces.flatMap(({ l7 }) => l7?.shape ?? [])
+  const rulesOf = (pieces: readonly Piece[]) => pieces.flatMap(({ l7 }) => l7?.rules ?? [])
+  const plain = byVerdict('allow', false)
+  const allowing = byVerdict('allow', true)
+  const denying = byVerdict('deny', true)
+  const itself = (name: string) => name
+  const keyOfShape = ({ key }: L7Shape) => key
+  const nameOfRule = ({ name }: NamedRule) => name
   return {
-    denies: withAdded(around.denies, denies, (name) => name),
-    allows: withAdded(around.allows, names, (name) => name),
-    http: withAdded(around.http, http, ({ name }) => name),
-    hasL7: around.hasL7 || allowing.some((piece) => piece.http !== undefined),
-    hasPlain: around.hasPlain || allowing.some((piece) => piece.http === undefined),
+    denies: withAdded(around.denies, namesOf(byVerdict('deny', false)), itself),
+    allows: withAdded(around.allows, [...namesOf(plain), ...namesOf(allowing)], itself),
+    l7Denies: withAdded(around.l7Denies, namesOf(denying), itself),
+    shapes: withAdded(around.shapes, shapesOf(allowing), keyOfShape),
+    denyShapes: withAdded(around.denyShapes, shapesOf(denying), keyOfShape),
+    allow: withAdded(around.allow, rulesOf(allowing), nameOfRule),
+    deny: withAdded(around.deny, rulesOf(denying), nameOfRule),
+    hasPlain: around.hasPlain || plain.length > 0,
   }
 }
 
@@ -161,22 +199,62 @@ function withAdded<T>(sorted: readonly T[], added: readonly T[], keyOf: (item: T
   return result ?? sorted
 }
 
-/** Deny over L7 over plain allow; the L7 rules of all that match add up, and a plain allow among them allows every request. */
-function outcomeOf({ denies, allows, http, hasL7, hasPlain }: Cover): Outcome {
-  if (denies.length > 0) return { verdict: 'deny', explicitDeny: true, ruleset: undefined, origins: denies }
-  if (!hasL7) return { verdict: 'allow', explicitDeny: false, ruleset: undefined, origins: allows }
-  return { verdict: 'redirect', explicitDeny: false, ruleset: { allowAll: hasPlain, http }, origins: allows }
+/**
+ * Deny over L7 over plain allow; the L7 rules of all that match add up, and a plain allow among them allows every request. A deny with L7
+ * rules takes its requests out of what is allowed; where nothing is, there is nothing to take out.
+ */
+function outcomeOf(cover: Cover): Outcome {
+  const { denies, allows, l7Denies, shapes, hasPlain } = cover
+  if (denies.length > 0) return { verdict: 'deny', explicitDeny: true, audit: false, ruleset: undefined, origins: denies }
+  if (!hasPlain && shapes.length === 0) return { verdict: 'deny', explicitDeny: false, audit: false, ruleset: undefined, origins: [] }
+  if (shapes.length === 0 && l7Denies.length === 0)
+    return { verdict: 'allow', explicitDeny: false, audit: false, ruleset: undefined, origins: allows }
+  const origins = withAdded(allows, l7Denies, (name) => name)
+  return { verdict: 'redirect', explicitDeny: false, audit: false, ruleset: mergeRulesets(cover), origins }
+}
+
+/**
+ * What is enforced, with what the policies in audit would make of it on top. They never change what passes: they only have it reported
+ * (allow), or have the requests that pass judged again (redirect).
+ */
+function withAudit(enforced: Outcome, audited: Outcome): Outcome {
+  if (enforced.verdict === 'deny' || sameVerdict(enforced, audited)) return enforced
+  const origins = withAdded(enforced.origins, audited.origins, (name) => name)
+  const wouldDeny = audited.verdict === 'deny' || audited.ruleset?.kind === 'conflict'
+  if (enforced.verdict === 'redirect') {
+    const shadow = wouldDeny ? 'deny-all' : audited.ruleset
+    return { ...enforced, origins, ruleset: { ...enforced.ruleset!, ...(shadow && { shadow }) } }
+  }
+  if (wouldDeny || audited.ruleset === undefined) return { ...enforced, audit: true, origins }
+  const { kind, parser } = audited.ruleset
+  const passing = { kind, parser, allowAll: true, allow: [], deny: [], serverNames: [], conflict: '' }
+  return { ...audited, origins, ruleset: { ...passing, shadow: audited.ruleset } }
+}
+
+function sameVerdict(a: Outcome, b: Outcome): boolean {
+  return a.verdict === b.verdict && a.audit === b.audit && sameRuleset(a.ruleset, b.ruleset)
 }
 
 /** Origins name the rules, and with them what they allow. */
 function sameOutcome(a: Outcome, b: Outcome): boolean {
-  return a.verdict === b.verdict && sameNames(a.origins, b.origins) && sameRuleset(a.ruleset, b.ruleset)
+  return sameVerdict(a, b) && a.explicitDeny === b.explicitDeny && sameNames(a.origins, b.origins)
 }
 
 function sameRuleset(a: ResolvedRuleset | undefined, b: ResolvedRuleset | undefined): boolean {
   if (a === undefined || b === undefined) return a === b
-  if (a.allowAll !== b.allowAll || a.http.length !== b.http.length) return false
-  return a.http === b.http || a.http.every(({ name }, index) => name === b.http[index]?.name)
+  if (a.kind !== b.kind || a.parser !== b.parser || a.allowAll !== b.allowAll || a.conflict !== b.conflict) return false
+  if (!sameNames(a.serverNames, b.serverNames) || !sameRules(a.allow, b.allow) || !sameRules(a.deny, b.deny)) return false
+  if (contextsOf(a) !== contextsOf(b)) return false
+  if (typeof a.shadow === 'object' && typeof b.shadow === 'object') return sameRuleset(a.shadow, b.shadow)
+  return a.shadow === b.shadow
+}
+
+function contextsOf({ terminatingTls, originatingTls, listener }: ResolvedRuleset): string {
+  return terminatingTls || originatingTls || listener ? JSON.stringify([terminatingTls, originatingTls, listener]) : ''
+}
+
+function sameRules(a: readonly NamedRule[], b: readonly NamedRule[]): boolean {
+  return a === b || (a.length === b.length && a.every(({ name }, index) => name === b[index]?.name))
 }
 
 function sameNames(a: readonly string[], b: readonly string[]): boolean {

@@ -1,17 +1,21 @@
 /**
  * The policy engine: documents and identities in, rows of policy maps out. Changes are collected and resolved by `commit`, which
- * touches only the groups that they can concern, and reports only those that came out different. No I/O; numbers of CIDR identities
- * are the caller's to allocate (`cidrPrefixes`).
+ * touches only the groups and peers that they can concern, and reports only what came out different. No I/O; numbers of CIDR
+ * identities are the caller's to allocate (`cidrPrefixes`).
  */
+import { DnsMatcher } from '#parsers/dns/match.ts'
+import type { DnsRule } from '#parsers/dns/rules.ts'
+import type { RuleScope } from './blocks.ts'
 import { parsePrefix } from './cidr.ts'
-import { type CompiledPolicyRule, type CompiledSpec, compileDocument } from './compile.ts'
+import { type CompiledPolicyRule, type CompiledSpec, compilePolicy } from './compile.ts'
 import { PolicyError } from './errors.ts'
-import { GroupRows, type LiveRule } from './group-rows.ts'
+import { GroupRows, type LivePeer, type LiveRule, RowTable, type RuleContext } from './group-rows.ts'
 import { LabelSet } from './labels.ts'
-import { documentName, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
-import { RESERVED_IDENTITIES, selectorsOfEntity } from './reserved.ts'
-import { DIRECTIONS, type Direction, type PeerClass, type PolicyDelta, type PolicyRow, type ResolvedGroup } from './resolved.ts'
-import { type SelectorEntry, SelectorIndex } from './selector-index.ts'
+import { documentName, isPolicy, type LabelSelector, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
+import { isReferencePeer, References } from './references.ts'
+import { RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
+import { DIRECTIONS, type Direction, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
+import { type NamedPortNumber, type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
 /** An identity as the caller knows it. */
 export interface EngineIdentity {
@@ -20,18 +24,43 @@ export interface EngineIdentity {
   readonly labels: readonly string[]
   /** Canonical prefix, of a CIDR identity. */
   readonly cidr?: string
+  /** Of all endpoints that have it; what egress rules with named ports mean. */
+  readonly namedPorts?: readonly NamedPortNumber[]
+  /** DNS names that it is known by, lower-case, with a trailing dot. */
+  readonly names?: readonly string[]
 }
+
+/** Endpoints that are judged alike: by identity, by their own named ports, and by whether policy only reports on them. */
+export interface EngineSubject {
+  /** Number of the group, always the same for the same properties. */
+  readonly group: number
+  readonly identity: number
+  readonly namedPorts: readonly NamedPortNumber[]
+  readonly audit: boolean
+}
+
+export const ENFORCEMENT_MODES = ['default', 'always', 'never'] as const
+export type EnforcementMode = (typeof ENFORCEMENT_MODES)[number]
 
 export interface EngineOptions {
   /** Name of the local cluster, for the entity `cluster`. */
   readonly clusterName?: string
+  /** Who is restricted: whom a policy selects, everybody, nobody. */
+  readonly enforcement?: EnforcementMode
+  /** Verdicts of all policies are reported only. */
+  readonly audit?: boolean
+  /** Identities come with the DNS names that they are known by. Without, a deny of names denies the whole world on its ports. */
+  readonly knowsNames?: boolean
 }
 
 /** Something that holds for the identities of one selector. */
 interface LiveSubject {
   readonly policy: string
-  readonly entry: SelectorEntry
-  readonly rules: readonly LiveRule[]
+  readonly audit: boolean
+  /** Undefined for nodes, whose policy is not enforced. */
+  readonly entry: SelectorEntry | undefined
+  readonly rules: readonly (LiveRule & { readonly digest: string })[]
+  readonly requires: Readonly<Record<Direction, Readonly<Record<'allow' | 'deny', readonly SelectorEntry[]>>>>
   readonly defaultDeny: Readonly<Record<Direction, boolean>>
 }
 
@@ -40,95 +69,120 @@ interface LiveFile {
   readonly refused: readonly RefusedDocument[]
   readonly subjects: readonly LiveSubject[]
   readonly prefixes: readonly string[]
+  /** What it refers to (References.keysOf). */
+  readonly keys: ReadonlySet<string>
 }
 
 /** A group whose policy is resolved here. */
 interface Group {
+  readonly subject: EngineSubject
+  readonly table: RowTable
   readonly rows: Readonly<Record<Direction, GroupRows>>
   /** What the last commit told of it. */
   resolved: ResolvedGroup | undefined
 }
 
-/** What of a group is to be resolved anew: everything, or rows of some peers. */
-type Staleness = 'all' | Set<number>
+/** What of a group is to be resolved anew: its rules, and rows of some peers. */
+interface Staleness {
+  hasOtherRules: boolean
+  readonly peers: Set<number>
+}
 
 export class PolicyEngine {
   #clusterName: string
+  readonly #options: Required<Omit<EngineOptions, 'clusterName'>>
   readonly #files = new Map<string, LiveFile>()
+  readonly #references = new References()
   readonly #index = new SelectorIndex()
   /** What holds for whom, by the selector of its subjects. */
   readonly #bySubject = new Map<SelectorEntry, Set<LiveSubject>>()
-  /** Whose rules name a selector as a peer; with how many rules, because a subject may do so in several. */
+  /** Whose rules name a selector as a peer, or require it; with how many, because a subject may do so in several. */
   readonly #byPeer = new Map<SelectorEntry, Map<LiveSubject, number>>()
   readonly #prefixUses = new Map<string, number>()
-  readonly #subjects = new Map<number, Group>()
-  /** Subjects that the last commit told of and that are none any more. */
-  readonly #removedSubjects = new Map<number, Group>()
+  readonly #groups = new Map<number, Group>()
+  readonly #groupsOf = new Map<number, Set<number>>()
+  /** Groups that the last commit told of and that are none any more. */
+  readonly #removedGroups = new Map<number, Group>()
   readonly #dirty = new Map<number, Staleness>()
   #revision = 0
   #lastSerial = 0
 
-  constructor(options: EngineOptions = {}) {
-    this.#clusterName = options.clusterName ?? 'default'
-    for (const [name, id] of Object.entries(RESERVED_IDENTITIES)) {
-      this.#index.upsertIdentity({ id, labels: new LabelSet([`reserved:${name}`]), prefix: undefined })
-    }
+  constructor({ clusterName = 'default', enforcement = 'default', audit = false, knowsNames = false }: EngineOptions = {}) {
+    this.#clusterName = clusterName
+    this.#options = { enforcement, audit, knowsNames }
+    for (const [name, id] of Object.entries(RESERVED_IDENTITIES)) this.upsertIdentity({ id, labels: [`reserved:${name}`] })
   }
 
   /** Name of the local cluster, which the entity `cluster` goes by. */
   setClusterName(name: string): void {
     if (name === this.#clusterName) return
     this.#clusterName = name
-    for (const [file, { documents, refused }] of [...this.#files]) this.upsertFile(file, documents, refused)
+    for (const [file, { documents, refused }] of [...this.#files]) this.#replace(file, documents, refused)
   }
 
-  /** Replaces what a file says. @param refused documents that are not in force: their subjects are at default deny */
+  /**
+   * Replaces what a file says. What other files refer to by name may mean something else then, and is resolved again.
+   * @param refused documents that are not in force: their subjects are at default deny
+   */
   upsertFile(file: string, documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): void {
-    const before = this.#files.get(file)
-    // New before old: what both use keeps its members.
-    this.#files.set(file, this.#takeIn(documents, refused))
-    if (before !== undefined) this.#takeOut(before)
+    const changedKeys = this.#references.replace(file, documents)
+    this.#replace(file, documents, refused)
+    this.#resolveReferences(changedKeys, file)
   }
 
   removeFile(file: string): void {
     const before = this.#files.get(file)
     if (before === undefined) return
+    const changedKeys = this.#references.replace(file, [])
     this.#files.delete(file)
     this.#takeOut(before)
+    this.#resolveReferences(changedKeys, file)
   }
 
   /** @throws PolicyError bad-identity for a prefix that is none */
-  upsertIdentity({ id, labels, cidr }: EngineIdentity): void {
+  upsertIdentity({ id, labels, cidr, namedPorts = [], names = [] }: EngineIdentity): void {
     const prefix = cidr === undefined ? undefined : parsePrefix(cidr)
     if (cidr !== undefined && prefix === undefined) throw new PolicyError('bad-identity', `not a prefix: ${cidr}`, id)
-    this.#markConcerned(id, this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefix }))
+    const before = this.#index.identity(id)
+    const concerned = this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefix, namedPorts, names })
+    // Rules that name ports mean others for it then, whichever selector they name it by.
+    const isRenamed = before !== undefined && JSON.stringify(before.namedPorts) !== JSON.stringify(namedPorts)
+    this.#markConcerned(id, isRenamed ? new Set([...concerned, ...this.#index.entriesOf(id)]) : concerned)
   }
 
   /** @throws PolicyError identity-in-use while it is a subject */
   removeIdentity(id: number): void {
-    if (this.#subjects.has(id)) throw new PolicyError('identity-in-use', `identity is a subject: ${id}`, id)
+    if (this.#groupsOf.has(id)) throw new PolicyError('identity-in-use', `identity is a subject: ${id}`, id)
     this.#markConcerned(id, this.#index.removeIdentity(id))
   }
 
   /**
-   * Makes an identity one whose endpoints are judged here. Not counted: the caller knows how many endpoints have it.
+   * Makes endpoints ones that are judged here. Not counted: the caller knows how many are in the group.
    * @throws PolicyError unknown-identity
    */
-  addSubject(id: number): void {
-    if (this.#index.identity(id) === undefined) throw new PolicyError('unknown-identity', `no identity: ${id}`, id)
-    if (this.#subjects.has(id)) return
+  addSubject(subject: EngineSubject): void {
+    const { group, identity } = subject
+    if (this.#index.identity(identity) === undefined) throw new PolicyError('unknown-identity', `no identity: ${identity}`, identity)
+    if (this.#groups.has(group)) return
     // One that comes back before anybody heard that it had gone is compared with what it was.
-    const fresh = { rows: { ingress: new GroupRows('ingress'), egress: new GroupRows('egress') }, resolved: undefined }
-    this.#subjects.set(id, this.#removedSubjects.get(id) ?? fresh)
-    this.#removedSubjects.delete(id)
-    this.#dirty.set(id, 'all')
+    const known = this.#removedGroups.get(group)
+    if (known !== undefined) for (const direction of DIRECTIONS) known.rows[direction].invalidate()
+    this.#groups.set(group, known ?? this.#createGroup(subject))
+    this.#removedGroups.delete(group)
+    this.#groupsOf.set(identity, (this.#groupsOf.get(identity) ?? new Set()).add(group))
+    this.#mark(group)
   }
 
-  removeSubject(id: number): void {
-    const group = this.#subjects.get(id)
-    this.#subjects.delete(id)
-    this.#dirty.delete(id)
-    if (group?.resolved !== undefined) this.#removedSubjects.set(id, group)
+  removeSubject(group: number): void {
+    const known = this.#groups.get(group)
+    if (known === undefined) return
+    const { identity } = known.subject
+    this.#groups.delete(group)
+    const others = this.#groupsOf.get(identity)
+    others?.delete(group)
+    if (others?.size === 0) this.#groupsOf.delete(identity)
+    this.#dirty.delete(group)
+    if (known.resolved !== undefined) this.#removedGroups.set(group, known)
   }
 
   /** Canonical prefixes that policies mention, exceptions included: each is to have an identity before `commit`. */
@@ -136,13 +190,13 @@ export class PolicyEngine {
     return new Set(this.#prefixUses.keys())
   }
 
-  /** The subjects that each policy (namespace/name) of a file selects; those of refused documents too, whom they put at default deny. */
+  /** The groups that each policy (documentName) of a file selects; those of refused documents too, whom they put at default deny. */
   subjectsByPolicy(file: string): ReadonlyMap<string, ReadonlySet<number>> {
     const selected = new Map<string, Set<number>>()
     for (const { policy, entry } of this.#files.get(file)?.subjects ?? []) {
-      const subjects = selected.get(policy) ?? new Set()
-      for (const id of this.#subjectsIn(entry)) subjects.add(id)
-      selected.set(policy, subjects)
+      const groups = selected.get(policy) ?? new Set()
+      if (entry !== undefined) for (const group of this.#groupsIn(entry)) groups.add(group)
+      selected.set(policy, groups)
     }
     return selected
   }
@@ -150,41 +204,68 @@ export class PolicyEngine {
   /** Resolves what changed since the last time. */
   commit(): PolicyDelta {
     const changed: ResolvedGroup[] = []
-    for (const [id, stale] of this.#dirty) {
-      const group = this.#subjects.get(id)
+    for (const [number, stale] of this.#dirty) {
+      const group = this.#groups.get(number)
       if (group === undefined) continue
       const { resolved: before } = group
-      const resolved = stale === 'all' || before === undefined ? this.#resolve(id, group.rows) : resolvePeers(before, group.rows, stale)
-      if (before !== undefined && sameGroup(before, resolved)) continue
+      const resolved = this.#resolve(group, stale)
+      if (before !== undefined && resolved.changedRows.size === 0 && sameSubject(before, resolved)) continue
       group.resolved = resolved
       changed.push(resolved)
     }
     this.#dirty.clear()
-    const removed = [...this.#removedSubjects.keys()]
-    this.#removedSubjects.clear()
+    const removed = [...this.#removedGroups.keys()]
+    this.#removedGroups.clear()
     if (changed.length > 0 || removed.length > 0) this.#revision += 1
     return { revision: this.#revision, changed, removed }
   }
 
-  #takeIn(documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): LiveFile {
+  #createGroup(subject: EngineSubject): Group {
+    const table = new RowTable()
+    const ingress = new GroupRows('ingress', table, () => subject.namedPorts)
+    const egress = new GroupRows('egress', table, (peer) => this.#index.identity(peer)?.namedPorts ?? [])
+    return { subject, table, rows: { ingress, egress }, resolved: undefined }
+  }
+
+  #replace(file: string, documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): void {
+    const before = this.#files.get(file)
+    // New before old: what both use keeps its members.
+    this.#files.set(file, this.#takeIn(documents, refused, before))
+    if (before !== undefined) this.#takeOut(before)
+  }
+
+  #resolveReferences(changedKeys: ReadonlySet<string>, except: string): void {
+    if (changedKeys.size === 0) return
+    for (const [file, { documents, refused, keys }] of [...this.#files]) {
+      if (file !== except && [...keys].some((key) => changedKeys.has(key))) this.#replace(file, documents, refused)
+    }
+  }
+
+  #takeIn(documents: readonly PolicyDocument[], refused: readonly RefusedDocument[], before: LiveFile | undefined): LiveFile {
+    const known = new Map(before?.subjects.flatMap(({ rules }) => rules.map((rule) => [rule.digest + rule.compiled.name, rule] as const)))
     const subjects: LiveSubject[] = []
     const prefixes: string[] = []
-    for (const spec of documents.flatMap(compileDocument)) {
-      subjects.push(this.#subjectOf(spec))
+    const keys = new Set<string>()
+    for (const spec of documents.filter(isPolicy).flatMap(compilePolicy)) {
+      subjects.push(this.#subjectOf(spec, known))
       for (const { rule } of spec.rules) {
         if (rule.peers.kind !== 'members') continue
-        for (const peer of rule.peers.members) if (peer.kind === 'cidr') prefixes.push(peer.cidr, ...peer.except)
+        for (const peer of rule.peers.members) {
+          prefixes.push(...this.#prefixesOf(peer))
+          for (const key of this.#references.keysOf(peer)) keys.add(key)
+        }
       }
     }
     for (const document of refused) {
       for (const { selector, directions } of document.subjects) {
         const defaultDeny = { ingress: directions.includes('ingress'), egress: directions.includes('egress') }
-        subjects.push({ policy: documentName(document), entry: this.#index.useLabels(selector), rules: [], defaultDeny })
+        const entry = this.#index.useLabels(selector)
+        subjects.push({ policy: documentName(document), audit: false, entry, rules: [], requires: NO_REQUIRES, defaultDeny })
       }
     }
     for (const subject of subjects) this.#attach(subject)
     for (const prefix of prefixes) this.#prefixUses.set(prefix, (this.#prefixUses.get(prefix) ?? 0) + 1)
-    return { documents, refused, subjects, prefixes }
+    return { documents, refused, subjects, prefixes, keys }
   }
 
   #takeOut({ subjects, prefixes }: LiveFile): void {
@@ -196,130 +277,231 @@ export class PolicyEngine {
     }
   }
 
-  #subjectOf({ policy, spec, rules }: CompiledSpec): LiveSubject {
+  #subjectOf({ policy, audit, spec, rules }: CompiledSpec, known: ReadonlyMap<string, LiveSubject['rules'][number]>): LiveSubject {
+    if (spec.subject.kind === 'nodes')
+      return { policy, audit, entry: undefined, rules: [], requires: NO_REQUIRES, defaultDeny: { ingress: false, egress: false } }
     const entry = this.#index.useLabels(spec.subject.selector)
-    return { policy, entry, rules: rules.map((rule) => this.#liveRule(rule)), defaultDeny: spec.defaultDeny }
+    const requiresOf = (direction: Direction, verdict: 'allow' | 'deny') =>
+      rules
+        .filter(({ rule }) => rule.direction === direction && rule.verdict === verdict)
+        .flatMap(({ rule }) => rule.requires.map((selector) => this.#index.useLabels(selector)))
+    return {
+      policy,
+      audit,
+      entry,
+      rules: rules.flatMap((rule) => this.#liveRules(rule, known)),
+      requires: {
+        ingress: { allow: requiresOf('ingress', 'allow'), deny: requiresOf('ingress', 'deny') },
+        egress: { allow: requiresOf('egress', 'allow'), deny: requiresOf('egress', 'deny') },
+      },
+      defaultDeny: spec.defaultDeny,
+    }
   }
 
-  #liveRule({ direction, rule, compiled }: CompiledPolicyRule): LiveRule {
-    const peers =
-      rule.peers.kind === 'members' && !compiled.isForAnyPeer ? rule.peers.members.flatMap((peer) => this.#selectorsOf(peer)) : []
-    return { serial: ++this.#lastSerial, direction, compiled, peers }
+  /** A rule, and where it is about whoever has a port of some name, another one for that. */
+  #liveRules(rule: CompiledPolicyRule, known: ReadonlyMap<string, LiveSubject['rules'][number]>): LiveSubject['rules'][number][] {
+    const { direction, compiled, digest } = rule
+    const live = (its: typeof compiled, peers: readonly LivePeer[], part: string) => {
+      const before = known.get(digest + part + its.name)
+      const isSame = before?.peers.length === peers.length && before.peers.every(({ entry }, index) => entry === peers[index]?.entry)
+      return {
+        serial: isSame && before !== undefined ? before.serial : ++this.#lastSerial,
+        direction,
+        compiled: its,
+        peers,
+        digest: digest + part,
+      }
+    }
+    if (compiled.isForAnyPeer && compiled.named.length > 0 && direction === 'egress') {
+      const names = [...new Set(compiled.named.map(({ name }) => name))]
+      const peers = names.map((name) => ({ entry: this.#index.useNamedPort(name), isEndpoint: false }))
+      return [live({ ...compiled, named: [] }, [], ''), live({ ...compiled, traffic: [], isForAnyPeer: false }, peers, '/named')]
+    }
+    const { peers } = rule.rule
+    const members = peers.kind === 'members' && !compiled.isForAnyPeer ? peers.members : []
+    return [
+      live(
+        compiled,
+        members.flatMap((peer) => this.#livePeers(peer, compiled.verdict)),
+        '',
+      ),
+    ]
   }
 
-  #selectorsOf(peer: Peer): SelectorEntry[] {
+  #livePeers(peer: Peer, verdict: 'allow' | 'deny'): LivePeer[] {
+    const byLabels = (selectors: readonly LabelSelector[], isEndpoint = false): LivePeer[] =>
+      selectors.map((selector) => ({ entry: this.#index.useLabels(selector), isEndpoint }))
+    const byCidr = (cidr: string, except: readonly string[] = []): LivePeer => ({
+      entry: this.#index.useCidr(cidr, except),
+      isEndpoint: false,
+    })
     switch (peer.kind) {
       case 'endpoints':
-        return [this.#index.useLabels(peer.selector)]
+        return byLabels([peer.selector], true)
       case 'entity':
-        return selectorsOfEntity(peer.entity, this.#clusterName).map((selector) => this.#index.useLabels(selector))
+        return byLabels(selectorsOfEntity(peer.entity, this.#clusterName))
+      case 'nodes':
+        return byLabels(selectorsOfNodes(peer.selector))
       case 'cidr':
-        return [this.#index.useCidr(peer.cidr, peer.except)]
+        return [byCidr(peer.cidr, peer.except)]
+      case 'fqdn': {
+        const named = { entry: this.#index.useName(JSON.stringify(peer.name), nameMatcher(peer.name)), isEndpoint: false }
+        // Which addresses a denied name has is not known, so none of the world may be reached.
+        return verdict === 'deny' && !this.#options.knowsNames
+          ? [named, ...byLabels(selectorsOfEntity('world', this.#clusterName))]
+          : [named]
+      }
+      default: {
+        const { selectors, cidrs } = this.#references.resolve(peer)
+        return [...byLabels(selectors, true), ...cidrs.map((cidr) => byCidr(cidr))]
+      }
     }
+  }
+
+  #prefixesOf(peer: Peer): readonly string[] {
+    if (peer.kind === 'cidr') return [peer.cidr, ...peer.except]
+    return isReferencePeer(peer) ? this.#references.resolve(peer).cidrs : []
   }
 
   #attach(subject: LiveSubject): void {
-    const sharing = this.#bySubject.get(subject.entry)
-    if (sharing === undefined) this.#bySubject.set(subject.entry, new Set([subject]))
+    const { entry } = subject
+    if (entry === undefined) return
+    const sharing = this.#bySubject.get(entry)
+    if (sharing === undefined) this.#bySubject.set(entry, new Set([subject]))
     else sharing.add(subject)
-    for (const entry of subject.rules.flatMap(({ peers }) => peers)) {
-      const users = this.#byPeer.get(entry) ?? new Map<LiveSubject, number>()
+    for (const peer of peerEntriesOf(subject)) {
+      const users = this.#byPeer.get(peer) ?? new Map<LiveSubject, number>()
       users.set(subject, (users.get(subject) ?? 0) + 1)
-      this.#byPeer.set(entry, users)
+      this.#byPeer.set(peer, users)
     }
-    this.#markSubjects(subject)
+    this.#markSubjects(entry)
   }
 
   #detach(subject: LiveSubject): void {
-    this.#markSubjects(subject)
-    const sharing = this.#bySubject.get(subject.entry)
+    const { entry } = subject
+    if (entry === undefined) return
+    this.#markSubjects(entry)
+    const sharing = this.#bySubject.get(entry)
     sharing?.delete(subject)
-    if (sharing?.size === 0) this.#bySubject.delete(subject.entry)
-    for (const entry of subject.rules.flatMap(({ peers }) => peers)) {
-      const users = this.#byPeer.get(entry)
+    if (sharing?.size === 0) this.#bySubject.delete(entry)
+    for (const peer of peerEntriesOf(subject)) {
+      const users = this.#byPeer.get(peer)
       const count = (users?.get(subject) ?? 0) - 1
       if (count > 0) users?.set(subject, count)
       else users?.delete(subject)
-      if (users?.size === 0) this.#byPeer.delete(entry)
-      this.#index.release(entry)
+      if (users?.size === 0) this.#byPeer.delete(peer)
+      this.#index.release(peer)
     }
-    this.#index.release(subject.entry)
+    this.#index.release(entry)
   }
 
-  #markSubjects({ entry }: LiveSubject, peer?: number): void {
-    for (const id of this.#subjectsIn(entry)) this.#mark(id, peer)
+  #markSubjects(entry: SelectorEntry, peer?: number): void {
+    for (const group of this.#groupsIn(entry)) this.#mark(group, peer)
   }
 
-  *#subjectsIn({ members }: SelectorEntry): Generator<number> {
+  *#groupsIn({ members }: SelectorEntry): Generator<number> {
     // Whichever is fewer: a selector can select thousands of identities of other nodes.
-    if (members.size < this.#subjects.size) {
-      for (const id of members) if (this.#subjects.has(id)) yield id
+    if (members.size < this.#groupsOf.size) {
+      for (const id of members) yield* this.#groupsOf.get(id) ?? []
     } else {
-      for (const id of this.#subjects.keys()) if (members.has(id)) yield id
+      for (const [id, groups] of this.#groupsOf) if (members.has(id)) yield* groups
     }
   }
 
-  /** @param peer whose rows alone are to be resolved anew; absent: all */
-  #mark(id: number, peer?: number): void {
-    const stale = this.#dirty.get(id)
-    if (peer === undefined) this.#dirty.set(id, 'all')
-    else if (stale === undefined) this.#dirty.set(id, new Set([peer]))
-    else if (stale !== 'all') stale.add(peer)
+  /** @param peer whose rows are to be resolved anew; absent: its rules are others */
+  #mark(group: number, peer?: number): void {
+    let stale = this.#dirty.get(group)
+    if (stale === undefined) {
+      stale = { hasOtherRules: false, peers: new Set() }
+      this.#dirty.set(group, stale)
+    }
+    if (peer === undefined) stale.hasOtherRules = true
+    else stale.peers.add(peer)
   }
 
   /** @param entries selectors that began or ceased to select the identity */
   #markConcerned(id: number, entries: ReadonlySet<SelectorEntry>): void {
     for (const entry of entries) {
-      if (this.#subjects.has(id) && this.#bySubject.has(entry)) this.#mark(id)
-      for (const subject of this.#byPeer.get(entry)?.keys() ?? []) this.#markSubjects(subject, id)
-    }
-  }
-
-  #resolve(id: number, groupRows: Group['rows']): ResolvedGroup {
-    const enforced: Record<Direction, boolean> = { ingress: false, egress: false }
-    const defaultDeny: Record<Direction, boolean> = { ingress: false, egress: false }
-    const rules: Record<Direction, LiveRule[]> = { ingress: [], egress: [] }
-    const policies = new Set<string>()
-    for (const entry of this.#index.entriesOf(id)) {
-      for (const subject of this.#bySubject.get(entry) ?? []) {
-        policies.add(subject.policy)
-        for (const rule of subject.rules) rules[rule.direction].push(rule)
-        for (const direction of DIRECTIONS) defaultDeny[direction] ||= subject.defaultDeny[direction]
+      if (this.#bySubject.has(entry)) for (const group of this.#groupsOf.get(id) ?? []) this.#mark(group)
+      for (const subject of this.#byPeer.get(entry)?.keys() ?? []) {
+        if (subject.entry !== undefined) this.#markSubjects(subject.entry, id)
       }
     }
-    for (const direction of DIRECTIONS) {
-      enforced[direction] = defaultDeny[direction] || rules[direction].length > 0
-      // In one order, so that what was compiled in another round is found again.
-      rules[direction].sort((a, b) => a.serial - b.serial)
-      if (enforced[direction]) groupRows[direction].setRules(rules[direction], defaultDeny[direction])
-      else groupRows[direction].clear()
+  }
+
+  #resolve(group: Group, { hasOtherRules, peers }: Staleness): ResolvedGroup {
+    const { subject, table, rows, resolved: before } = group
+    const { group: number, identity } = subject
+    if (!hasOtherRules && before !== undefined) {
+      for (const direction of DIRECTIONS) if (before.enforced[direction]) rows[direction].updatePeers(peers)
+      return { ...before, changedRows: table.takeChanges() }
     }
-    return { identity: id, enforced, ...collect(groupRows), policies: [...policies].sort() }
+    const { enforcement } = this.#options
+    const subjects = this.#subjectsOf(identity)
+    const enforced: Record<Direction, boolean> = { ingress: false, egress: false }
+    for (const direction of DIRECTIONS) {
+      const context = this.#contextOf(direction, subjects, subject)
+      enforced[direction] =
+        enforcement !== 'never' && (context.rules.length > 0 || !context.defaultAllow.audit || !context.defaultAllow.enforced)
+      if (enforced[direction]) rows[direction].setRules(context, peers)
+      else rows[direction].clear()
+    }
+    const policies = [...new Set(subjects.map(({ policy }) => policy))].sort()
+    return { group: number, identity, enforced, rows: table.rows, changedRows: table.takeChanges(), classes: table.classes, policies }
+  }
+
+  #subjectsOf(identity: number): LiveSubject[] {
+    const subjects: LiveSubject[] = []
+    for (const entry of this.#index.entriesOf(identity)) subjects.push(...(this.#bySubject.get(entry) ?? []))
+    return subjects
+  }
+
+  #contextOf(direction: Direction, subjects: readonly LiveSubject[], { audit }: EngineSubject): RuleContext {
+    const isAudited = audit || this.#options.audit
+    const isAlways = this.#options.enforcement === 'always'
+    const rules: (LiveRule & { readonly scope: RuleScope })[] = []
+    const requires = { allow: noRequirements(), deny: noRequirements() }
+    const denied = { enforced: isAlways && !isAudited, audit: isAlways }
+    for (const { rules: its, requires: required, defaultDeny, audit: isPolicyAudited } of subjects) {
+      const scope: RuleScope = isAudited || isPolicyAudited ? 'audit' : 'both'
+      for (const rule of its) if (rule.direction === direction) rules.push({ ...rule, scope })
+      for (const verdict of ['allow', 'deny'] as const) {
+        requires[verdict].audit.push(...required[direction][verdict])
+        if (scope === 'both') requires[verdict].enforced.push(...required[direction][verdict])
+      }
+      if (!defaultDeny[direction]) continue
+      denied.audit = true
+      if (scope === 'both') denied.enforced = true
+    }
+    // In one order, so that what was compiled in another round is found again.
+    rules.sort((a, b) => a.serial - b.serial)
+    return {
+      rules,
+      requires,
+      defaultAllow: { enforced: !denied.enforced, audit: !denied.audit },
+    }
   }
 }
 
-/** The same rules as before; some peers came or went. */
-function resolvePeers(before: ResolvedGroup, groupRows: Group['rows'], peers: ReadonlySet<number>): ResolvedGroup {
-  for (const direction of DIRECTIONS) groupRows[direction].updatePeers(peers)
-  return { ...before, ...collect(groupRows) }
+const NO_REQUIRES = { ingress: { allow: [], deny: [] }, egress: { allow: [], deny: [] } } as const
+
+function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] } {
+  return { enforced: [], audit: [] }
 }
 
-function collect(groupRows: Group['rows']): Pick<ResolvedGroup, 'rows' | 'classes'> {
-  const rows = new Map<string, PolicyRow>()
-  const classes = new Map<string, PeerClass>()
-  for (const direction of DIRECTIONS) groupRows[direction].addTo(rows, classes)
-  return { rows, classes }
+function nameMatcher(rule: DnsRule): (name: string) => boolean {
+  const matcher = new DnsMatcher([rule], 'peers')
+  return (name) => matcher.matching(name).length > 0
 }
 
-function sameGroup(a: ResolvedGroup, b: ResolvedGroup): boolean {
-  if (DIRECTIONS.some((direction) => a.enforced[direction] !== b.enforced[direction])) return false
-  if (a.rows.size !== b.rows.size || a.classes.size !== b.classes.size || a.policies.join() !== b.policies.join()) return false
-  for (const [key, row] of a.rows) {
-    const other = b.rows.get(key)
-    if (other === row) continue
-    if (other === undefined || other.verdict !== row.verdict || other.explicitDeny !== row.explicitDeny || other.classKey !== row.classKey)
-      return false
-    if (other.origins !== row.origins && other.origins.join('\n') !== row.origins.join('\n')) return false
+function* peerEntriesOf({ rules, requires }: LiveSubject): Generator<SelectorEntry> {
+  for (const { peers } of rules) for (const { entry } of peers) yield entry
+  for (const direction of DIRECTIONS) {
+    yield* requires[direction].allow
+    yield* requires[direction].deny
   }
-  return [...a.classes.keys()].every((key) => b.classes.has(key))
+}
+
+function sameSubject(a: ResolvedGroup, b: ResolvedGroup): boolean {
+  return DIRECTIONS.every((direction) => a.enforced[direction] === b.enforced[direction]) && a.policies.join() === b.policies.join()
 }

@@ -26,8 +26,19 @@ export const NAMESPACE_LABEL_KEY = 'io.kubernetes.pod.namespace'
 /** Prefix of the keys of labels that an endpoint has from its namespace; their source is k8s. */
 export const NAMESPACE_LABELS_PREFIX = 'io.cilium.k8s.namespace.labels.'
 
+/** What belongs to a cluster beside its endpoints. */
+const CLUSTER_MEMBERS = ['host', 'remote-node', 'init', 'ingress', 'health', 'unmanaged', 'kube-apiserver'] as const
+
 function reserved(name: string): LabelSelector {
   return { requirements: [{ source: 'reserved', key: name, operator: 'In', values: [''] }] }
+}
+
+/** Source of the labels that nodes have from their node's own. */
+export const NODE_SOURCE = 'node'
+
+/** The selectors of nodes, this machine included, that meet requirements. */
+export function selectorsOfNodes({ requirements }: LabelSelector): readonly LabelSelector[] {
+  return ['host', 'remote-node'].map((name) => ({ requirements: [...reserved(name).requirements, ...requirements] }))
 }
 
 /** The selectors of which any one makes up the entity; `all` is the selector without requirements. */
@@ -39,8 +50,13 @@ export function selectorsOfEntity(entity: Entity, clusterName: string): readonly
       return [reserved('world'), reserved('world-ipv4'), reserved('world-ipv6')]
     case 'cluster':
       return [
-        ...['host', 'remote-node', 'init', 'ingress', 'health', 'unmanaged', 'kube-apiserver'].map(reserved),
+        ...CLUSTER_MEMBERS.map(reserved),
         { requirements: [{ source: 'k8s', key: CLUSTER_LABEL_KEY, operator: 'In', values: [clusterName] }] },
+      ]
+    case 'cluster-mesh':
+      return [
+        ...CLUSTER_MEMBERS.map(reserved),
+        { requirements: [{ source: 'k8s', key: CLUSTER_LABEL_KEY, operator: 'Exists', values: [] }] },
       ]
     default:
       return [reserved(entity)]

@@ -46,10 +46,12 @@ export interface PolicyRow {
 
 /** The L7 rules that hold for one block of peers and ports of a group. */
 export interface PeerClass {
-  /** Stable while the set of rules is the same: direction, protocol, rule names, allowAll. Not stable over edits (agent/datapath/slots.ts matches by overlap). */
+  /** Stable while the ruleset is the same: direction, kind and a digest. Not stable over edits (agent/datapath/slots.ts matches by overlap). */
   readonly key: string
   readonly direction: Direction
   readonly ruleset: ResolvedRuleset
+  /** Keys of the rows that lead to it. */
+  readonly rows: ReadonlySet<string>
 }
 
 /**
@@ -96,7 +98,7 @@ export function httpRules(rules: readonly NamedRule[]): readonly NamedRule<HttpR
   return rules as readonly NamedRule<HttpRule>[]
 }
 
-/** Policy of all endpoints that are alike. */
+/** Policy of all endpoints that are alike. Its maps are live: the engine goes on with the same ones. */
 export interface ResolvedGroup {
   /** Number of the group; that of the identity where nothing else tells its endpoints apart. */
   readonly group: number
@@ -104,6 +106,9 @@ export interface ResolvedGroup {
   readonly enforced: Readonly<Record<Direction, boolean>>
   /** By rowKey. */
   readonly rows: ReadonlyMap<string, PolicyRow>
+  /** Keys of rows that came, went or changed with this commit. */
+  readonly changedRows: ReadonlySet<string>
+  /** By PeerClass.key. */
   readonly classes: ReadonlyMap<string, PeerClass>
   /** Documents that select it, by documentName; shown by `endpoint get`. */
   readonly policies: readonly string[]

@@ -4,6 +4,7 @@
  * covering prefixes lead to, not against all of them. Equal selectors are one, counted.
  */
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix, widenPrefix } from './cidr.ts'
+import type { PortProtocol } from './compile.ts'
 import type { Label, LabelSet } from './labels.ts'
 import type { LabelSelector } from './model.ts'
 import { RESERVED_IDENTITIES } from './reserved.ts'
@@ -15,6 +16,17 @@ export interface IndexedIdentity {
   readonly labels: LabelSet
   /** Of a CIDR identity. */
   readonly prefix: Prefix | undefined
+  /** Of its endpoints. */
+  readonly namedPorts: readonly NamedPortNumber[]
+  /** DNS names that it is known by. */
+  readonly names: readonly string[]
+}
+
+/** A port that endpoints have a name for. */
+export interface NamedPortNumber {
+  readonly name: string
+  readonly protocol: PortProtocol
+  readonly port: number
 }
 
 /** One selector in use. Compared by reference; `members` is live. */
@@ -48,6 +60,8 @@ export class SelectorIndex {
   readonly #byValue = new Map<string, Set<Entry>>()
   readonly #byKey = new Map<string, Set<Entry>>()
   readonly #byPrefix = new Map<string, Set<Entry>>()
+  /** Those that ask for a DNS name or a named port: few identities have any. */
+  readonly #byProperty = new Map<string, Set<Entry>>()
   readonly #general = new Map<string, Set<Entry>>()
   readonly #entriesOf = new Map<number, ReadonlySet<SelectorEntry>>()
 
@@ -112,6 +126,16 @@ export class SelectorIndex {
     })
   }
 
+  /** Takes identities with a DNS name into use. @param key equal for equal conditions */
+  useName(key: string, matches: (name: string) => boolean): SelectorEntry {
+    return this.#use(`name ${key}`, this.#byProperty, 'name', ({ names }) => names.some(matches))
+  }
+
+  /** Takes identities into use whose endpoints have a port of this name. */
+  useNamedPort(name: string): SelectorEntry {
+    return this.#use(`port ${name}`, this.#byProperty, 'port', ({ namedPorts }) => namedPorts.some((port) => port.name === name))
+  }
+
   release(used: SelectorEntry): void {
     const entry = used as Entry
     entry.useCount -= 1
@@ -149,8 +173,10 @@ export class SelectorIndex {
     return keyed === undefined ? [this.#general, EVERYWHERE] : [this.#byKey, keyed.key]
   }
 
-  *#candidates({ id, labels, prefix }: IndexedIdentity): Generator<Entry> {
+  *#candidates({ id, labels, prefix, namedPorts, names }: IndexedIdentity): Generator<Entry> {
     yield* this.#general.get(EVERYWHERE) ?? []
+    if (namedPorts.length > 0) yield* this.#byProperty.get('port') ?? []
+    if (names.length > 0) yield* this.#byProperty.get('name') ?? []
     for (const label of labels) {
       yield* this.#byKey.get(label.key) ?? []
       yield* this.#byValue.get(valuePlace(label)) ?? []

@@ -1,7 +1,7 @@
 /** Policies for tests that state one thing each, and flows judged by what the engine makes of them. */
 import { PolicyEngine } from '#policy/engine.ts'
 import { type ParsedPolicyFile, parsePolicyFile } from '#policy/parse.ts'
-import type { Direction, ResolvedGroup } from '#policy/resolved.ts'
+import { type Direction, httpRules, type ResolvedGroup } from '#policy/resolved.ts'
 import { LIMITS, lookUp, Prefixes } from './world.ts'
 
 /** A policy with the given lines as its spec, which selects endpoints with app=web unless it says whom. */
@@ -77,7 +77,7 @@ export class Resolved {
       engine.upsertFile(`${index}.yaml`, documents, refused)
     }
     this.#prefixes.sync(engine)
-    engine.addSubject(IDS.web)
+    engine.addSubject({ group: IDS.web, identity: IDS.web, namedPorts: [], audit: false })
     const [group] = engine.commit().changed
     if (group === undefined) throw new Error('no group')
     this.group = group
@@ -93,7 +93,7 @@ export class Resolved {
     const row = lookUp(this.group, direction, id, protocol ?? 0, traffic === 'ICMP' ? 8 << 8 : Number(port))
     if (row?.classKey === undefined) return row?.verdict ?? 'deny'
     const ruleset = this.group.classes.get(row.classKey)?.ruleset
-    const rules = (ruleset?.http ?? []).map(({ method = '*', path = '*' }) => `${method} ${path}`)
+    const rules = httpRules(ruleset?.allow ?? []).map(({ rule: { method = '*', path = '*' } }) => `${method} ${path}`)
     return [...(ruleset?.allowAll === true ? ['*'] : []), ...rules.sort()].join(', ') || 'redirect: nothing'
   }
 

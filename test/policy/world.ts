@@ -1,10 +1,21 @@
 /** Random policies, identities and flows for the properties: small alphabets, so that rules meet one another often. */
 import fc from 'fast-check'
-import type { PolicyEngine } from '#policy/engine.ts'
+import type { EngineSubject, PolicyEngine } from '#policy/engine.ts'
 import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
-import type { PolicyRow, ResolvedGroup } from '#policy/resolved.ts'
-import type { NaiveVerdict, RawDocument, RawHttpRule, RawIdentity, RawPortRule, RawRule, RawSelector, RawSpec } from './naive.ts'
+import type { NamedRule, PolicyRow, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
+import type {
+  NaiveRuleset,
+  NaiveVerdict,
+  RawDocument,
+  RawHttpRule,
+  RawIdentity,
+  RawNamedPort,
+  RawPortRule,
+  RawRule,
+  RawSelector,
+  RawSpec,
+} from './naive.ts'
 
 export const LIMITS: ParseOptions = { dialect: 'extended', regexProgramSizeMax: 10_000, l7Proxy: true, extendedIpProtocols: false }
 const NAMESPACES = ['blue', 'red'] as const
@@ -27,7 +38,18 @@ export const RESERVED: readonly RawIdentity[] = [
   { id: 99_999, labels: [], isUnknown: true },
 ]
 
-/** Every endpoint that the labels can make. */
+const NAMED_PORTS: Readonly<Record<string, readonly RawNamedPort[]>> = {
+  web: [
+    { name: 'http', protocol: 'TCP', port: 80 },
+    { name: 'dns', protocol: 'UDP', port: 81 },
+  ],
+  api: [
+    { name: 'http', protocol: 'TCP', port: 8080 },
+    { name: 'dns', protocol: 'TCP', port: 81 },
+  ],
+}
+
+/** Every endpoint that the labels can make; policy only reports on one of them. */
 export const ENDPOINTS: readonly RawIdentity[] = NAMESPACES.flatMap((namespace, n) =>
   [...APPS, undefined].map((app, a) => ({
     id: 1000 + n * 10 + a,
@@ -37,6 +59,8 @@ export const ENDPOINTS: readonly RawIdentity[] = NAMESPACES.flatMap((namespace, 
       `k8s:io.cilium.k8s.namespace.labels.team=${namespace}s`,
       ...(app === undefined ? [] : [`k8s:app=${app}`]),
     ],
+    namedPorts: NAMED_PORTS[app ?? ''] ?? [],
+    audit: app === undefined && namespace === 'red',
   })),
 )
 
@@ -72,25 +96,58 @@ const range = fc
   // Port 0 means every port, and a range that begins there is refused.
   .map(({ port, span }) => ({ port: String(port), ...(span === 0 || port === 0 ? {} : { endPort: Math.min(65535, port + span) }) }))
 
+type RawPort = NonNullable<RawPortRule['ports']>[number]
+
+const namedPort: fc.Arbitrary<RawPort> = fc.record(
+  { port: fc.constantFrom('http', 'dns', 'none'), protocol: fc.constantFrom('TCP', 'UDP', 'SCTP', 'ANY') },
+  { requiredKeys: ['port'] },
+)
+
 const plainPorts: fc.Arbitrary<RawPortRule> = fc.record(
   {
     ports: fc.array(
-      fc
-        .tuple(range, fc.constantFrom('TCP', 'UDP', 'ANY', undefined))
-        .map(([ports, protocol]) => ({ ...ports, ...(protocol && { protocol }) })),
+      fc.oneof(
+        {
+          weight: 5,
+          arbitrary: fc
+            .tuple(range, fc.constantFrom('TCP', 'UDP', 'SCTP', 'ANY', undefined))
+            .map(([ports, protocol]): RawPort => ({ ...ports, ...(protocol && { protocol }) })),
+        },
+        namedPort,
+        fc.constantFrom('GRE', 'VRRP').map((protocol): RawPort => ({ port: '0', protocol })),
+      ),
       { maxLength: 3 },
     ),
   },
   { requiredKeys: [] },
 )
 
-const httpPorts: fc.Arbitrary<RawPortRule> = fc.record({
-  ports: fc.array(
-    range.filter(({ port }) => port !== '0').map((ports) => ({ ...ports, protocol: 'TCP' })),
-    { maxLength: 2 },
+const tcpPorts: fc.Arbitrary<RawPort[]> = fc.array(
+  fc.oneof(
+    { weight: 4, arbitrary: range.filter(({ port }) => port !== '0').map((ports): RawPort => ({ ...ports, protocol: 'TCP' })) },
+    fc.constant<RawPort>({ port: 'http', protocol: 'TCP' }),
   ),
-  rules: fc.record({ http: fc.array(http, { maxLength: 3 }) }),
+  { maxLength: 2 },
+)
+
+const httpPorts: fc.Arbitrary<RawPortRule> = fc.record({ ports: tcpPorts, rules: fc.record({ http: fc.array(http, { maxLength: 3 }) }) })
+
+const kafkaPorts: fc.Arbitrary<RawPortRule> = fc.record({
+  ports: tcpPorts,
+  rules: fc.record({ kafka: fc.array(fc.record({ topic: fc.constantFrom('orders', 'logs') }), { maxLength: 2 }) }),
 })
+
+const namePorts: fc.Arbitrary<RawPortRule> = fc.record({
+  ports: tcpPorts,
+  serverNames: fc.array(fc.constantFrom('a.example', 'b.example'), { minLength: 1, maxLength: 2 }),
+})
+
+/** Mostly HTTP: with too much else, everything would be in conflict with everything. */
+const l7Ports: fc.Arbitrary<RawPortRule> = fc.oneof(
+  { weight: 8, arbitrary: httpPorts },
+  { weight: 1, arbitrary: kafkaPorts },
+  { weight: 1, arbitrary: namePorts },
+)
 
 const cidrSet = fc
   .constantFrom(...CIDRS)
@@ -108,10 +165,24 @@ function rule(direction: 'ingress' | 'egress', verdict: 'allow' | 'deny'): fc.Ar
     { weight: 2, arbitrary: fc.array(cidrSet, few).map((list) => ({ [`${side}CIDRSet`]: list })) },
   )
   const ports: fc.Arbitrary<RawRule> = fc.oneof(
-    fc.constant({}),
-    fc.array(verdict === 'deny' ? plainPorts : fc.oneof(plainPorts, httpPorts), { maxLength: 2 }).map((toPorts) => ({ toPorts })),
+    { weight: 3, arbitrary: fc.constant({}) },
+    {
+      weight: 6,
+      arbitrary: fc
+        .array(verdict === 'deny' ? fc.oneof({ weight: 3, arbitrary: plainPorts }, httpPorts) : fc.oneof(plainPorts, l7Ports), {
+          maxLength: 2,
+        })
+        .map((toPorts) => ({ toPorts })),
+    },
+    fc
+      .array(fc.record({ type: fc.constantFrom(0, 8, 11), family: fc.constantFrom('IPv4', 'IPv6') }), { minLength: 1, maxLength: 2 })
+      .map((fields) => ({ icmps: [{ fields }] })),
   )
-  return fc.tuple(peers, ports).map(([whom, what]) => ({ ...whom, ...what }))
+  const requires = fc.oneof(
+    { weight: 12, arbitrary: fc.constant({}) },
+    fc.array(selector, { minLength: 1, maxLength: 1 }).map((list) => ({ [`${side}Requires`]: list })),
+  )
+  return fc.tuple(peers, ports, requires).map(([whom, what, required]) => ({ ...whom, ...what, ...required }))
 }
 
 const spec: fc.Arbitrary<RawSpec> = fc
@@ -134,7 +205,11 @@ export function document(name: string): fc.Arbitrary<RawDocument> {
   return fc.record({
     apiVersion: fc.constant('cilium.io/v2' as const),
     kind: fc.constant('CiliumNetworkPolicy' as const),
-    metadata: fc.record({ name: fc.constant(name), namespace: fc.constantFrom(...NAMESPACES) }),
+    metadata: fc.record({
+      name: fc.constant(name),
+      namespace: fc.constantFrom(...NAMESPACES),
+      annotations: fc.oneof({ weight: 4, arbitrary: fc.constant({}) }, fc.constant({ 'headgate.io/audit': 'true' })),
+    }),
     specs: fc.array(spec, { minLength: 1, maxLength: 2 }),
   })
 }
@@ -142,8 +217,17 @@ export function document(name: string): fc.Arbitrary<RawDocument> {
 export const probe = fc.record({
   subject: fc.constantFrom(...ENDPOINTS),
   direction: fc.constantFrom('ingress' as const, 'egress' as const),
-  protocol: fc.constantFrom(6, 6, 6, 17, 132, 1),
-  port: fc.oneof(fc.constantFrom(...PORTS), fc.integer({ min: 0, max: 65535 })),
+  traffic: fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.record({
+        protocol: fc.constantFrom(6, 6, 6, 17, 132),
+        port: fc.oneof(fc.constantFrom(...PORTS), fc.integer({ min: 0, max: 65535 })),
+      }),
+    },
+    fc.record({ protocol: fc.constantFrom(1, 58), port: fc.constantFrom(0, 8 << 8, 11 << 8, 13 << 8) }),
+    fc.record({ protocol: fc.constantFrom(47, 112, 89), port: fc.constant(0) }),
+  ),
 })
 
 /** Puts a document in force under the name of its file. */
@@ -175,6 +259,11 @@ export class Prefixes {
   }
 }
 
+/** An identity as the one whose endpoints are judged; its number is its group's too. */
+export function subjectOf({ id, namedPorts = [], audit = false }: RawIdentity): EngineSubject {
+  return { group: id, identity: id, namedPorts, audit }
+}
+
 /** What the kernel says of a flow: the longest row of the peer's identity and, only if there is none, of any identity. */
 export function lookUp(
   group: ResolvedGroup,
@@ -203,10 +292,23 @@ function lengthOf({ protocol, portPrefixLength }: PolicyRow): number {
 
 /** A row, or its absence, in the words of the naive evaluator. */
 export function verdictOf(group: ResolvedGroup, direction: 'ingress' | 'egress', row: PolicyRow | undefined): NaiveVerdict {
-  if (!group.enforced[direction]) return { verdict: 'allow', isExplicit: false, allowAll: false, http: [] }
-  if (row === undefined) return { verdict: 'deny', isExplicit: false, allowAll: false, http: [] }
+  if (!group.enforced[direction]) return { verdict: 'allow', isExplicit: false, audit: false }
+  if (row === undefined) return { verdict: 'deny', isExplicit: false, audit: false }
   const ruleset = row.classKey === undefined ? undefined : group.classes.get(row.classKey)?.ruleset
   if ((row.verdict === 'redirect') !== (ruleset !== undefined)) throw new Error(`row and class do not agree: ${JSON.stringify(row)}`)
-  const http = new Set((ruleset?.http ?? []).map(({ method = '', path = '' }) => `${method} ${path}`))
-  return { verdict: row.verdict, isExplicit: row.explicitDeny, allowAll: ruleset?.allowAll ?? false, http: [...http].sort() }
+  return { verdict: row.verdict, isExplicit: row.explicitDeny, audit: row.audit, ...(ruleset && { ruleset: rulesetOf(ruleset) }) }
+}
+
+function rulesetOf({ kind, allowAll, allow, deny, serverNames, shadow }: ResolvedRuleset): NaiveRuleset {
+  const rules = { allow: textsOf(allow), deny: textsOf(deny) }
+  return { kind, allowAll, ...rules, serverNames, ...(shadow && { shadow: shadow === 'deny-all' ? shadow : rulesetOf(shadow) }) }
+}
+
+function textsOf(rules: readonly NamedRule[]): string[] {
+  const texts = rules.map(({ rule }) => ('topic' in rule ? String(rule.topic) : `${read(rule, 'method')} ${read(rule, 'path')}`))
+  return [...new Set(texts)].sort()
+}
+
+function read(rule: object, field: string): string {
+  return (rule as Readonly<Record<string, string>>)[field] ?? ''
 }
