@@ -81,6 +81,23 @@ test.serial('a deny rule matches by host and by header, by any value of a header
   t.regex(answer.toString(), /^HTTP\/1\.1 403 /)
 })
 
+test.serial(
+  'a deny by path is not passed by another spelling of the path, but by a query string unless its pattern allows for one',
+  async (t) => {
+    await inForce({
+      allowAll: true,
+      httpDeny: [
+        { name: 'plain', path: '/secret' },
+        { name: 'query', path: '/hidden(\\?.*)?' },
+      ],
+    })
+    for (const path of ['/secret', '//secret', '/x/../secret', '/./secret', '/%73ecret', '/hidden?q', '/secret#f']) {
+      t.not(await statusOf(PORT, path), 200, path)
+    }
+    t.is(await statusOf(PORT, '/secret?q'), 200)
+  },
+)
+
 test.serial('an edit of deny rules judges the next request of an open connection', async (t) => {
   const ask = (path: string) => get(PORT, path, { agent: keepAlive })
   await inForce({ allowAll: true })
