@@ -1,5 +1,6 @@
 import test from 'ava'
-import { compileDocument } from '#policy/compile.ts'
+import { compilePolicy } from '#policy/compile.ts'
+import { isPolicy } from '#policy/model.ts'
 import { messagesOf, parse, policy, Resolved } from './support.ts'
 
 /** A clusterwide policy with the given lines as its spec. */
@@ -45,7 +46,7 @@ test('a clusterwide policy is known by its name alone, and so are its rules', (t
   t.deepEqual(problems, [])
   const [document] = documents
   t.like(document, { kind: 'CiliumClusterwideNetworkPolicy', namespace: '', name: 'all' })
-  const [spec] = document === undefined ? [] : compileDocument(document)
+  const [spec] = document === undefined || !isPolicy(document) ? [] : compilePolicy(document)
   t.is(spec?.policy, 'all')
   t.regex(spec?.rules[0]?.compiled.name ?? '', /^all\/ingress\/[0-9a-f]{12}-0$/)
 })
@@ -55,7 +56,7 @@ test('what does not belong into a clusterwide policy is refused, and whom it sel
     'a clusterwide policy has no namespace',
   ])
   const nodes = clusterwide('nodeSelector: {}\ningress: [{}]')
-  t.deepEqual(messagesOf(nodes), ['not supported: nodeSelector'])
+  t.deepEqual(messagesOf(nodes), ['endpointSelector and nodeSelector cannot stand in one policy'])
   t.is(new Resolved(nodes).ingress('api'), 'deny')
   const list = `apiVersion: v1\nkind: CiliumClusterwideNetworkPolicyList\nitems: [${JSON.stringify({
     apiVersion: 'cilium.io/v2',

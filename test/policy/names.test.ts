@@ -1,12 +1,12 @@
 import test from 'ava'
-import type { ResolvedGroup } from '#policy/resolved.ts'
+import { httpRules, type ResolvedGroup } from '#policy/resolved.ts'
 import { policy, Resolved } from './support.ts'
 
 const GET = '- toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET, path: /a.*}]}}]'
 const PUT = '- toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: PUT}]}}]'
 
 function httpNames({ classes }: ResolvedGroup): string[] {
-  return [...classes.values()].flatMap(({ ruleset }) => ruleset.http.map(({ name, method }) => `${method} ${name}`)).sort()
+  return [...classes.values()].flatMap(({ ruleset }) => httpRules(ruleset.allow).map(({ name, rule }) => `${rule.method} ${name}`)).sort()
 }
 
 function origins({ rows }: ResolvedGroup): string[] {

@@ -1,8 +1,8 @@
 import test from 'ava'
 import { PolicyEngine } from '#policy/engine.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
+import { LIMITS, subjectOf } from './world.ts'
 
-const LIMITS = { regexProgramSizeMax: 10_000 }
 const POLICIES = 1_000
 const IDENTITIES = 200
 
@@ -30,7 +30,7 @@ function start(): PolicyEngine {
     const id = 1000 + index
     const labels = ['k8s:io.kubernetes.pod.namespace=default', `k8s:app=a${index}`, `k8s:tier=t${index % 7}`]
     engine.upsertIdentity({ id, labels })
-    engine.addSubject(id)
+    engine.addSubject(subjectOf({ id: id, labels: [] }))
   }
   return engine
 }
@@ -97,7 +97,7 @@ test('thousands of ports, ranges that overlap, and rules around all of them are 
     engine.upsertIdentity({ id: 1000, labels: ['k8s:io.kubernetes.pod.namespace=default', 'k8s:app=a'] })
     const labels = Array.from({ length: count / 2 }, (_, index) => `k8s:x${index}=on-it`)
     engine.upsertIdentity({ id: 1001, labels: ['k8s:io.kubernetes.pod.namespace=default', ...labels] })
-    engine.addSubject(1000)
+    engine.addSubject(subjectOf({ id: 1000, labels: [] }))
     const text = `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {matchLabels: {app: a}}\n  ingress:\n${rules}`
     put(engine, 'p.yaml', text)
     const before = performance.now()

@@ -1,6 +1,7 @@
 import test from 'ava'
 import { PolicyEngine } from '#policy/engine.ts'
 import { parse, policy } from './support.ts'
+import { subjectOf } from './world.ts'
 
 function labels(app: string): string[] {
   return ['k8s:io.kubernetes.pod.namespace=default', 'k8s:io.cilium.k8s.policy.cluster=default', `k8s:app=${app}`]
@@ -19,7 +20,7 @@ test('a policy tells which subjects it selects, whatever it says about them, as 
     [302, 'web'],
   ] as const)
     engine.upsertIdentity({ id, labels: labels(app) })
-  for (const id of [300, 301]) engine.addSubject(id)
+  for (const id of [300, 301]) engine.addSubject(subjectOf({ id: id, labels: [] }))
   const all = policy('endpointSelector: {}\nenableDefaultDeny: {ingress: false}\ningress: [{}]', { name: 'all' })
   const text = [policy('egress: [{}]', { name: 'web' }), policy('endpointSelector: {matchLabels: {app: none}}\ningress: [{}]'), all].join(
     '---\n',
@@ -28,7 +29,7 @@ test('a policy tells which subjects it selects, whatever it says about them, as 
 
   // 302 is an identity of another node: nobody's endpoint here.
   t.deepEqual(selected(engine), ['default/web: 300', 'default/p: ', 'default/all: 300,301'])
-  engine.addSubject(302)
+  engine.addSubject(subjectOf({ id: 302, labels: [] }))
   t.deepEqual(selected(engine), ['default/web: 300,302', 'default/p: ', 'default/all: 300,301,302'])
   engine.removeSubject(300)
   t.deepEqual(selected(engine), ['default/web: 302', 'default/p: ', 'default/all: 301,302'])
@@ -43,7 +44,7 @@ test('several specs of a policy select each subject once', (t) => {
     [301, 'api'],
   ] as const) {
     engine.upsertIdentity({ id, labels: labels(app) })
-    engine.addSubject(id)
+    engine.addSubject(subjectOf({ id: id, labels: [] }))
   }
   const spec = (selector: string) => `  - endpointSelector: ${selector}\n    ingress: [{}]\n`
   const text = `${policy('').split('spec:')[0]}specs:\n${spec('{matchLabels: {app: web}}')}${spec('{}')}`
@@ -54,7 +55,7 @@ test('several specs of a policy select each subject once', (t) => {
 test('a refused document selects those whom it puts at default deny', (t) => {
   const engine = new PolicyEngine()
   engine.upsertIdentity({ id: 300, labels: labels('web') })
-  engine.addSubject(300)
+  engine.addSubject(subjectOf({ id: 300, labels: [] }))
   const { documents, refused } = parse(policy('ingress: [{fromNobody: []}]'))
   t.is(documents.length, 0)
   engine.upsertFile('a.yaml', documents, refused)
