@@ -19,6 +19,7 @@ import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, 
 import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import type { PolicyEngine } from '#policy/engine.ts'
+import type { LabelFilter } from '#policy/label-filter.ts'
 import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
@@ -55,6 +56,7 @@ export interface AgentParts {
   readonly datapath: Datapath
   readonly host: Route
   readonly allocator: IdentityAllocator
+  readonly labelFilter: LabelFilter
   readonly slots: SlotAllocator
   readonly control: ControlServer
   readonly engine: PolicyEngine
@@ -121,8 +123,9 @@ export class Agent implements LocalBackend, FlowContext {
       this.#ipcacheDirty = true
     })
     const sink: EndpointSink = { change: (attached, detached) => this.#changeEndpoints(attached, detached) }
-    this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink)
-    this.#nodes = new NodeAddresses(parts.host, this.#ipcache)
+    this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink, parts.labelFilter)
+    const { allocator, engine, host, node } = parts
+    this.#nodes = new NodeAddresses({ name: node, host, ipcache: this.#ipcache, allocator, engine, commit: () => this.#commit() })
   }
 
   /** First state after a start: what was accepted before, then what the files say now; then leftovers go. */
@@ -214,8 +217,9 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   identities(): IdentityMessage[] {
-    const reserved = Object.entries(RESERVED_IDENTITIES).map(([name, id]) => create(IdentitySchema, { id, labels: [`reserved:${name}`] }))
+    const reserved = Object.values(RESERVED_IDENTITIES).map((id) => create(IdentitySchema, { id, labels: [...this.labelsOf(id)] }))
     const ids = new Set([...this.#endpoints.list().map(({ identity }) => identity.id), ...this.#prefixes.values()])
+    for (const { id } of this.#nodes.identities()) if (id !== RESERVED_IDENTITIES.host) ids.add(id)
     const others = [...ids]
       .sort((a, b) => a - b)
       .map((id) =>
@@ -261,7 +265,6 @@ export class Agent implements LocalBackend, FlowContext {
   exportPolicy(): ReturnType<LocalBackend['exportPolicy']> {
     const { config, folder } = this.#parts
     const { policy, http } = config
-    const nodes = [...this.#ipcache.entriesOf('node')]
     return {
       revision: BigInt(this.#revision),
       files: folder.sources(),
@@ -272,7 +275,7 @@ export class Agent implements LocalBackend, FlowContext {
       regexProgramSizeMax: http.regexProgramSizeMax,
       l7Proxy: policy.l7Proxy,
       extendedIpProtocols: policy.extendedIpProtocols,
-      nodes: nodes.map(({ address, identity }) => ({ address, labels: [...this.labelsOf(identity)] })),
+      nodes: this.#nodes.list().map(({ address, labels }) => ({ address, labels: [...labels] })),
       allowLocalhost: policy.allowLocalhost === 'always',
     }
   }
@@ -355,6 +358,7 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   labelsOf(identity: number): readonly string[] {
+    if (identity === RESERVED_IDENTITIES.host) return this.#nodes.hostLabels
     const reserved = Object.entries(RESERVED_IDENTITIES).find(([, id]) => id === identity)
     return reserved === undefined ? (this.#parts.allocator.get(identity)?.labels ?? []) : [`reserved:${reserved[0]}`]
   }

@@ -11,6 +11,7 @@ import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { FlowRing } from '#flows/ring.ts'
 import { PolicyEngine } from '#policy/engine.ts'
+import { LabelFilter } from '#policy/label-filter.ts'
 import { parseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { LockHeldError } from '#sys/errors.ts'
@@ -43,9 +44,11 @@ const LINK_QUIET_MS = 5
 /** Late enough not to be in the way of those who wait for the first verdict. */
 const SHRINK_AFTER_MS = 3000
 
-/** Runs until the signal aborts, on a machine that was found good (datapath/probes.ts). @throws AgentError when it cannot start */
+/** Runs until the signal aborts, on a machine that was found good (datapath/probes.ts). @throws AgentError when it cannot start, ConfigError HG-1002 */
 export async function runAgent(config: Config, signal: AbortSignal): Promise<void> {
   const log = createLogger(config, 'agent')
+  // Before anything is touched: it may be what is wrong with the configuration.
+  const labelFilter = new LabelFilter(config.policy.labels)
   const lock = takeLock(config)
   const version = packageVersion()
 
@@ -71,7 +74,21 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
     },
   })
   const node = config.nodeName || hostname()
-  const agent: Agent = new Agent({ config, version, node, datapath, host, allocator, slots, control, engine, folder, flows, log })
+  const agent: Agent = new Agent({
+    config,
+    version,
+    node,
+    datapath,
+    host,
+    allocator,
+    labelFilter,
+    slots,
+    control,
+    engine,
+    folder,
+    flows,
+    log,
+  })
   const builder = new FlowBuilder(agent)
 
   const workloads = new WorkloadsFile(config.paths.workloads, config.paths.state)

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
+import type { LabelFilter } from '#policy/label-filter.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import { AgentError } from '../errors.ts'
 import { StateFile } from '../state-file.ts'
@@ -51,17 +52,19 @@ export class Endpoints {
   readonly #allocator: IdentityAllocator
   readonly #host: Route
   readonly #sink: EndpointSink
+  readonly #labelFilter: LabelFilter
   readonly #entries = new Map<string, EndpointEntry>()
   readonly #ids = new Map<string, { id: number; place: string }>()
   #nextId = 1
   #workloads: Workloads = NO_WORKLOADS
   readonly #added: EndpointSpec[] = []
 
-  constructor(stateFolder: string, allocator: IdentityAllocator, host: Route, sink: EndpointSink) {
+  constructor(stateFolder: string, allocator: IdentityAllocator, host: Route, sink: EndpointSink, labelFilter: LabelFilter) {
     this.#file = new StateFile(join(stateFolder, 'agent/endpoints.json'), fileSchema)
     this.#allocator = allocator
     this.#host = host
     this.#sink = sink
+    this.#labelFilter = labelFilter
     const state = this.#file.read()
     if (state === undefined) return
     this.#nextId = state.nextId
@@ -180,7 +183,7 @@ export class Endpoints {
 
   #labelsOf(spec: EndpointSpec): string[] {
     const namespace = this.#workloads.namespaces.find(({ name }) => name === spec.namespace)
-    return endpointLabels(spec, this.#workloads.cluster, namespace?.labels ?? {})
+    return endpointLabels(spec, this.#workloads.cluster, namespace?.labels ?? {}, this.#labelFilter)
   }
 
   /** @throws AgentError */

@@ -1,5 +1,5 @@
 /**
- * The workloads file: clusters, namespaces, nodes and endpoints, as the command line and later Kubernetes provide them too. Judged
+ * The workloads file: clusters, namespaces, nodes, the API server and endpoints, as the command line and later Kubernetes provide them too. Judged
  * whole: one wrong entry refuses the file, and what was accepted before stays.
  */
 import { LineCounter, parseDocument } from 'yaml'
@@ -7,26 +7,55 @@ import { z } from 'zod'
 import { isAddress } from '#sys/addresses.ts'
 import { AgentError } from '../errors.ts'
 
+/** @param key of an endpoint's label @returns its source, k8s if it does not say, and what is left */
+export function splitLabelKey(key: string): { readonly source: string; readonly name: string } {
+  const colon = key.indexOf(':')
+  return colon < 0 ? { source: 'k8s', name: key } : { source: key.slice(0, colon), name: key.slice(colon + 1) }
+}
+
 const name = z.string().regex(/^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/, 'lower-case letters, digits, dots and hyphens are needed')
-const labels = z.record(z.string().min(1).max(317), z.string().max(63))
+const labels = z.record(z.string().min(1).max(317), z.string().max(63)).superRefine((record, context) => {
+  for (const key of Object.keys(record)) {
+    if (/[:=\s]/.test(key)) context.addIssue({ code: 'custom', path: [key], message: 'a key without :, = and spaces is needed' })
+  }
+})
+/** Keys of an endpoint's labels may say where the label comes from: `container:app`. Without, they are labels of Kubernetes. */
+const sourcedLabels = z.record(z.string().min(1).max(317), z.string().max(63)).superRefine((record, context) => {
+  const names = new Set<string>()
+  for (const key of Object.keys(record)) {
+    const { source, name } = splitLabelKey(key)
+    const full = `${source}:${name}`
+    if (!(LABEL_SOURCES as readonly string[]).includes(source) || !/^[^:=\s]+$/.test(name))
+      context.addIssue({ code: 'custom', path: [key], message: `KEY or SOURCE:KEY is needed, SOURCE one of ${LABEL_SOURCES.join(', ')}` })
+    else if (names.has(full)) context.addIssue({ code: 'custom', path: [key], message: `there are two labels ${full}` })
+    names.add(full)
+  }
+})
 const ipv4 = z.string().refine((text) => isAddress(text) && !text.includes(':'), 'an IPv4 address is needed')
 const ipv6 = z.string().refine((text) => isAddress(text) && text.includes(':'), 'an IPv6 address is needed')
 const namedPort = z.string().regex(/^([1-9]\d{0,4})\/(TCP|UDP|SCTP)$/, 'PORT/PROTOCOL is needed, for example 80/TCP')
 
 export const ENDPOINTS_MAX = 4096
+const NODES_MAX = 5000
+const API_SERVER_ADDRESSES_MAX = 64
+
+/** Where labels of endpoints may come from; those of other sources are Headgate's to give. */
+const LABEL_SOURCES = ['k8s', 'container', 'cni', 'unspec'] as const
 
 /** One endpoint as the user describes it. */
 export const endpointSpecSchema = z
   .strictObject({
     name,
     namespace: name.default('default'),
-    labels: labels.default({}),
+    labels: sourcedLabels.default({}),
     serviceAccount: name.optional(),
     netns: z.string().min(1).max(4095).optional(),
     interface: z.string().min(1).max(15).optional(),
     ipv4: z.array(ipv4).max(8).default([]),
     ipv6: z.array(ipv6).max(8).default([]),
     ports: z.record(z.string().regex(/^[a-z0-9-]{1,15}$/), namedPort).default({}),
+    /** What policy would deny of its traffic is reported, and not denied. */
+    audit: z.boolean().default(false),
   })
   .refine((spec) => (spec.netns === undefined) !== (spec.interface === undefined), 'one of netns and interface is needed, not both')
 
@@ -36,14 +65,29 @@ const workloadsSchema = z.strictObject({
   apiVersion: z.literal('headgate.io/v1'),
   cluster: name.default('default'),
   namespaces: z.array(z.strictObject({ name, labels: labels.default({}) })).default([]),
-  nodes: z.array(z.strictObject({ name, labels: labels.default({}), addresses: z.array(z.union([ipv4, ipv6])).default([]) })).default([]),
+  nodes: z
+    .array(z.strictObject({ name, labels: labels.default({}), addresses: z.array(z.union([ipv4, ipv6])).default([]) }))
+    .max(NODES_MAX)
+    .default([]),
+  /** Addresses of the Kubernetes API server. */
+  kubeApiserver: z
+    .array(z.union([ipv4, ipv6]))
+    .max(API_SERVER_ADDRESSES_MAX)
+    .default([]),
   endpoints: z.array(endpointSpecSchema).max(ENDPOINTS_MAX).default([]),
 })
 
 export type Workloads = z.infer<typeof workloadsSchema>
 
 /** What holds before any file is read. */
-export const NO_WORKLOADS: Workloads = { apiVersion: 'headgate.io/v1', cluster: 'default', namespaces: [], nodes: [], endpoints: [] }
+export const NO_WORKLOADS: Workloads = {
+  apiVersion: 'headgate.io/v1',
+  cluster: 'default',
+  namespaces: [],
+  nodes: [],
+  kubeApiserver: [],
+  endpoints: [],
+}
 
 const FILE_BYTES_MAX = 16 << 20
 

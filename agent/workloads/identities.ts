@@ -4,7 +4,9 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
+import type { LabelFilter } from '#policy/label-filter.ts'
 import { StateFile } from '../state-file.ts'
+import { splitLabelKey } from './file.ts'
 
 export interface Identity {
   readonly id: number
@@ -95,19 +97,27 @@ export class EmbeddedAllocator implements IdentityAllocator {
   }
 }
 
-/** Labels of an endpoint that make its identity, as Cilium derives them for a pod. */
+/**
+ * Labels of an endpoint that make its identity, as Cilium derives them for a pod.
+ * @param filter which of them do
+ * @returns source:key=value, sorted
+ */
 export function endpointLabels(
   spec: { readonly namespace: string; readonly labels: Readonly<Record<string, string>>; readonly serviceAccount?: string | undefined },
   cluster: string,
   namespaceLabels: Readonly<Record<string, string>>,
+  filter: LabelFilter,
 ): string[] {
   const labels = [
-    ...Object.entries(spec.labels).map(([key, value]) => `k8s:${key}=${value}`),
+    ...Object.entries(spec.labels).map(([key, value]) => {
+      const { source, name } = splitLabelKey(key)
+      return `${source}:${name}=${value}`
+    }),
     ...Object.entries(namespaceLabels).map(([key, value]) => `k8s:io.cilium.k8s.namespace.labels.${key}=${value}`),
     `k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=${spec.namespace}`,
     `k8s:io.cilium.k8s.policy.cluster=${cluster}`,
     `k8s:io.kubernetes.pod.namespace=${spec.namespace}`,
   ]
   if (spec.serviceAccount !== undefined) labels.push(`k8s:io.cilium.k8s.policy.serviceaccount=${spec.serviceAccount}`)
-  return [...new Set(labels)].sort()
+  return filter.filter([...new Set(labels)]).sort()
 }

@@ -4,7 +4,7 @@
  */
 import type { IpcacheKey, IpcacheValue } from '#bpf/gen/abi.ts'
 import type { BpfMap } from '#bpf/map.ts'
-import { bytesToAddress, parsePrefix } from '#sys/addresses.ts'
+import { parsePrefix } from '#sys/addresses.ts'
 
 /** Weakest first. */
 export const IPCACHE_SOURCES = ['cidr', 'node', 'endpoint'] as const
@@ -61,15 +61,6 @@ export class Ipcache {
       if (identity !== undefined) return identity
     }
     return undefined
-  }
-
-  /** What one source says of single addresses. */
-  *entriesOf(source: IpcacheSource): Generator<{ readonly address: string; readonly identity: number }> {
-    for (const [key, sources] of this.#entries) {
-      const identity = sources.get(source)
-      const [hex = '', length] = key.split('/')
-      if (identity !== undefined && length === '128') yield { address: bytesToAddress(Buffer.from(hex, 'hex')), identity }
-    }
   }
 
   /** After a start: removes what an earlier agent wrote and nothing claims any more. */
