@@ -55,7 +55,7 @@ export const configSchema = z.strictObject({
         .max(200)
         .default([])
         .describe(
-          'Which labels make an identity: RE2 patterns of source:key prefixes, ! before one leaves out; Cilium’s own list when empty.',
+          'Which labels make an identity: RE2 patterns of source:key prefixes, ! before one leaves out; added to Cilium’s own list.',
         ),
       allowLocalhost: z
         .enum(['auto', 'always', 'policy'])

@@ -103,7 +103,7 @@ export class References {
       case 'cidr-group':
         return ['name' in peer.group ? cidrGroupKey(peer.group.name) : ANY_CIDR_GROUP]
       case 'service':
-        return ['name' in peer.service && peer.namespace !== '' ? serviceKey(peer.namespace, peer.service.name) : ANY_SERVICE]
+        return ['name' in peer.service ? serviceKey(peer.namespace, peer.service.name) : ANY_SERVICE]
       case 'group':
         return [ANY_GROUP]
       default:
@@ -142,13 +142,11 @@ export class References {
     return [...this.#cidrGroups.all()].filter((document) => selects(group.selector, labelsOf(document)))
   }
 
-  /** A name without a namespace is that of a service in whichever, as for Cilium. */
   #servicesOf({ namespace, service }: ServicePeer): readonly Service[] {
-    if ('name' in service && namespace !== '') return [...this.#services.get(serviceKey(namespace, service.name))]
+    // Every service is in a namespace: a name without one is nobody's.
+    if ('name' in service) return [...this.#services.get(serviceKey(namespace, service.name))]
     return [...this.#services.all()].filter(
-      (document) =>
-        (namespace === '' || document.namespace === namespace) &&
-        ('name' in service ? document.name === service.name : selects(service.selector, labelsOf(document))),
+      (document) => (namespace === '' || document.namespace === namespace) && selects(service.selector, labelsOf(document)),
     )
   }
 

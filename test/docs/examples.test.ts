@@ -1,13 +1,14 @@
 import { globSync, readFileSync } from 'node:fs'
 import test from 'ava'
 import { configSchema } from '#config/schema.ts'
+import { parseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 
 const REFERENCE = 'docs/policy-reference.md'
-const { http } = configSchema.parse({})
+const options = parseOptions(configSchema.parse({}))
 
 function errorsOf(text: string, file: string): string[] {
-  return parsePolicyFile(text, file, http)
+  return parsePolicyFile(text, file, options)
     .problems.filter(({ severity }) => severity === 'error')
     .map(({ line, path, message }) => `${file}:${line}: ${path}: ${message}`)
 }

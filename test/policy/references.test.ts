@@ -115,12 +115,13 @@ test('a service with a selector stands for endpoints of its namespace, one witho
   t.true(references.isMissing(service({ selector: where('tier', 'back') }, 'other')))
 })
 
-test('a service that is named or selected without a namespace may be in any', (t) => {
+test('services are selected in every namespace without one, and named in none', (t) => {
   const references = create({
     'a.yaml':
       serviceText('db', '{selector: {app: db}}', '{tier: back}', 'a') + serviceText('db', '{selector: {app: db}}', '{tier: back}', 'b'),
   })
-  t.is(references.resolve(service({ name: 'db' }, '')).selectors.length, 2)
+  t.true(references.isMissing(service({ name: 'db' }, '')))
+  t.is(references.resolve(service({ name: 'db' }, '')).selectors.length, 0)
   t.is(references.resolve(service({ selector: where('tier', 'back') }, '')).selectors.length, 2)
   t.is(references.resolve(service({ name: 'db' }, 'a')).selectors.length, 1)
 })
@@ -185,7 +186,6 @@ test('what a peer depends on is among the keys of every update that changes it',
   t.deepEqual(references.keysOf(cidrGroup({ name: 'office' })), ['cidr-group/office'])
   t.deepEqual(references.keysOf(cidrGroup({ selector: where('a', 'b') })), ['cidr-group/*'])
   t.deepEqual(references.keysOf(service({ name: 'db' })), ['service/shop/db'])
-  t.deepEqual(references.keysOf(service({ name: 'db' }, '')), ['service/*'])
   t.deepEqual(references.keysOf(service({ selector: where('a', 'b') })), ['service/*'])
   t.deepEqual(references.keysOf(group({})), ['group/*'])
   t.deepEqual(references.keysOf({ kind: 'entity', at: AT, entity: 'world' }), [])
