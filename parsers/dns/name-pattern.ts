@@ -63,11 +63,6 @@ export function compileName({ matchName, matchPattern }: DnsRule, use: NameUse):
   return (name) => (expected !== undefined && normalizeName(name) === expected) || isOfPattern?.(name) === true
 }
 
-/** Whether a name is one of those that the rule means as peers; who asks often compiles the rule. */
-export function matchesName(rule: DnsRule, name: string): boolean {
-  return compileName(rule, 'peers')(name)
-}
-
 /** The labels of a name in normal form. */
 function labelsOf(name: string): string[] {
   return name.slice(0, -1).split('.')
