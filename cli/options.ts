@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LoadedConfig } from '#config/load.ts'
 import type { Config } from '#config/schema.ts'
+import { DIALECTS } from '#policy/model.ts'
 import { CliError } from './errors.ts'
 
 export type OutputFormat = 'text' | 'json'
@@ -21,6 +22,13 @@ export function addConfigOptions(command: Command): Command {
 /** Adds -o text|json. */
 export function addOutputOption(command: Command): Command {
   return command.addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json']).default('text'))
+}
+
+/** Adds --dialect, for commands that read policy files. */
+export function addDialectOption(command: Command): Command {
+  return command.addOption(
+    new Option('--dialect <dialect>', 'language of the policies (default: the setting policy.dialect)').choices(DIALECTS),
+  )
 }
 
 /** Loads the configuration that the command's own and the program's options ask for. */

@@ -1,9 +1,10 @@
 /** Policy files as the command line reads, checks and writes them. The folder belongs to the operator: only whole files are moved in. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { text as readAll } from 'node:stream/consumers'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
-import { documentName } from '#policy/model.ts'
+import { documentName, type PolicyDocument } from '#policy/model.ts'
+import type { ParseOptions } from '#policy/options.ts'
 import type { Problem } from '#policy/problems.ts'
 import { CliError } from './errors.ts'
 
@@ -13,20 +14,17 @@ export interface CheckedFile {
   readonly text: string
   readonly isValid: boolean
   readonly documents: readonly { readonly kind: string; readonly namespace: string; readonly name: string }[]
+  /** What is in force of it; empty when it is refused. */
+  readonly accepted: readonly PolicyDocument[]
   readonly problems: readonly Problem[]
-}
-
-/** Settings that decide whether a document is accepted. */
-export interface Limits {
-  readonly regexProgramSizeMax: number
 }
 
 export const STANDARD_INPUT = '-'
 const EXTENSIONS = /\.(ya?ml|json)$/
 
 /** Reads and validates; problems are part of the result. */
-export async function checkFile(file: string, limits: Limits): Promise<CheckedFile> {
-  return checkText(file, file === STANDARD_INPUT ? await readAll(process.stdin) : readText(file), limits)
+export async function checkFile(file: string, options: ParseOptions): Promise<CheckedFile> {
+  return checkText(file, file === STANDARD_INPUT ? await readAll(process.stdin) : readText(file), options)
 }
 
 /** @throws CliError with every error of every file */
@@ -86,11 +84,11 @@ export function removePolicyFile(folder: string, name: string): void {
  * File in the folder by its name, or by namespace/name of the policy that is alone in it.
  * @throws CliError when there is none, or when the file holds other policies too
  */
-export async function findPolicyFile(folder: string, name: string, limits: Limits): Promise<string> {
+export async function findPolicyFile(folder: string, name: string, options: ParseOptions): Promise<string> {
   const files = listPolicyFiles(folder)
   if (files.includes(name)) return name
   for (const file of files) {
-    const { documents } = await checkText(file, readText(join(folder, file)), limits)
+    const { documents } = await checkText(file, readText(join(folder, file)), options)
     if (!documents.some((document) => documentName(document) === name)) continue
     if (documents.length === 1) return file
     throw new CliError('HG-1108', `${file} holds ${documents.length} policies; delete the whole file by its name, or edit it: ${name}`)
@@ -107,18 +105,33 @@ export function listPolicyFiles(folder: string): string[] {
   }
 }
 
-async function checkText(file: string, text: string, limits: Limits): Promise<CheckedFile> {
+async function checkText(file: string, text: string, options: ParseOptions): Promise<CheckedFile> {
   const { parsePolicyFile } = await import('#policy/parse.ts')
-  const { documents, refused, problems } = parsePolicyFile(text, file, limits)
+  const { documents, refused, problems } = parsePolicyFile(text, file, options)
   const isValid = problems.every((problem) => problem.severity !== 'error')
   const named = [...documents, ...refused].map(({ kind, namespace, name }) => ({ kind, namespace, name }))
-  return { file, text, isValid, documents: named, problems }
+  return { file, text, isValid, documents: named, accepted: documents, problems }
 }
 
 function assertFileName(name: string): void {
   if (name !== basename(name) || !POLICY_FILE_NAME.test(name)) {
     throw new CliError('HG-1108', `a policy file's name ends in .yaml, .yml or .json and has no folder: ${name}`)
   }
+}
+
+/** A folder stands for the policy files in it, as for the agent. @throws CliError HG-1111 */
+export function policyFilesOf(path: string): string[] {
+  let isFolder: boolean
+  try {
+    isFolder = statSync(path).isDirectory()
+  } catch (cause) {
+    throw new CliError('HG-1111', `cannot read ${path}`, { cause })
+  }
+  return isFolder
+    ? listPolicyFiles(path)
+        .toSorted()
+        .map((name) => join(path, name))
+    : [path]
 }
 
 /** @throws CliError HG-1111 */

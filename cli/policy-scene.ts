@@ -1,63 +1,116 @@
-/** What `policy trace` and `policy test` ask: a scene made of files, and answers made readable. */
-import { statSync } from 'node:fs'
-import { join } from 'node:path'
-import { Scene, type SceneEndpoint, type SceneFile } from '#policy/trace/scene.ts'
+/** What `policy trace`, `test` and `diff` ask: a scene made of files or of what an agent has in force, and answers made readable. */
+import type { Config } from '#config/schema.ts'
+import { LabelFilter } from '#policy/label-filter.ts'
+import { formatLabel } from '#policy/labels.ts'
+import type { Dialect } from '#policy/model.ts'
+import { type ParseOptions, parseOptions } from '#policy/options.ts'
+import { NODE_SOURCE } from '#policy/reserved.ts'
+import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#policy/trace/scene.ts'
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
-import { CliError } from './errors.ts'
 import { sanitize } from './output.ts'
-import { formatProblem, type Limits, listPolicyFiles, readText } from './policy-files.ts'
+import { formatProblem, policyFilesOf, readText } from './policy-files.ts'
 import { loadIdentities, loadWorkloadsFile } from './processes.ts'
 
-/**
- * @param policies files, and folders of them
- * @param endpoints workloads file @throws CliError HG-1111, AgentError HG-2001
- */
-export async function createScene(policies: readonly string[], endpoints: string | undefined, limits: Limits): Promise<Scene> {
+export interface SceneSource {
+  /** Files, and folders of them. */
+  readonly policies: readonly string[]
+  /** Workloads file. */
+  readonly endpoints?: string | undefined
+  readonly config: Config
+  /** Instead of the configured one. */
+  readonly dialect?: Dialect | undefined
+}
+
+/** Who is there, beside policies. */
+export interface People {
+  readonly endpoints: readonly SceneEndpoint[]
+  readonly nodes: readonly SceneNode[]
+  readonly namespaces: readonly string[]
+  readonly clusterName: string
+}
+
+/** @throws CliError HG-1111, AgentError HG-2001 */
+export async function createScene({ policies, endpoints, config, dialect }: SceneSource): Promise<Scene> {
+  const files = await readPolicies(policies, parseOptions(config, dialect))
+  return sceneOf(files, await loadPeople(endpoints, config), config)
+}
+
+export function sceneOf(files: readonly SceneFile[], { endpoints, nodes, clusterName }: People, { policy }: Config): Scene {
+  const { enforcement, audit } = policy
+  // Offline there is no Kubernetes to ask, so auto is what it is without.
+  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost: policy.allowLocalhost === 'always' })
+}
+
+/** Says what is refused, on standard error. @throws CliError HG-1111 */
+export async function readPolicies(policies: readonly string[], options: ParseOptions): Promise<SceneFile[]> {
   const { parsePolicyFile } = await import('#policy/parse.ts')
-  const files = policies.flatMap(filesOf).map((file): SceneFile => {
-    const { documents, refused, problems } = parsePolicyFile(readText(file), file, limits)
+  return policies.flatMap(policyFilesOf).map((file): SceneFile => {
+    const { documents, refused, problems } = parsePolicyFile(readText(file), file, options)
     const errors = problems.filter(({ severity }) => severity === 'error')
     for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
     if (errors.length > 0) process.stderr.write(`${file}: refused; endpoints that it selects are at default deny\n`)
     return { file, documents, refused }
   })
-  if (endpoints === undefined) return new Scene(files, [], 'default')
-  const [{ parseWorkloads }, { endpointLabels }] = await Promise.all([loadWorkloadsFile(), loadIdentities()])
-  const workloads = parseWorkloads(readText(endpoints), endpoints)
-  const known = workloads.endpoints.map((spec): SceneEndpoint => {
-    const labels = workloads.namespaces.find(({ name }) => name === spec.namespace)?.labels ?? {}
-    return {
-      name: `${spec.namespace}/${spec.name}`,
-      labels: endpointLabels(spec, workloads.cluster, labels),
-      addresses: [...spec.ipv4, ...spec.ipv6],
-    }
-  })
-  return new Scene(files, known, workloads.cluster)
 }
 
-/** A folder stands for the policy files in it, as for the agent. */
-function filesOf(path: string): string[] {
-  let isFolder: boolean
-  try {
-    isFolder = statSync(path).isDirectory()
-  } catch (cause) {
-    throw new CliError('HG-1111', `cannot read ${path}`, { cause })
+interface WorkloadsNode {
+  readonly name: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly addresses: readonly string[]
+}
+
+const API_SERVER_LABEL = 'reserved:kube-apiserver'
+const NOBODY: People = { endpoints: [], nodes: [], namespaces: [], clusterName: 'default' }
+
+/** @param file workloads file @throws CliError HG-1111, AgentError HG-2001, ConfigError */
+export async function loadPeople(file: string | undefined, config: Config): Promise<People> {
+  if (file === undefined) return NOBODY
+  const [{ parseWorkloads }, { endpointLabels }] = await Promise.all([loadWorkloadsFile(), loadIdentities()])
+  const { cluster, namespaces, nodes, endpoints, kubeApiserver } = parseWorkloads(readText(file), file)
+  const filter = new LabelFilter(config.policy.labels)
+  const labelsOf = new Map(namespaces.map(({ name, labels }) => [name, labels]))
+  return {
+    clusterName: cluster,
+    namespaces: [...new Set([...namespaces.map(({ name }) => name), ...endpoints.map(({ namespace }) => namespace)])],
+    endpoints: endpoints.map((spec) => ({
+      name: `${spec.namespace}/${spec.name}`,
+      labels: endpointLabels(spec, cluster, labelsOf.get(spec.namespace) ?? {}, filter),
+      addresses: [...spec.ipv4, ...spec.ipv6],
+      namedPorts: namedPortsOf(spec.ports),
+      audit: spec.audit,
+    })),
+    nodes: nodesOf(nodes, kubeApiserver),
   }
-  return isFolder
-    ? listPolicyFiles(path)
-        .toSorted()
-        .map((name) => join(path, name))
-    : [path]
+}
+
+/** An address of the API server that is no node's is one of its own. */
+function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string[]): SceneNode[] {
+  const apiServers = new Set(kubeApiserver)
+  const known = nodes.map(({ name, labels, addresses }): SceneNode => {
+    const own = Object.entries(labels).map(([key, value]) => formatLabel({ source: NODE_SOURCE, key, value }))
+    const isApiServer = addresses.some((address) => apiServers.has(address))
+    for (const address of addresses) apiServers.delete(address)
+    return { name, labels: ['reserved:remote-node', ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])], addresses }
+  })
+  return apiServers.size === 0 ? known : [...known, { name: '', labels: [API_SERVER_LABEL], addresses: [...apiServers] }]
+}
+
+function namedPortsOf(ports: Readonly<Record<string, string>>): NonNullable<SceneEndpoint['namedPorts']> {
+  return Object.entries(ports).map(([name, text]) => {
+    const [port, protocol] = text.split('/')
+    return { name, port: Number(port), protocol: protocol as 'TCP' | 'UDP' | 'SCTP' }
+  })
 }
 
 /** An answer as people read it. */
-export function answerLines({ verdict, egress, ingress }: TraceAnswer): string[] {
+export function answerLines({ verdict, audit, egress, ingress }: TraceAnswer): string[] {
   const sides = Object.entries({ egress, ingress }).flatMap(([name, side]) => [
     `${name}: ${describeSide(side)}`,
     ...side.matched.map((rule) => `  + ${describeRule(rule)}`),
     ...side.unmatched.map((rule) => `  - ${describeRule(rule)}`),
+    ...(side.notes ?? []).map((note) => `  note: ${note}`),
   ])
-  return [...sides, `verdict: ${verdict}`]
+  return [...sides, `verdict: ${verdict}${audit === true ? ', and reported: policies in audit deny it' : ''}`]
 }
 
 function describeSide({ verdict, l7, reason }: TracedSide): string {
@@ -65,6 +118,6 @@ function describeSide({ verdict, l7, reason }: TracedSide): string {
   return `${word} (${reason})`
 }
 
-function describeRule({ action, policy, at, reason }: TracedRule): string {
-  return `${action} by ${policy} (${at.file}:${at.line} ${at.path}): ${reason}`
+function describeRule({ action, policy, at, reason, audit }: TracedRule): string {
+  return `${action} by ${policy}${audit === true ? ', in audit' : ''} (${at.file}:${at.line} ${at.path}): ${reason}`
 }

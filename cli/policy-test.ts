@@ -1,5 +1,7 @@
 /** `headgate policy test`: expectations about flows, held against policy files. For users' CI: no agent, no root. */
 import { dirname, resolve } from 'node:path'
+import type { Config } from '#config/schema.ts'
+import type { Dialect } from '#policy/model.ts'
 import { parseExpectations } from '#policy/trace/expectations.ts'
 import { answerQuestion, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
@@ -7,13 +9,14 @@ import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import type { OutputFormat } from './options.ts'
 import { print, printJson } from './output.ts'
-import { formatProblem, type Limits, readText } from './policy-files.ts'
+import { formatProblem, readText } from './policy-files.ts'
 import { answerLines, createScene } from './policy-scene.ts'
 
 export interface TestOptions {
   readonly output: OutputFormat
   readonly policy?: readonly string[]
   readonly endpoints?: string
+  readonly dialect?: Dialect
 }
 
 interface Outcome {
@@ -27,9 +30,9 @@ interface Outcome {
   readonly answer?: TraceAnswer
 }
 
-export async function runTests(names: readonly string[], options: TestOptions, limits: Limits): Promise<void> {
+export async function runTests(names: readonly string[], options: TestOptions, config: Config): Promise<void> {
   const outcomes: Outcome[] = []
-  for (const name of names) outcomes.push(...(await runFile(name, options, limits)))
+  for (const name of names) outcomes.push(...(await runFile(name, options, config)))
   const failed = outcomes.filter(({ passed }) => !passed)
   const summary = { passed: outcomes.length - failed.length, failed: failed.length }
   if (options.output === 'json') {
@@ -41,7 +44,7 @@ export async function runTests(names: readonly string[], options: TestOptions, l
   process.exitCode = failed.length > 0 ? EXIT_CODES.FAILED : EXIT_CODES.OK
 }
 
-async function runFile(file: string, options: TestOptions, limits: Limits): Promise<Outcome[]> {
+async function runFile(file: string, options: TestOptions, config: Config): Promise<Outcome[]> {
   const { policies, endpoints, expectations, problems } = parseExpectations(readText(file), file)
   const errors = problems.filter(({ severity }) => severity === 'error')
   if (errors.length > 0) throw new CliError('HG-1108', `not a file of expectations: ${file}`, { details: errors.map(formatProblem) })
@@ -50,7 +53,7 @@ async function runFile(file: string, options: TestOptions, limits: Limits): Prom
   const policy = options.policy ?? policies.map(fromFile)
   if (policy.length === 0) throw new CliError('HG-1108', `${file} names no policies: give it policies, or --policy`)
   const known = options.endpoints ?? (endpoints === undefined ? undefined : fromFile(endpoints))
-  const scene = await createScene(policy, known, limits)
+  const scene = await createScene({ policies: policy, endpoints: known, config, dialect: options.dialect })
   return expectations.map(({ at, name, question, verdict }) => ({
     file,
     line: at.line,

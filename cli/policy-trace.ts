@@ -1,18 +1,20 @@
 /** `headgate policy trace`: the verdict on one flow from files alone, or on many, one JSON question a line. */
 import { open } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
+import type { Config } from '#config/schema.ts'
+import type { Dialect } from '#policy/model.ts'
 import { answerQuestion, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
 import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import type { OutputFormat } from './options.ts'
-import { print, printJson } from './output.ts'
-import { type Limits, STANDARD_INPUT } from './policy-files.ts'
+import { print, printJson, sanitize } from './output.ts'
+import { STANDARD_INPUT } from './policy-files.ts'
 import { answerLines, createScene } from './policy-scene.ts'
 
 export interface TraceOptions {
   readonly output: OutputFormat
-  readonly policy: readonly string[]
+  readonly policy?: readonly string[]
   readonly endpoints?: string
   readonly from?: string
   readonly to?: string
@@ -20,25 +22,47 @@ export interface TraceOptions {
   readonly http?: string
   readonly host?: string
   readonly header?: readonly string[]
+  readonly dns?: string
+  readonly kafka?: string
+  readonly cassandra?: string
+  readonly sni?: string
   readonly batch?: string
+  readonly live?: boolean
+  readonly dialect?: Dialect
 }
 
 const BATCH_LINE_BYTES_MAX = 1 << 20
 
-export async function runTrace(options: TraceOptions, limits: Limits): Promise<void> {
-  const scene = await createScene(options.policy, options.endpoints, limits)
+export async function runTrace(options: TraceOptions, config: Config): Promise<void> {
+  const scene = await sceneFor(options, config)
   if (options.batch !== undefined) {
     await answerBatch(scene, options.batch)
     return
   }
-  const { from, to, port } = options
-  if (from === undefined || to === undefined || port === undefined)
+  const answer = answerOrFail(scene, questionOf(options))
+  if (options.output === 'json') printJson(answer)
+  else for (const line of answerLines(answer)) print(sanitize(line))
+  process.exitCode = answer.verdict === 'allowed' ? EXIT_CODES.OK : EXIT_CODES.FAILED
+}
+
+async function sceneFor({ live = false, policy = [], endpoints, dialect }: TraceOptions, config: Config): Promise<Scene> {
+  if (!live) {
+    if (policy.length === 0) throw new CliError('HG-1108', '--policy is needed, or --live')
+    return createScene({ policies: policy, endpoints, config, dialect })
+  }
+  if (policy.length > 0 || endpoints !== undefined || dialect !== undefined)
+    throw new CliError('HG-1108', '--live asks about what the agent has: --policy, --endpoints and --dialect do not go with it')
+  const { createLiveScene } = await import('./policy-live.ts')
+  return createLiveScene(config)
+}
+
+function questionOf(options: TraceOptions): Partial<Question> {
+  const { from, to, port, dns, kafka, cassandra, sni } = options
+  if (from === undefined || to === undefined || (port === undefined && dns === undefined))
     throw new CliError('HG-1108', '--from, --to and --port are needed, or --batch')
   const http = httpOf(options)
-  const answer = answerOrFail(scene, { from, to, port, ...(http === undefined ? {} : { http }) })
-  if (options.output === 'json') printJson(answer)
-  else for (const line of answerLines(answer)) print(line)
-  process.exitCode = answer.verdict === 'allowed' ? EXIT_CODES.OK : EXIT_CODES.FAILED
+  const said = { port, http, dns, kafka, cassandra, sni }
+  return { from, to, ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined)) }
 }
 
 /** @throws CliError HG-1108 for a question that cannot be meant */

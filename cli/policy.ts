@@ -2,18 +2,35 @@
 import { type Command, Option } from 'commander'
 import type { PolicyDocument } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
-import { documentName } from '#policy/model.ts'
+import { type Dialect, documentName } from '#policy/model.ts'
+import { parseOptions } from '#policy/options.ts'
 import type { AgentClient } from './agent-client.ts'
-import { CliError, EXIT_CODES } from './errors.ts'
-import { addConfigOptions, addOutputOption, collect, configOf, type OutputFormat, parseDurationMs } from './options.ts'
+import { CliError } from './errors.ts'
+import {
+  addConfigOptions,
+  addDialectOption,
+  addOutputOption,
+  collect,
+  configOf,
+  type OutputFormat,
+  parseCount,
+  parseDurationMs,
+} from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
+import type { DiffOptions } from './policy-diff.ts'
 import type { CheckedFile } from './policy-files.ts'
 import type { TestOptions } from './policy-test.ts'
 import type { TraceOptions } from './policy-trace.ts'
+import type { ValidateOptions } from './policy-validate.ts'
 
 const HELP = `
-Policies are files of CiliumNetworkPolicy documents (cilium.io/v2) in the folder paths.policies, which the agent watches: copying a
-file there is the same as applying it. A file is in force whole or not at all; a refused one leaves its last accepted version.`
+Policies are files of CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, NetworkPolicy and what these refer to, in the folder
+paths.policies, which the agent watches: copying a file there is the same as applying it. A file is in force whole or not at all; a
+refused one leaves its last accepted version. --dialect cilium refuses what Cilium refuses.`
+
+const VALIDATE_HELP = `
+Beside each file, all of them are judged together: rules that conflict, that others make moot, names that nothing has. Exit code 0:
+nothing is refused (there may be warnings), 1: something is, 2: a file could not be read. -o sarif is for CI systems.`
 
 const APPLY_HELP = `
 The file is validated, written beside the others under its own name in one step, and waited for: the command returns when the kernel
@@ -21,9 +38,19 @@ and Envoy have it. Applying a file of the same name again replaces it. From stan
 document, or given with --name.`
 
 const TRACE_HELP = `
-Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select it; every rule
-of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port": "80/TCP",
-"http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}.`
+WHO is an endpoint (shop/web), labels (k8s:app=web,…; of the namespace default unless they say), an address, a DNS name, node/NAME, or
+reserved:ENTITY. Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select
+it; every rule of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port":
+"80/TCP", "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}; instead of http there may be "dns", "kafka"
+or "cassandra", and "sni" beside it.`
+
+const DIFF_HELP = `
+Asked about are all endpoints, nodes, the world, this host, every prefix and name that either side mentions, on all ports where either side
+draws a line, and the recorded flows with their requests. Without --endpoints, whoever the selectors describe stands for endpoints.
+Exit code 0: nothing changes, 1: something does, 2: it could not be told.
+
+  shop/web -> shop/api 80/TCP: allowed -> denied
+  shop/web -> shop/api 8080/TCP: redirected: +GET /new -GET /old`
 
 const TEST_HELP = `
 A file of expectations, whose paths are seen from the file; the exit code is 0 when all are met, 1 when not, 2 when it cannot be read:
@@ -34,6 +61,7 @@ A file of expectations, whose paths are seen from the file; the exit code is 0 w
   endpoints: workloads.yaml
   tests:
     - {from: shop/web, to: shop/api, port: 80/TCP, http: GET /products, verdict: allowed}
+    - {from: shop/web, to: shop/dns, dns: api.example.com, verdict: allowed}
     - {name: no way in, from: 8.8.8.8, to: shop/api, port: 80/TCP, verdict: denied}`
 
 const DEFAULT_WAIT_MS = 30_000
@@ -42,6 +70,7 @@ interface ApplyOptions {
   readonly output: OutputFormat
   readonly file: readonly string[]
   readonly name?: string
+  readonly dialect?: Dialect
   readonly wait: boolean
   readonly timeout: number
 }
@@ -49,6 +78,11 @@ interface ApplyOptions {
 interface WaitOptions {
   readonly output: OutputFormat
   readonly timeout: number
+}
+
+interface DeleteOptions extends WaitOptions {
+  readonly wait: boolean
+  readonly dialect?: Dialect
 }
 
 export function define(command: Command): void {
@@ -59,34 +93,60 @@ export function define(command: Command): void {
       new Option('--timeout <duration>', 'how long to wait').argParser(parseDurationMs).default(DEFAULT_WAIT_MS, '30s'),
     )
 
-  addOutputOption(addConfigOptions(child('validate', 'check policy files; needs no agent and no root')))
-    .argument('<file...>', 'files, or - for standard input')
-    .action((files: string[], options: { output: OutputFormat }, self: Command) => validate(self, files, options.output))
-  addOutputOption(addConfigOptions(child('trace', 'verdict on one flow and why, from files alone; needs no agent and no root')))
-    .requiredOption('--policy <path>', 'policy file, or folder of policy files; may be repeated', collect)
-    .option('--endpoints <file>', 'workloads file: endpoints, namespaces, cluster')
-    .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, or reserved:entity')
+  const reading = (name: string, summary: string) =>
+    addDialectOption(addConfigOptions(child(name, `${summary}; needs no agent and no root`)))
+  reading('validate', 'check policy files, each and all together')
+    .argument('<path...>', 'files, folders of policy files, or - for standard input')
+    .addOption(new Option('-o, --output <format>', 'how to print').choices(['text', 'json', 'sarif']).default('text'))
+    .option('--endpoints <file>', 'workloads file: labels and namespaces that nobody has are told of')
+    .addHelpText('after', VALIDATE_HELP)
+    .action(async (names: string[], options: ValidateOptions, self: Command) => {
+      const config = await configOf(self)
+      const { runValidate } = await import('./policy-validate.ts')
+      await runValidate(names, options, config)
+    })
+  addOutputOption(reading('trace', 'verdict on one flow and why, from files alone'))
+    .option('--policy <path>', 'policy file, or folder of policy files; may be repeated', collect)
+    .option('--endpoints <file>', 'workloads file: endpoints, namespaces, nodes, cluster')
+    .option('--live', 'ask about what the agent has in force, instead of files; needs an agent')
+    .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, DNS name, node/name, or reserved:entity')
     .option('--to <who>', 'the same')
-    .option('--port <port>', 'port of the receiver, for example 80/TCP; or icmp')
+    .option('--port <port>', 'port of the receiver: 80/TCP, a port’s name, icmp/8, icmpv6/128, or a protocol like gre')
     .option('--http <request>', "a request, for example 'GET /path'")
     .option('--host <host>', 'its Host header')
     .option('--header <header>', "another header, 'Name: value'; may be repeated", collect)
+    .option('--dns <name>', 'a DNS query for this name, to port 53/UDP unless --port says another')
+    .option('--kafka <request>', "a Kafka request, for example 'produce TOPIC' or 'consume TOPIC'")
+    .option('--cassandra <statement>', "a CQL statement, for example 'SELECT * FROM keyspace.table'")
+    .option('--sni <name>', 'server name of the TLS connection')
     .option('--batch <file>', 'one JSON question a line (- for standard input), one JSON answer a line')
     .addHelpText('after', TRACE_HELP)
     .action(async (options: TraceOptions, self: Command) => {
-      const { http } = await configOf(self)
+      const config = await configOf(self)
       const { runTrace } = await import('./policy-trace.ts')
-      await runTrace(options, http)
+      await runTrace(options, config)
     })
-  addOutputOption(addConfigOptions(child('test', 'hold expectations about flows against policy files; needs no agent and no root')))
+  addOutputOption(reading('test', 'hold expectations about flows against policy files'))
     .argument('<file...>', 'files of kind PolicyTest')
     .option('--policy <path>', 'policy file or folder, instead of those that the file names; may be repeated', collect)
     .option('--endpoints <file>', 'workloads file, instead of the one that the file names')
     .addHelpText('after', TEST_HELP)
     .action(async (files: string[], options: TestOptions, self: Command) => {
-      const { http } = await configOf(self)
+      const config = await configOf(self)
       const { runTests } = await import('./policy-test.ts')
-      await runTests(files, options, http)
+      await runTests(files, options, config)
+    })
+  addOutputOption(reading('diff', 'flows whose verdict changes from one set of policies to another'))
+    .argument('<old>', 'policy file or folder')
+    .argument('<new>', 'policy file or folder')
+    .option('--endpoints <file>', 'workloads file: endpoints, namespaces, nodes, cluster')
+    .option('--flows <file>', 'recorded flows, as headgate observe -o json prints them; - for standard input')
+    .addOption(new Option('--limit <count>', 'how many changes to print').argParser(parseCount).default(200))
+    .addHelpText('after', DIFF_HELP)
+    .action(async (before: string, after: string, options: DiffOptions, self: Command) => {
+      const config = await configOf(self)
+      const { runDiff } = await import('./policy-diff.ts')
+      await runDiff([before, after], options, config)
     })
   addOutputOption(addConfigOptions(child('list', 'documents that the agent knows, in force or refused'))).action(
     (options: { output: OutputFormat }, self: Command) => list(self, options.output),
@@ -94,40 +154,19 @@ export function define(command: Command): void {
   addOutputOption(addConfigOptions(child('get', 'one document: where it stands, whom it selects, what is wrong with it')))
     .argument('<name>', 'namespace/name of the policy, or name of its file')
     .action((name: string, options: { output: OutputFormat }, self: Command) => get(self, name, options.output))
-  waitable(child('apply', 'validate policy files and put them in force'))
+  addDialectOption(waitable(child('apply', 'validate policy files and put them in force')))
     .requiredOption('-f, --file <file>', 'file, or - for standard input; may be repeated', collect)
     .option('--name <file>', 'name of the file in the policy folder; for one file only')
     .option('--no-wait', 'return when the file is written')
     .addHelpText('after', APPLY_HELP)
     .action((options: ApplyOptions, self: Command) => apply(self, options))
-  waitable(child('delete', 'remove a policy file'))
+  addDialectOption(waitable(child('delete', 'remove a policy file')))
     .argument('<name...>', 'names of files in the policy folder, or namespace/name of the only policy in its file')
     .option('--no-wait', 'return when the file is removed')
-    .action((names: string[], options: WaitOptions & { wait: boolean }, self: Command) => remove(self, names, options))
+    .action((names: string[], options: DeleteOptions, self: Command) => remove(self, names, options))
   waitable(child('wait', 'return when every accepted policy is in the kernel and acknowledged by Envoy')).action(
     (options: WaitOptions, self: Command) => wait(self, options),
   )
-}
-
-async function validate(command: Command, names: readonly string[], format: OutputFormat): Promise<void> {
-  const config = await configOf(command)
-  const { checkFile, formatProblem } = await import('./policy-files.ts')
-  const files: CheckedFile[] = []
-  for (const name of names) files.push(await checkFile(name, config.http))
-  const isValid = files.every((file) => file.isValid)
-  if (format === 'json') {
-    printJson({
-      valid: isValid,
-      files: files.map(({ file, isValid: valid, documents, problems }) => ({ file, valid, documents, problems })),
-    })
-  } else {
-    for (const file of files) {
-      for (const problem of file.problems) print(formatProblem(problem))
-      const count = `${file.documents.length} ${file.documents.length === 1 ? 'policy' : 'policies'}`
-      print(`${file.file}: ${file.isValid ? `valid, ${count}` : 'refused'}`)
-    }
-  }
-  process.exitCode = isValid ? EXIT_CODES.OK : EXIT_CODES.FAILED
 }
 
 async function apply(command: Command, options: ApplyOptions): Promise<void> {
@@ -136,7 +175,7 @@ async function apply(command: Command, options: ApplyOptions): Promise<void> {
   const { assertValid, checkFile, targetName, writePolicyFile } = await import('./policy-files.ts')
   const checked: { target: string; file: CheckedFile }[] = []
   for (const name of options.file) {
-    const file = await checkFile(name, config.http)
+    const file = await checkFile(name, parseOptions(config, options.dialect))
     checked.push({ target: options.name ?? targetName(file), file })
   }
   assertValid(checked.map(({ file }) => file))
@@ -169,11 +208,11 @@ async function apply(command: Command, options: ApplyOptions): Promise<void> {
   })
 }
 
-async function remove(command: Command, names: readonly string[], options: WaitOptions & { wait: boolean }): Promise<void> {
+async function remove(command: Command, names: readonly string[], options: DeleteOptions): Promise<void> {
   const config = await configOf(command)
   const { findPolicyFile, removePolicyFile } = await import('./policy-files.ts')
   const targets: string[] = []
-  for (const name of names) targets.push(await findPolicyFile(config.paths.policies, name, config.http))
+  for (const name of names) targets.push(await findPolicyFile(config.paths.policies, name, parseOptions(config, options.dialect)))
   const removeAll = () => {
     for (const target of targets) removePolicyFile(config.paths.policies, target)
   }

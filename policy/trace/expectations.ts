@@ -2,7 +2,7 @@
 import { Cursor, type MapCursor } from '../cursor.ts'
 import { type Position, type Problem, ProblemList } from '../problems.ts'
 import { parseSource } from '../source.ts'
-import { parseRequestLine, type Question, type QuestionRequest } from './question.ts'
+import { parseRequestLine, type Question, type QuestionRequest, REQUEST_FIELDS } from './question.ts'
 
 export interface Expectation {
   readonly at: Position
@@ -49,20 +49,29 @@ export function parseExpectations(text: string, file: string): ExpectationFile {
 function parseExpectation(cursor: Cursor): Expectation | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const [from, to, port] = ['from', 'to', 'port'].map((field) => needed(map, field))
+  const [from, to] = ['from', 'to'].map((field) => needed(map, field))
   const http = map.get('http')
   const request = http && parseRequest(http)
+  const said: { dns?: string; kafka?: string; cassandra?: string; sni?: string } = {}
+  for (const field of ['dns', 'kafka', 'cassandra', 'sni'] as const) {
+    const text = map.get(field)?.string()
+    if (text !== undefined) said[field] = text
+  }
+  // A DNS query has a port of its own.
+  const port = said.dns === undefined ? needed(map, 'port') : map.get('port')?.string()
   const name = map.get('name')?.string()
   const verdictCursor = map.get('verdict')
   const verdict = needed(map, 'verdict')
   map.finish()
+  const requests = REQUEST_FIELDS.filter((field) => map.get(field) !== undefined)
+  if (requests.length > 1) map.error(`a test is about one request, not about ${requests.join(' and ')}`, 'write a test for each')
   if (verdict !== undefined && verdict !== 'allowed' && verdict !== 'denied') {
     verdictCursor?.error(`not a verdict: ${verdict}`, 'allowed or denied')
     return undefined
   }
-  if (from === undefined || to === undefined || port === undefined || verdict === undefined) return undefined
-  const question: Question = { from, to, port, ...(request === undefined ? {} : { http: request }) }
-  return { at: map.position, name: name ?? `${from} -> ${to} ${port}${describeRequest(request)}`, question, verdict }
+  if (from === undefined || to === undefined || (port === undefined && said.dns === undefined) || verdict === undefined) return undefined
+  const question: Question = { from, to, ...(port !== undefined && { port }), ...(request !== undefined && { http: request }), ...said }
+  return { at: map.position, name: name ?? describeQuestion(question), question, verdict }
 }
 
 function needed(map: MapCursor, field: string): string | undefined {
@@ -93,6 +102,9 @@ function parseRequest(cursor: Cursor): QuestionRequest | undefined {
   return request
 }
 
-function describeRequest(request: QuestionRequest | undefined): string {
-  return request === undefined ? '' : ` ${request.method ?? 'GET'} ${request.host ?? ''}${request.path ?? '/'}`
+/** `shop/web -> shop/api 80/TCP GET /products` */
+export function describeQuestion({ from, to, port, http, dns, kafka, cassandra, sni }: Question): string {
+  const request = http === undefined ? '' : `${http.method ?? 'GET'} ${http.host ?? ''}${http.path ?? '/'}`
+  const said = [request, dns, kafka, cassandra, sni === undefined ? '' : `to ${sni}`].filter((text) => text !== undefined && text !== '')
+  return [`${from} -> ${to}`, port ?? '53/UDP', ...said].join(' ')
 }

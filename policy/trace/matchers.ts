@@ -1,14 +1,114 @@
-/** Compiled HTTP rules, kept for as long as the rules themselves: questions come by the thousand. */
-import { HttpMatcher } from '#parsers/http/match.ts'
+/**
+ * Which L7 rules a request matches. Compiled rules are kept for as long as the rules themselves: questions come by the thousand. What a
+ * request is not about (an HTTP request where DNS rules stand) matches none.
+ */
+import { CassandraMatcher, type CassandraRequest } from '#parsers/cassandra/match.ts'
+import type { CassandraRule } from '#parsers/cassandra/rules.ts'
+import { DnsMatcher } from '#parsers/dns/match.ts'
+import type { DnsRule } from '#parsers/dns/rules.ts'
+import { HttpMatcher, type HttpRequest } from '#parsers/http/match.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
+import { KafkaMatcher, type KafkaRequest } from '#parsers/kafka/match.ts'
+import type { KafkaRule } from '#parsers/kafka/rules.ts'
+import { ServerNameMatcher } from '#parsers/tls/server-name.ts'
+import type { L7Kind, L7Rule, PolicyRule } from '../model.ts'
+import type { NamedRule } from '../resolved.ts'
 
-const matchers = new WeakMap<readonly HttpRule[], HttpMatcher>()
+/** A request as rules of its kind see it. */
+export type TracedRequest =
+  | { readonly kind: 'http'; readonly request: HttpRequest }
+  /** Lower-case, with a trailing dot. */
+  | { readonly kind: 'dns'; readonly name: string }
+  | { readonly kind: 'kafka'; readonly request: KafkaRequest }
+  | { readonly kind: 'cassandra'; readonly request: CassandraRequest }
 
-export function matcherOf(rules: readonly HttpRule[]): HttpMatcher {
-  let matcher = matchers.get(rules)
-  if (matcher === undefined) {
-    matcher = new HttpMatcher(rules)
-    matchers.set(rules, matcher)
+/** Allow rules have to cover a request together, a deny rule any part of it: with doubt on the side of denying. */
+export type Purpose = PolicyRule['verdict']
+
+interface Matching {
+  /** Undefined where they do not allow it. */
+  readonly allowing: (request: TracedRequest) => readonly L7Rule[] | undefined
+  readonly denying: (request: TracedRequest) => readonly L7Rule[]
+}
+
+const matchings = new WeakMap<readonly unknown[], Matching>()
+const serverNames = new WeakMap<readonly string[], ServerNameMatcher>()
+
+/**
+ * The rules that allow or deny a request; undefined where they do neither. Allowed without any is what no rule is needed for.
+ * @param list kept as the key: the same list for the same rules
+ */
+export function matchingRules(
+  kind: L7Kind,
+  list: readonly (L7Rule | NamedRule)[],
+  request: TracedRequest,
+  purpose: Purpose,
+): readonly L7Rule[] | undefined {
+  if (request.kind !== kind) return undefined
+  let matching = matchings.get(list)
+  if (matching === undefined) {
+    matching = compile(kind, list.map(ruleOf))
+    matchings.set(list, matching)
   }
-  return matcher
+  if (purpose === 'allow') return matching.allowing(request)
+  const denying = matching.denying(request)
+  return denying.length === 0 ? undefined : denying
+}
+
+function ruleOf(item: L7Rule | NamedRule): L7Rule {
+  return isNamed(item) ? item.rule : item
+}
+
+function isNamed(item: L7Rule | NamedRule): item is NamedRule {
+  return 'rule' in item && typeof item.rule === 'object'
+}
+
+/** @param name undefined where the connection states none */
+export function isServerNameAllowed(patterns: readonly string[], name: string | undefined): boolean {
+  let matcher = serverNames.get(patterns)
+  if (matcher === undefined) {
+    matcher = new ServerNameMatcher(patterns)
+    serverNames.set(patterns, matcher)
+  }
+  return matcher.matching(name).length > 0
+}
+
+function compile(kind: L7Kind, rules: readonly L7Rule[]): Matching {
+  switch (kind) {
+    case 'http': {
+      const matcher = new HttpMatcher(rules as readonly HttpRule[])
+      return anyOf((request) => (request.kind === 'http' ? matcher.matching(request.request) : []))
+    }
+    case 'dns': {
+      const matcher = new DnsMatcher(rules as readonly DnsRule[])
+      return anyOf((request) => (request.kind === 'dns' ? matcher.matching(request.name) : []))
+    }
+    case 'kafka': {
+      const matcher = new KafkaMatcher(rules as readonly KafkaRule[])
+      return {
+        allowing: (request) => (request.kind === 'kafka' ? matcher.allowing(request.request) : undefined),
+        denying: (request) => (request.kind === 'kafka' ? matcher.denying(request.request) : []),
+      }
+    }
+    case 'cassandra': {
+      const matcher = new CassandraMatcher(rules as readonly CassandraRule[])
+      return {
+        allowing: (request) => (request.kind === 'cassandra' ? matcher.allowing(request.request) : undefined),
+        denying: (request) => (request.kind === 'cassandra' ? matcher.denying(request.request) : []),
+      }
+    }
+    case 'parser':
+      return { allowing: () => undefined, denying: () => [] }
+  }
+}
+
+/** One rule that matches is enough, whatever for. */
+function anyOf(matching: (request: TracedRequest) => readonly L7Rule[]): Matching {
+  return {
+    allowing: (request) => {
+      const rules = matching(request)
+      return rules.length === 0 ? undefined : rules
+    },
+    denying: matching,
+  }
 }

@@ -1,17 +1,31 @@
 /** Questions about flows as users write them, checked before anything is made of them. */
+import { parseCassandraRequest } from '#parsers/cassandra/match.ts'
+import { isMatchName, normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { HttpRequest } from '#parsers/http/match.ts'
 import { normalizePath } from '#parsers/http/normalize.ts'
-import type { TracedTraffic } from './explain.ts'
+import { parseKafkaRequest } from '#parsers/kafka/match.ts'
+import { isServerName, normalizeServerName } from '#parsers/tls/server-name.ts'
+import type { TracedRequest } from './matchers.ts'
 import { PartyError, type Scene } from './scene.ts'
 import { type TraceAnswer, trace } from './trace.ts'
+import { parseTraffic, TrafficError } from './traffic.ts'
 
 export interface Question {
   /** See Scene.party. */
   readonly from: string
   readonly to: string
-  /** Of the receiver: `80/TCP`, `53/UDP`, `80`, or `icmp`. */
-  readonly port: string
+  /** Of the receiver: `80/TCP`, `53/UDP`, `80`, a port’s name, `icmp/8`, `icmpv6/128`, `gre`; of a DNS query 53/UDP when absent. */
+  readonly port?: string
+  /** One of the four at most. */
   readonly http?: QuestionRequest
+  /** The name that is asked for. */
+  readonly dns?: string
+  /** `produce TOPIC`, `consume TOPIC`, or the name of a request and what it names (parseKafkaRequest). */
+  readonly kafka?: string
+  /** A CQL statement. */
+  readonly cassandra?: string
+  /** Server name of the ClientHello. */
+  readonly sni?: string
 }
 
 export interface QuestionRequest {
@@ -21,14 +35,18 @@ export interface QuestionRequest {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+/** What can be said on a connection. */
+export const REQUEST_FIELDS = ['http', 'dns', 'kafka', 'cassandra'] as const
+
 /** It cannot be answered as it is. */
 export class QuestionError extends Error {
   override readonly name = 'QuestionError'
 }
 
 const REQUEST_LINE = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/
-const FIELDS = new Set(['from', 'to', 'port', 'http'])
-const PORT = /^(\d{1,5})(?:\/(TCP|UDP|SCTP))?$/i
+const TEXT_FIELDS = ['from', 'to', 'port', 'dns', 'kafka', 'cassandra', 'sni'] as const
+const FIELDS: ReadonlySet<string> = new Set([...TEXT_FIELDS, 'http'])
+const DNS_PORT = '53/UDP'
 
 /** `METHOD target`, as the first words of a request line. @returns undefined when it is none */
 export function parseRequestLine(text: string): QuestionRequest | undefined {
@@ -38,26 +56,35 @@ export function parseRequestLine(text: string): QuestionRequest | undefined {
 
 /** @param question from outside, of whatever shape @throws QuestionError */
 export function answerQuestion(scene: Scene, question: unknown): TraceAnswer {
-  const { from, to, port, http } = checked(question)
+  const checked = checkedQuestion(question)
+  const request = requestOf(checked)
+  const serverName = checked.sni === undefined ? undefined : serverNameOf(checked.sni)
+  scene.tidy()
   try {
-    const traffic: TracedTraffic = { ...parsePort(port), http: http === undefined ? undefined : requestOf(http) }
-    return trace(scene, { from: scene.party(from), to: scene.party(to), traffic })
+    const [from, to] = [scene.party(checked.from), scene.party(checked.to)]
+    const ports = to.namedPorts.length > 0 ? to.namedPorts : scene.namedPortsOf(to)
+    const traffic = parseTraffic(checked.port ?? DNS_PORT, ports)
+    return trace(scene, { from, to, traffic: { ...traffic, request, serverName } })
   } catch (error) {
-    if (error instanceof PartyError) throw new QuestionError(error.message)
+    if (error instanceof PartyError || error instanceof TrafficError) throw new QuestionError(error.message)
     throw error
   }
 }
 
-function checked(question: unknown): Question {
+function checkedQuestion(question: unknown): Question {
   if (!isObject(question)) throw new QuestionError('a question is an object with from, to and port')
-  for (const field of ['from', 'to', 'port']) {
-    if (typeof question[field] !== 'string') throw new QuestionError(`${field} is needed, a string`)
+  for (const field of TEXT_FIELDS) {
+    const isNeeded = field === 'from' || field === 'to' || (field === 'port' && question.dns === undefined)
+    if (question[field] === undefined ? isNeeded : typeof question[field] !== 'string')
+      throw new QuestionError(isNeeded ? `${field} is needed, a string` : `${field} is a string`)
   }
   const unknown = Object.keys(question).find((field) => !FIELDS.has(field))
   if (unknown !== undefined) throw new QuestionError(`no such field: ${unknown}`)
   const { http } = question
   if (http !== undefined && !isRequest(http))
     throw new QuestionError('http: method, path and host are strings, headers an object of strings')
+  const requests = REQUEST_FIELDS.filter((field) => question[field] !== undefined)
+  if (requests.length > 1) throw new QuestionError(`a question is about one request, not about ${requests.join(' and ')}`)
   return question as unknown as Question
 }
 
@@ -72,15 +99,27 @@ function isRequest(value: unknown): value is QuestionRequest {
   return [method, path, host].every(isText) && isObject(headers) && Object.values(headers).every(isText) && Object.keys(others).length === 0
 }
 
-function parsePort(text: string): Pick<TracedTraffic, 'protocol' | 'port'> {
-  if (/^icmp$/i.test(text)) return { protocol: 'ICMP', port: 0 }
-  const match = PORT.exec(text)
-  const port = Number(match?.[1])
-  if (match === null || port < 1 || port > 65535) throw new QuestionError(`expected 80/TCP, 53/UDP or icmp, not ${text}`)
-  return { protocol: (match[2]?.toUpperCase() ?? 'TCP') as TracedTraffic['protocol'], port }
+function requestOf({ http, dns, kafka, cassandra }: Question): TracedRequest | undefined {
+  if (http !== undefined) return { kind: 'http', request: httpOf(http) }
+  if (dns !== undefined) {
+    if (!isMatchName(dns)) throw new QuestionError(`not a DNS name: ${dns}`)
+    return { kind: 'dns', name: normalizeName(dns) }
+  }
+  if (kafka !== undefined) {
+    const request = parseKafkaRequest(kafka)
+    if (request === undefined) throw new QuestionError(`expected 'produce TOPIC', 'consume TOPIC' or 'apiKey [topic…]', not ${kafka}`)
+    return { kind: 'kafka', request }
+  }
+  return cassandra === undefined ? undefined : { kind: 'cassandra', request: parseCassandraRequest(cassandra) }
 }
 
-function requestOf({ method = 'GET', path = '/', host = '', headers = {} }: QuestionRequest): HttpRequest {
+function serverNameOf(text: string): string {
+  const name = normalizeServerName(text)
+  if (!isServerName(name)) throw new QuestionError(`not a server name: ${text}`)
+  return name
+}
+
+function httpOf({ method = 'GET', path = '/', host = '', headers = {} }: QuestionRequest): HttpRequest {
   const normalized = normalizePath(path)
   if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy answers 400: ${path}`)
   const byName = new Map<string, string[]>()

@@ -1,14 +1,18 @@
 /**
- * Policies and endpoints as files describe them, resolved without an agent: who is meant by a name, labels, an address or an entity, and
- * the rows that the kernel would have. Label sets that nobody has are asked about too, so identities are made as questions come.
+ * Policies and endpoints as files describe them, resolved without an agent: who is meant by a name, labels, an address, a DNS name or an
+ * entity, and the rows that the kernel would have. Label sets and names that nobody has are asked about too, so identities are made as
+ * questions come.
  */
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
-import { type CompiledSpec, compileDocument } from '../compile.ts'
-import { PolicyEngine } from '../engine.ts'
+import { type CompiledSpec, compilePolicy } from '../compile.ts'
+import { type EnforcementMode, PolicyEngine } from '../engine.ts'
 import { LabelSet } from '../labels.ts'
-import type { PolicyDocument, RefusedDocument } from '../model.ts'
-import { CLUSTER_LABEL_KEY, NAMESPACE_LABEL_KEY, RESERVED_IDENTITIES } from '../reserved.ts'
+import { isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '../model.ts'
+import { type ReferencePeer, References, type ResolvedReference } from '../references.ts'
+import { CLUSTER_LABEL_KEY, NAMESPACE_LABEL_KEY, RESERVED_IDENTITIES, selectorsOfNodes } from '../reserved.ts'
 import type { ResolvedGroup } from '../resolved.ts'
+import { selects } from '../selector.ts'
+import type { NamedPortNumber } from '../selector-index.ts'
 import type { TracedPeer } from './explain.ts'
 
 export interface SceneFile {
@@ -23,15 +27,45 @@ export interface SceneEndpoint {
   /** source:key=value */
   readonly labels: readonly string[]
   readonly addresses: readonly string[]
+  readonly namedPorts?: readonly NamedPortNumber[]
+  /** Whether policy only reports on it. */
+  readonly audit?: boolean
+}
+
+/** A machine: no endpoint, but judged by policies for nodes. */
+export interface SceneNode {
+  readonly name: string
+  /** source:key=value, reserved:host or reserved:remote-node among them. */
+  readonly labels: readonly string[]
+  readonly addresses: readonly string[]
+}
+
+export interface SceneInput {
+  readonly files: readonly SceneFile[]
+  readonly endpoints?: readonly SceneEndpoint[]
+  readonly nodes?: readonly SceneNode[]
+  readonly clusterName?: string
+  readonly enforcement?: EnforcementMode
+  /** Verdicts of all policies are reported only. */
+  readonly audit?: boolean
+  /** Whether this host may reach its endpoints whatever policy says. */
+  readonly allowLocalhost?: boolean
 }
 
 /** One side of a question. */
 export interface Party extends TracedPeer {
   /** As it is to be shown. */
   readonly name: string
+  /** Its own ports that have a name. */
+  readonly namedPorts: readonly NamedPortNumber[]
   readonly identity: number
-  /** Policy judges its traffic here; else only the other side's does. */
-  readonly isSubject: boolean
+  /** Whose policy judges its traffic; undefined where only the other side's does. */
+  readonly subject: Subject | undefined
+}
+
+interface Subject {
+  readonly kind: 'endpoints' | 'nodes'
+  readonly group: number
 }
 
 /** Nobody is meant by that text. */
@@ -41,82 +75,226 @@ export class PartyError extends Error {
 
 const FIRST_IDENTITY = 256
 const FIRST_CIDR_IDENTITY = 1 << 24
-/** Label sets that were only asked about; beyond it the scene forgets them and starts again. */
+/** Label sets and DNS names that were only asked about; beyond it the scene forgets them and starts again. */
 const ASKED_MAX = 10_000
+const NODE_PREFIX = 'node/'
+const HOST_LABEL = 'reserved:host'
+const DNS_NAME = /^(?=.{1,255}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+(?:[a-z0-9_-]{1,63}\.?)?$/i
+
+/** Everything that an identity has beside its number. */
+interface IdentityParts {
+  readonly labels: readonly string[]
+  readonly names?: readonly string[]
+}
+
+interface Asked {
+  readonly key: string
+  readonly identity: number
+  readonly group: number | undefined
+}
 
 export class Scene {
   readonly clusterName: string
+  readonly allowLocalhost: boolean
   /** What is in force of the files, in their order. */
   readonly specs: readonly CompiledSpec[]
+  readonly #references = new References()
+  readonly #resolved = new Map<ReferencePeer, ResolvedReference>()
+  readonly #specsOf = new Map<string, readonly CompiledSpec[]>()
   readonly #engine: PolicyEngine
+  /** Policies for nodes, as if nodes were endpoints; where there are any. */
+  readonly #nodeEngine: PolicyEngine | undefined
   readonly #groups = new Map<number, ResolvedGroup>()
+  readonly #nodeGroups = new Map<number, ResolvedGroup>()
   readonly #byName = new Map<string, Party>()
   readonly #byAddress = new Map<string, Party>()
-  readonly #byLabels = new Map<string, number>()
+  readonly #identities = new Map<string, number>()
+  readonly #portsOf = new Map<number, readonly NamedPortNumber[]>()
+  readonly #subjects = new Map<string, number>()
   /** Longest first. */
-  readonly #prefixes: readonly { readonly prefix: Prefix; readonly identity: number; readonly labels: LabelSet }[]
-  readonly #asked: number[] = []
+  #prefixes: readonly { readonly prefix: Prefix; readonly identity: number; readonly labels: LabelSet }[] = []
+  readonly #asked: Asked[] = []
+  readonly #askedParties = new Map<string, Party>()
   #nextIdentity = FIRST_IDENTITY
+  #nextGroup = 1
 
-  constructor(files: readonly SceneFile[], endpoints: readonly SceneEndpoint[], clusterName: string) {
+  constructor({ files, endpoints = [], nodes = [], clusterName = 'default', enforcement = 'default', audit = false, ...rest }: SceneInput) {
     this.clusterName = clusterName
-    this.specs = files.flatMap(({ documents }) => documents.flatMap(compileDocument))
-    this.#engine = new PolicyEngine({ clusterName })
-    for (const { file, documents, refused } of files) this.#engine.upsertFile(file, documents, refused)
-    for (const { name, labels, addresses } of endpoints) {
-      const party = this.#subject(name, new LabelSet(labels))
-      this.#byName.set(name, party)
-      for (const address of addresses) this.#byAddress.set(canonical(address), party)
+    this.allowLocalhost = rest.allowLocalhost ?? false
+    this.specs = files.flatMap(({ documents }) => documents.filter(isPolicy).flatMap(compilePolicy))
+    this.#engine = new PolicyEngine({ clusterName, enforcement, audit, knowsNames: true })
+    const isAboutNodes = this.specs.some(({ spec }) => spec.subject.kind === 'nodes')
+    this.#nodeEngine = isAboutNodes ? new PolicyEngine({ clusterName, enforcement, audit, knowsNames: true }) : undefined
+    for (const { file, documents, refused } of files) {
+      this.#references.replace(file, documents)
+      this.#engine.upsertFile(file, documents, refused)
+      this.#nodeEngine?.upsertFile(
+        file,
+        documents.map((document) => (isPolicy(document) ? asPolicyOfEndpoints(document) : document)),
+        [],
+      )
     }
-    this.#prefixes = [...this.#engine.cidrPrefixes()]
+    for (const endpoint of endpoints) this.#addEndpoint(endpoint)
+    // This machine, of which files need not tell.
+    this.#addNode({ name: '', labels: [HOST_LABEL], addresses: [] })
+    for (const node of nodes) this.#addNode(node)
+    this.#addPrefixes()
+    this.#commit()
+  }
+
+  /** Prefixes that policies name, longest first. */
+  get prefixes(): readonly Prefix[] {
+    return this.#prefixes.map(({ prefix }) => prefix)
+  }
+
+  /**
+   * @param text `namespace/name` of an endpoint, `source:key=value,…`, an address, `node/name`, a DNS name, or `reserved:entity`
+   * @throws PartyError
+   */
+  party(text: string): Party {
+    const known = this.#byName.get(text) ?? this.#byName.get(`default/${text}`) ?? this.#askedParties.get(text)
+    if (known !== undefined) return known
+    const party = this.#make(text)
+    this.#askedParties.set(text, party)
+    return party
+  }
+
+  /** Lets go of what was only asked about, once it is much: not between the two sides of a question. */
+  tidy(): void {
+    if (this.#askedParties.size <= ASKED_MAX) return
+    this.#askedParties.clear()
+    this.#specsOf.clear()
+    const groups = new Set<number>()
+    for (const { key, identity, group } of this.#asked.splice(0)) {
+      this.#identities.delete(key)
+      if (group !== undefined) {
+        groups.add(group)
+        this.#engine.removeSubject(group)
+      }
+      for (const engine of this.#engines()) engine.removeIdentity(identity)
+    }
+    for (const [key, group] of this.#subjects) if (groups.has(group)) this.#subjects.delete(key)
+  }
+
+  #make(text: string): Party {
+    if (text.startsWith('reserved:') && !text.includes(',')) return this.#reserved(text)
+    const address = parsePrefix(text, true)
+    if (address !== undefined && !text.includes('/')) return this.#address(text, address)
+    if (text.includes('=')) return this.#labels(text)
+    if (DNS_NAME.test(text)) return this.#dnsName(text)
+    const hint = text.startsWith(NODE_PREFIX)
+      ? 'no node has that name'
+      : text.includes('/')
+        ? 'no endpoint has that name'
+        : 'it is no endpoint’s name, no address, no labels (k8s:app=web,…), no DNS name and no reserved:entity'
+    throw new PartyError(`${text}: ${hint}`)
+  }
+
+  /** What was resolved for a party. @throws RangeError when it is no subject */
+  groupOf({ subject, name }: Party): ResolvedGroup {
+    const groups = subject?.kind === 'nodes' ? this.#nodeGroups : this.#groups
+    const group = groups.get(subject?.group ?? -1)
+    if (group === undefined) throw new RangeError(`not a subject: ${name}`)
+    return group
+  }
+
+  /** The specs that select a party, in their order. */
+  specsOf({ subject, labels }: Party): readonly CompiledSpec[] {
+    if (subject === undefined) return []
+    const key = `${subject.kind} ${subject.group}`
+    let specs = this.#specsOf.get(key)
+    if (specs === undefined) {
+      specs = this.specs.filter(({ spec }) => {
+        if (spec.subject.kind !== subject.kind) return false
+        const selectors = subject.kind === 'nodes' ? selectorsOfNodes(spec.subject.selector) : [spec.subject.selector]
+        return selectors.some((selector) => selects(selector, labels))
+      })
+      this.#specsOf.set(key, specs)
+    }
+    return specs
+  }
+
+  /** What a peer that refers to other documents stands for. */
+  readonly resolve = (peer: ReferencePeer): ResolvedReference => {
+    let resolved = this.#resolved.get(peer)
+    if (resolved === undefined) {
+      resolved = this.#references.resolve(peer)
+      this.#resolved.set(peer, resolved)
+    }
+    return resolved
+  }
+
+  /** Ports that a party has names for. */
+  namedPortsOf({ identity }: Party): readonly NamedPortNumber[] {
+    return this.#portsOf.get(identity) ?? []
+  }
+
+  #addEndpoint({ name, labels, addresses, namedPorts = [], audit = false }: SceneEndpoint): void {
+    const set = new LabelSet(labels)
+    const identity = this.#identityOf(`labels ${set.text.join()}`, { labels: set.text })
+    if (namedPorts.length > 0) {
+      // For rules of others, an identity has the ports of all its endpoints.
+      const all = new Map([...(this.#portsOf.get(identity) ?? []), ...namedPorts].map((port) => [JSON.stringify(port), port]))
+      this.#portsOf.set(identity, [...all.values()])
+      this.#upsert(identity, { labels: set.text })
+    }
+    const group = this.#groupFor(identity, namedPorts, audit)
+    const party: Party = { name, identity, labels: set, prefix: undefined, names: [], namedPorts, subject: { kind: 'endpoints', group } }
+    this.#byName.set(name, party)
+    for (const address of addresses) this.#byAddress.set(canonical(address), party)
+  }
+
+  #addNode({ name, labels, addresses }: SceneNode): void {
+    const set = new LabelSet(labels)
+    const party = this.#nodeParty(name, this.#nodeIdentity(set), set)
+    if (name !== '') this.#byName.set(`${NODE_PREFIX}${name}`, party)
+    if (party.identity === RESERVED_IDENTITIES.host) this.#byName.set(HOST_LABEL, { ...party, name: HOST_LABEL })
+    for (const address of addresses) this.#byAddress.set(canonical(address), party)
+  }
+
+  /** As the agent numbers them: only nodes with labels of their own are told apart. */
+  #nodeIdentity({ text }: LabelSet): number {
+    if (text.includes(HOST_LABEL)) {
+      this.#upsert(RESERVED_IDENTITIES.host, { labels: text })
+      return RESERVED_IDENTITIES.host
+    }
+    const [only = ''] = text.length === 1 ? text : []
+    const reserved = (RESERVED_IDENTITIES as Readonly<Record<string, number>>)[only.replace(/^reserved:/, '')]
+    return reserved ?? this.#identityOf(`node ${text.join()}`, { labels: text })
+  }
+
+  #nodeParty(name: string, identity: number, labels: LabelSet): Party {
+    const isSubject = this.#nodeEngine !== undefined
+    if (isSubject) this.#nodeEngine.addSubject({ group: identity, identity, namedPorts: [], audit: false })
+    const subject = isSubject ? { kind: 'nodes' as const, group: identity } : undefined
+    return { ...NOBODY, name: name === '' ? labels.text.join() : name, identity, labels, subject }
+  }
+
+  #addPrefixes(): void {
+    this.#prefixes = [...new Set([...this.#engine.cidrPrefixes(), ...(this.#nodeEngine?.cidrPrefixes() ?? [])])]
       // All addresses are the world, which has an identity.
       .filter((cidr) => !cidr.endsWith('/0'))
       .map((cidr, index) => {
         const identity = FIRST_CIDR_IDENTITY + index
         const labels = [`cidr:${cidr}`, 'reserved:world']
-        this.#engine.upsertIdentity({ id: identity, labels, cidr })
+        for (const engine of this.#engines()) engine.upsertIdentity({ id: identity, labels, cidr })
         return { prefix: parsePrefix(cidr) as Prefix, identity, labels: new LabelSet(labels) }
       })
       .sort((a, b) => b.prefix.length - a.prefix.length)
-    this.#commit()
-  }
-
-  /**
-   * @param text `namespace/name` of an endpoint, `source:key=value,…`, an address, or `reserved:entity`
-   * @throws PartyError
-   */
-  party(text: string): Party {
-    const endpoint = this.#byName.get(text) ?? this.#byName.get(`default/${text}`)
-    if (endpoint !== undefined) return endpoint
-    if (text.startsWith('reserved:')) return this.#reserved(text)
-    const address = parsePrefix(text, true)
-    if (address !== undefined && !text.includes('/')) return this.#address(text, address)
-    if (text.includes('=')) return this.#labels(text)
-    const hint = text.includes('/')
-      ? 'no endpoint has that name'
-      : 'it is no endpoint’s name, no address, no labels (k8s:app=web,…) and no reserved:entity'
-    throw new PartyError(`${text}: ${hint}`)
-  }
-
-  /** What was resolved for a party. @throws RangeError when it is no subject */
-  groupOf({ identity }: Party): ResolvedGroup {
-    const group = this.#groups.get(identity)
-    if (group === undefined) throw new RangeError(`not a subject: ${identity}`)
-    return group
   }
 
   #reserved(text: string): Party {
     const identity = (RESERVED_IDENTITIES as Readonly<Record<string, number>>)[text.slice('reserved:'.length)]
     if (identity === undefined) throw new PartyError(`${text}: there are reserved:${Object.keys(RESERVED_IDENTITIES).join(', reserved:')}`)
-    return { name: text, identity, labels: new LabelSet([text]), prefix: undefined, isSubject: false }
+    return { ...NOBODY, name: text, identity, labels: new LabelSet([text]) }
   }
 
   #address(text: string, address: Prefix): Party {
-    const endpoint = this.#byAddress.get(formatPrefix(address))
-    if (endpoint !== undefined) return endpoint
+    const known = this.#byAddress.get(formatPrefix(address))
+    if (known !== undefined) return known
     const found = this.#prefixes.find(({ prefix }) => containsPrefix(prefix, address))
     const identity = found?.identity ?? RESERVED_IDENTITIES.world
-    return { name: text, identity, labels: found?.labels ?? new LabelSet(['reserved:world']), prefix: address, isSubject: false }
+    return { ...NOBODY, name: text, identity, labels: found?.labels ?? new LabelSet(['reserved:world']), prefix: address }
   }
 
   #labels(text: string): Party {
@@ -124,42 +302,81 @@ export class Scene {
     const given = new LabelSet(labels)
     if (!given.has('k8s', NAMESPACE_LABEL_KEY)) labels.push(`k8s:${NAMESPACE_LABEL_KEY}=default`)
     if (!given.has('k8s', CLUSTER_LABEL_KEY)) labels.push(`k8s:${CLUSTER_LABEL_KEY}=${this.clusterName}`)
+    const set = new LabelSet(labels)
     const before = this.#nextIdentity
-    const party = this.#subject(text, new LabelSet(labels))
-    if (this.#nextIdentity !== before) {
-      this.#asked.push(party.identity)
-      if (this.#asked.length > ASKED_MAX) this.#forget(this.#asked.splice(0, ASKED_MAX))
-      this.#commit()
-    }
+    const key = `labels ${set.text.join()}`
+    const identity = this.#identityOf(key, { labels: set.text })
+    const groups = this.#nextGroup
+    const group = this.#groupFor(identity, [], false)
+    const party: Party = { ...NOBODY, name: text, identity, labels: set, subject: { kind: 'endpoints', group } }
+    const isNewIdentity = this.#nextIdentity !== before
+    if (isNewIdentity) this.#asked.push({ key, identity, group })
+    if (isNewIdentity || this.#nextGroup !== groups) this.#commit()
     return party
   }
 
-  #forget(identities: readonly number[]): void {
-    const gone = new Set(identities)
-    for (const [key, identity] of this.#byLabels) if (gone.has(identity)) this.#byLabels.delete(key)
-    for (const identity of identities) {
-      this.#engine.removeSubject(identity)
-      this.#engine.removeIdentity(identity)
+  #dnsName(text: string): Party {
+    const lower = text.toLowerCase()
+    const name = lower.endsWith('.') ? lower : `${lower}.`
+    const key = `name ${name}`
+    const before = this.#nextIdentity
+    const identity = this.#identityOf(key, { labels: ['reserved:world'], names: [name] })
+    if (this.#nextIdentity !== before) {
+      this.#asked.push({ key, identity, group: undefined })
+      this.#commit()
     }
+    return { ...NOBODY, name: text, identity, labels: new LabelSet(['reserved:world']), names: [name] }
   }
 
-  #subject(name: string, labels: LabelSet): Party {
-    const key = labels.text.join()
-    let identity = this.#byLabels.get(key)
+  #identityOf(key: string, parts: IdentityParts): number {
+    let identity = this.#identities.get(key)
     if (identity === undefined) {
       identity = this.#nextIdentity++
-      this.#byLabels.set(key, identity)
-      this.#engine.upsertIdentity({ id: identity, labels: labels.text })
-      this.#engine.addSubject(identity)
+      this.#identities.set(key, identity)
+      this.#upsert(identity, parts)
     }
-    return { name, identity, labels, prefix: undefined, isSubject: true }
+    return identity
+  }
+
+  #upsert(id: number, { labels, names = [] }: IdentityParts): void {
+    const namedPorts = this.#portsOf.get(id) ?? []
+    for (const engine of this.#engines()) engine.upsertIdentity({ id, labels, names, namedPorts })
+  }
+
+  #groupFor(identity: number, namedPorts: readonly NamedPortNumber[], audit: boolean): number {
+    const key = `${identity} ${JSON.stringify(namedPorts)} ${audit}`
+    let group = this.#subjects.get(key)
+    if (group === undefined) {
+      group = this.#nextGroup++
+      this.#subjects.set(key, group)
+      this.#engine.addSubject({ group, identity, namedPorts, audit })
+    }
+    return group
+  }
+
+  #engines(): readonly PolicyEngine[] {
+    return this.#nodeEngine === undefined ? [this.#engine] : [this.#engine, this.#nodeEngine]
   }
 
   #commit(): void {
-    const { changed, removed } = this.#engine.commit()
-    for (const group of changed) this.#groups.set(group.identity, group)
-    for (const identity of removed) this.#groups.delete(identity)
+    for (const [engine, groups] of [[this.#engine, this.#groups] as const, [this.#nodeEngine, this.#nodeGroups] as const]) {
+      const { changed, removed } = engine?.commit() ?? { changed: [], removed: [] }
+      for (const group of changed) groups.set(group.group, group)
+      for (const group of removed) groups.delete(group)
+    }
   }
+}
+
+const NOBODY = { prefix: undefined, names: [], namedPorts: [], subject: undefined }
+
+/** Its specs for nodes, with nodes for endpoints; the others are left out. */
+function asPolicyOfEndpoints(policy: Policy): Policy {
+  const specs = policy.specs.flatMap((spec) =>
+    spec.subject.kind === 'nodes'
+      ? selectorsOfNodes(spec.subject.selector).map((selector) => ({ ...spec, subject: { kind: 'endpoints' as const, selector } }))
+      : [],
+  )
+  return { ...policy, specs }
 }
 
 /** Equal for equal addresses, however they are written. */

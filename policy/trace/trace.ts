@@ -1,15 +1,25 @@
 /**
- * The verdict on one flow, and why: both sides are judged by the rows that the kernel would have and by the rulesets that Envoy would
+ * The verdict on one flow, and why: both sides are judged by the rows that the kernel would have and by the rulesets that proxies would
  * run, and every rule that selects a side says what it makes of the flow.
  */
 import { blockStart } from '../blocks.ts'
-import { PROTOCOL_NUMBERS } from '../compile.ts'
+import type { CompiledSpec } from '../compile.ts'
+import type { LabelSelector, PolicyRule } from '../model.ts'
 import type { Position } from '../problems.ts'
-import { ANY_IDENTITY, ANY_PROTOCOL, type Direction, type PolicyRow, type ResolvedGroup, rowKey } from '../resolved.ts'
-import { selects } from '../selector.ts'
-import { explainRule, type TracedTraffic } from './explain.ts'
-import { matcherOf } from './matchers.ts'
+import {
+  ANY_IDENTITY,
+  ANY_PROTOCOL,
+  type Direction,
+  type PolicyRow,
+  type ResolvedGroup,
+  type ResolvedRuleset,
+  rowKey,
+} from '../resolved.ts'
+import { explainRule } from './explain.ts'
+import { isServerNameAllowed, matchingRules } from './matchers.ts'
+import { notEnforced } from './not-enforced.ts'
 import type { Party, Scene } from './scene.ts'
+import { rowPortOf, type TracedTraffic } from './traffic.ts'
 
 export interface TraceQuery {
   readonly from: Party
@@ -18,13 +28,15 @@ export interface TraceQuery {
 }
 
 export interface TracedRule {
-  /** namespace/name */
+  /** documentName */
   readonly policy: string
   readonly rule: string
   readonly at: Position
   readonly action: 'allow' | 'deny'
   readonly matched: boolean
   readonly reason: string
+  /** Of a policy that only reports; else absent. */
+  readonly audit?: true
 }
 
 export interface TracedSide {
@@ -32,61 +44,115 @@ export interface TracedSide {
   /** Of the request, where the connection is redirected and a request was asked about. */
   readonly l7: 'allowed' | 'denied' | null
   readonly reason: string
+  /** Allowed, and reported: without audit it would be denied. Else absent. */
+  readonly audit?: true
   readonly matched: readonly TracedRule[]
   readonly unmatched: readonly TracedRule[]
+  /** Where a node of this version does something else; absent when there is nothing to say. */
+  readonly notes?: readonly string[]
 }
 
 export interface TraceAnswer {
   readonly verdict: 'allowed' | 'denied'
+  /** Of either side. */
+  readonly audit?: true
   readonly egress: TracedSide
   readonly ingress: TracedSide
 }
 
-const NUMBERS = { ...PROTOCOL_NUMBERS, ICMP: 1 }
-/** Row port of an ICMP echo request: its type in the upper byte. */
-const ICMP_ECHO_PORT = 8 << 8
+type Judgement = Omit<TracedSide, 'matched' | 'unmatched'>
 
 export function trace(scene: Scene, { from, to, traffic }: TraceQuery): TraceAnswer {
   const egress = traceSide(scene, 'egress', from, to, traffic)
   const ingress = traceSide(scene, 'ingress', to, from, traffic)
   const isAllowed = [egress, ingress].every(({ verdict, l7 }) => verdict !== 'denied' && l7 !== 'denied')
-  return { verdict: isAllowed ? 'allowed' : 'denied', egress, ingress }
+  const isAudit = isAllowed && (egress.audit === true || ingress.audit === true)
+  return { verdict: isAllowed ? 'allowed' : 'denied', ...(isAudit && { audit: true }), egress, ingress }
+}
+
+/** The verdict alone: what `trace` says without a word of why. */
+export function judge(scene: Scene, { from, to, traffic }: TraceQuery): TraceAnswer['verdict'] {
+  for (const [direction, subject, peer] of [['egress', from, to] as const, ['ingress', to, from] as const]) {
+    if (subject.subject === undefined) continue
+    const { verdict, l7 } = judgeSide(scene, direction, subject, peer, traffic)
+    if (verdict === 'denied' || l7 === 'denied') return 'denied'
+  }
+  return 'allowed'
 }
 
 function traceSide(scene: Scene, direction: Direction, subject: Party, peer: Party, traffic: TracedTraffic): TracedSide {
-  if (!subject.isSubject) {
-    return { verdict: 'allowed', l7: null, reason: `${subject.name} is no endpoint: no policy judges its side`, matched: [], unmatched: [] }
+  if (subject.subject === undefined) {
+    const reason = `${subject.name} is no endpoint: no policy judges its side`
+    return { verdict: 'allowed', l7: null, reason, matched: [], unmatched: [] }
   }
   const rules = rulesOf(scene, direction, subject, peer, traffic)
-  const judgement = judgeSide(scene.groupOf(subject), direction, peer, traffic)
-  return { ...judgement, matched: rules.filter(({ matched }) => matched), unmatched: rules.filter(({ matched }) => !matched) }
+  const judgement = judgeSide(scene, direction, subject, peer, traffic)
+  const notes = judgement.verdict === 'denied' ? [] : notesOf(subject, rules, judgement)
+  const [matched, unmatched] = [rules.filter((rule) => rule.matched), rules.filter((rule) => !rule.matched)]
+  return { ...judgement, matched: matched.map(told), unmatched: unmatched.map(told), ...(notes.length > 0 && { notes }) }
 }
 
-function judgeSide(
-  group: ResolvedGroup,
-  direction: Direction,
-  peer: Party,
-  { protocol, port, http }: TracedTraffic,
-): Pick<TracedSide, 'verdict' | 'l7' | 'reason'> {
+function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Party, traffic: TracedTraffic): Judgement {
+  const isLocalhost =
+    scene.allowLocalhost && direction === 'ingress' && subject.subject?.kind === 'endpoints' && peer.labels.has('reserved', 'host')
+  if (isLocalhost) return { verdict: 'allowed', l7: null, reason: 'this host may always reach its endpoints (policy.allowLocalhost)' }
+  const group = scene.groupOf(subject)
   if (!group.enforced[direction]) return { verdict: 'allowed', l7: null, reason: `no policy restricts its ${direction}` }
-  const rowPort = protocol === 'ICMP' ? ICMP_ECHO_PORT : port
-  const row = findRow(group, direction, peer.identity, NUMBERS[protocol], rowPort)
+  const row = findRow(group, direction, peer.identity, traffic.protocol, rowPortOf(traffic))
   if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny))
     return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
   if (row.verdict === 'deny') return { verdict: 'denied', l7: null, reason: 'a deny rule matches' }
-  if (row.verdict === 'allow') return { verdict: 'allowed', l7: null, reason: 'a rule allows it' }
-  const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
-  if (http === undefined) return { verdict: 'redirected', l7: null, reason: 'HTTP rules decide each request' }
-  const isAllowed = ruleset !== undefined && (ruleset.allowAll || matcherOf(ruleset.http).matching(http).length > 0)
-  return {
-    verdict: 'redirected',
-    l7: isAllowed ? 'allowed' : 'denied',
-    reason: isAllowed ? 'an HTTP rule allows it' : 'no HTTP rule allows it',
+  if (row.verdict === 'allow') {
+    return row.audit
+      ? { verdict: 'allowed', l7: null, reason: 'it is only reported: policies in audit deny it', audit: true }
+      : { verdict: 'allowed', l7: null, reason: 'a rule allows it' }
   }
+  const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
+  if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
+  return judgeRequest(ruleset, traffic)
+}
+
+function judgeRequest(ruleset: ResolvedRuleset, traffic: TracedTraffic): Judgement {
+  const said = judgeRuleset(ruleset, traffic)
+  const gap = notEnforced(ruleset)
+  const result: Judgement = { verdict: 'redirected', ...said, ...(gap !== undefined && { notes: [gap] }) }
+  const { shadow } = ruleset
+  if (shadow === undefined || said.l7 === 'denied') return result
+  const isReported = shadow === 'deny-all' || judgeRuleset(shadow, traffic).l7 === 'denied'
+  return isReported ? { ...result, reason: 'it is only reported: policies in audit deny it', audit: true } : result
+}
+
+const KIND_NAMES = { http: 'HTTP', dns: 'DNS', kafka: 'Kafka', cassandra: 'Cassandra' } as const
+
+function judgeRuleset(ruleset: ResolvedRuleset, { request, serverName }: TracedTraffic): Pick<Judgement, 'l7' | 'reason'> {
+  const { kind, parser, allow, deny, allowAll, serverNames, listener, conflict } = ruleset
+  if (kind === 'conflict') return { l7: 'denied', reason: `its rules cannot hold together: ${conflict}` }
+  const isRead = kind !== 'tls' && kind !== 'listener' && kind !== 'parser'
+  if (isRead && request !== undefined && matchingRules(kind, deny, request, 'deny') !== undefined)
+    return { l7: 'denied', reason: `a deny rule matches the request` }
+  if (allowAll && (request !== undefined || serverName !== undefined)) {
+    return { l7: 'allowed', reason: deny.length > 0 ? 'no deny rule matches it, and a rule allows the rest' : 'a rule allows all requests' }
+  }
+  const isStated = serverName !== undefined || request !== undefined
+  if (!allowAll && serverNames.length > 0 && isStated && !isServerNameAllowed(serverNames, serverName)) {
+    const reason = serverName === undefined ? 'rules ask for a server name, and none is stated (--sni)' : `no rule allows this server name`
+    return { l7: 'denied', reason }
+  }
+  if (kind === 'listener') return { l7: null, reason: `the listener ${listener?.name ?? ''} decides` }
+  if (kind === 'parser') return { l7: null, reason: `rules of the parser ${parser} decide each request` }
+  if (kind === 'tls')
+    return serverName === undefined ? { l7: null, reason: 'rules on TLS decide' } : { l7: 'allowed', reason: 'its server name is allowed' }
+  const name = KIND_NAMES[kind]
+  if (request === undefined) return { l7: null, reason: `${name} rules decide each request` }
+  if (request.kind !== kind)
+    return { l7: 'denied', reason: `${name} rules stand there, which no request of ${KIND_NAMES[request.kind]} meets` }
+  return matchingRules(kind, allow, request, 'allow') !== undefined
+    ? { l7: 'allowed', reason: `${kind === 'http' ? 'an' : 'a'} ${name} rule allows it` }
+    : { l7: 'denied', reason: `no ${name} rule allows it` }
 }
 
 /** As the kernel looks it up: the peer's longest match, and only without one that of any peer. */
-function findRow(group: ResolvedGroup, direction: Direction, peer: number, protocol: number, port: number): PolicyRow | undefined {
+export function findRow(group: ResolvedGroup, direction: Direction, peer: number, protocol: number, port: number): PolicyRow | undefined {
   for (const identity of [peer, ANY_IDENTITY]) {
     for (let portPrefixLength = 16; portPrefixLength >= 0; portPrefixLength--) {
       const start = blockStart(port, portPrefixLength)
@@ -99,16 +165,46 @@ function findRow(group: ResolvedGroup, direction: Direction, peer: number, proto
   return undefined
 }
 
+interface ExplainedRule extends TracedRule {
+  readonly isByName: boolean
+}
+
 /** Every rule of the direction whose policy selects the subject, in the order of files. */
-function rulesOf(scene: Scene, direction: Direction, subject: Party, peer: Party, traffic: TracedTraffic): TracedRule[] {
-  return scene.specs
-    .filter(({ spec }) => selects(spec.subject.selector, subject.labels))
-    .flatMap(({ policy, rules }) =>
-      rules
-        .filter((entry) => entry.direction === direction)
-        .map(({ rule, compiled }) => {
-          const { isMatch, reason } = explainRule(rule, peer, traffic, scene.clusterName)
-          return { policy, rule: compiled.name, at: rule.at, action: rule.verdict, matched: isMatch, reason }
-        }),
-    )
+function rulesOf(scene: Scene, direction: Direction, subject: Party, peer: Party, traffic: TracedTraffic): ExplainedRule[] {
+  const specs = scene.specsOf(subject)
+  const namedPorts = direction === 'ingress' ? subject.namedPorts : scene.namedPortsOf(peer)
+  const required = { allow: requiresOf(specs, direction, 'allow'), deny: requiresOf(specs, direction, 'deny') }
+  return specs.flatMap(({ policy, audit, rules }) =>
+    rules
+      .filter((entry) => entry.direction === direction)
+      .map(({ rule, compiled }) => {
+        const { clusterName, resolve } = scene
+        const context = { clusterName, resolve, namedPorts, requires: required[rule.verdict] }
+        const { isMatch, reason } = explainRule(rule, peer, traffic, context)
+        const isByName = rule.peers.kind === 'members' && rule.peers.members.every(({ kind }) => kind === 'fqdn')
+        const told = { policy, rule: compiled.name, at: rule.at, action: rule.verdict, matched: isMatch, reason, isByName }
+        return audit ? { ...told, audit: true } : told
+      }),
+  )
+}
+
+function requiresOf(specs: readonly CompiledSpec[], direction: Direction, verdict: PolicyRule['verdict']): readonly LabelSelector[] {
+  return specs.flatMap(({ rules }) =>
+    rules.flatMap(({ rule }) => (rule.direction === direction && rule.verdict === verdict ? rule.requires : [])),
+  )
+}
+
+function told({ isByName: _isByName, ...rule }: ExplainedRule): TracedRule {
+  return rule
+}
+
+function notesOf(subject: Party, rules: readonly ExplainedRule[], { notes = [] }: Judgement): string[] {
+  const allowing = rules.filter(({ matched, action }) => matched && action === 'allow')
+  return [
+    ...notes,
+    ...(allowing.length > 0 && allowing.every(({ isByName }) => isByName)
+      ? ['toFQDNs is not enforced by this version: a node denies this traffic']
+      : []),
+    ...(subject.subject?.kind === 'nodes' ? ['policy for nodes is not enforced by this version: a node lets this traffic through'] : []),
+  ]
 }

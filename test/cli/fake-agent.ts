@@ -5,6 +5,7 @@ import { Metadata, type StatusObject } from '@grpc/grpc-js'
 import type { ExecutionContext } from 'ava'
 import {
   EndpointSchema,
+  ExportPolicyResponseSchema,
   ListEndpointsResponseSchema,
   ListIdentitiesResponseSchema,
   ListPoliciesResponseSchema,
@@ -52,6 +53,7 @@ export async function serveFakeAgent(
     listIdentities: (_call, reply) =>
       reply(null, create(ListIdentitiesResponseSchema, { identities: [{ id: 1001, labels: ['k8s:app=web'], endpointCount: 1 }] })),
     listPolicies: (_call, reply) => reply(null, create(ListPoliciesResponseSchema, { revision: 9n })),
+    exportPolicy: (_call, reply) => reply(null, create(ExportPolicyResponseSchema, EXPORTED)),
     waitPolicy: (_call, reply) => reply(null, create(WaitPolicyResponseSchema, { revision: 9n })),
     observe: (call) => {
       observed.push(call.request)
@@ -67,6 +69,17 @@ export async function serveFakeAgent(
   const close = () => closeServer(server, path)
   t.teardown(close)
   return { observed, close }
+}
+
+/** What an agent without policies exports. */
+export const EXPORTED = {
+  revision: 9n,
+  endpoints: [WEB],
+  cluster: 'default',
+  dialect: 'extended',
+  enforcement: 'default',
+  regexProgramSizeMax: 10_000,
+  l7Proxy: true,
 }
 
 const FLOW = {

@@ -1,0 +1,88 @@
+/** `headgate policy diff`: what a change of policies changes for flows, before it is applied. No agent, no root. */
+import { createReadStream } from 'node:fs'
+import { createInterface } from 'node:readline'
+import type { Config } from '#config/schema.ts'
+import { describeChange, diffPolicies, type PolicyDiff } from '#policy/diff/diff.ts'
+import { type RecordedDiff, RecordedFlows } from '#policy/diff/flows.ts'
+import type { Dialect } from '#policy/model.ts'
+import { parseOptions } from '#policy/options.ts'
+import { describeQuestion } from '#policy/trace/expectations.ts'
+import { CliError, EXIT_CODES } from './errors.ts'
+import type { OutputFormat } from './options.ts'
+import { print, printJson, sanitize } from './output.ts'
+import { STANDARD_INPUT } from './policy-files.ts'
+import { loadPeople, readPolicies, sceneOf } from './policy-scene.ts'
+
+export interface DiffOptions {
+  readonly output: OutputFormat
+  readonly endpoints?: string
+  readonly flows?: string
+  readonly dialect?: Dialect
+  readonly limit: number
+}
+
+const FLOW_LINE_LENGTH_MAX = 1 << 20
+
+/** @throws CliError HG-1111 for what cannot be read */
+export async function runDiff([old, now]: readonly [string, string], options: DiffOptions, config: Config): Promise<void> {
+  const parsing = parseOptions(config, options.dialect)
+  const people = await loadPeople(options.endpoints, config)
+  const before = sceneOf(await readPolicies([old], parsing), people, config)
+  const after = sceneOf(await readPolicies([now], parsing), people, config)
+  const diff = diffPolicies({ before, after, endpoints: people.endpoints, nodes: people.nodes, changesMax: options.limit })
+  const flows = new RecordedFlows(people.endpoints.map(({ name }) => name))
+  if (options.flows !== undefined) await readFlows(options.flows, flows)
+  const recorded = flows.diff(before, after)
+  if (options.output === 'json') printJson(asJson(diff, recorded, options.limit))
+  else for (const line of linesOf(diff, recorded, options)) print(sanitize(line))
+  process.exitCode = diff.changeCount + recorded.changes.length > 0 ? EXIT_CODES.FAILED : EXIT_CODES.OK
+}
+
+async function readFlows(file: string, flows: RecordedFlows): Promise<void> {
+  const input = file === STANDARD_INPUT ? process.stdin : createReadStream(file)
+  try {
+    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
+      if (line.trim() !== '') flows.add(line.length > FLOW_LINE_LENGTH_MAX ? undefined : parsed(line))
+    }
+  } catch (cause) {
+    throw new CliError('HG-1111', `cannot read ${file}`, { cause })
+  }
+}
+
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return undefined
+  }
+}
+
+function asJson(diff: PolicyDiff, recorded: RecordedDiff, limit: number): object {
+  return {
+    changed: diff.changeCount + recorded.changes.length > 0,
+    changes: diff.changes.map((change) => ({ ...change, change: describeChange(change) })),
+    changeCount: diff.changeCount,
+    partyCount: diff.partyCount,
+    notAskedCount: diff.omittedCount,
+    flows: recorded.changes.slice(0, limit),
+    flowChangeCount: recorded.changes.length,
+    flowCount: recorded.flowCount,
+    flowSkippedCount: recorded.skippedCount,
+  }
+}
+
+function linesOf(diff: PolicyDiff, recorded: RecordedDiff, { flows, limit }: DiffOptions): string[] {
+  const lines = diff.changes.map((change) => `${change.from} -> ${change.to} ${change.traffic}: ${describeChange(change)}`)
+  const rest = diff.changeCount - diff.changes.length
+  if (rest > 0) lines.push(`${rest} more changes are not shown (--limit)`)
+  if (flows !== undefined) {
+    for (const { question, count, before, after } of recorded.changes.slice(0, limit))
+      lines.push(`recorded ${count}x: ${describeQuestion(question)}: ${before} -> ${after}`)
+    const more = recorded.changes.length - limit
+    if (more > 0) lines.push(`${more} more recorded flows change (--limit)`)
+    if (recorded.skippedCount > 0) lines.push(`${recorded.skippedCount} records could not be asked about`)
+  }
+  if (diff.omittedCount > 0) lines.push(`${diff.omittedCount} prefixes, names or endpoints were too many to ask about`)
+  if (diff.changeCount + recorded.changes.length === 0) lines.push('no verdict changes')
+  return lines
+}

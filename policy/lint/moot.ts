@@ -1,0 +1,108 @@
+/** Rules that say nothing because of others: denied wholly, repeated, or with L7 rules beside a rule without. */
+import type { PolicyRule, PortRule } from '../model.ts'
+import { type Findings, placeOf } from './findings.ts'
+import { coversPeers } from './peers.ts'
+import { type FiledRule, nameOf, type RuleIndex } from './rule-index.ts'
+import { coversPorts, coversTraffic, isPlain } from './traffic.ts'
+
+export function findMootRules(index: RuleIndex, findings: Findings): void {
+  const narrowed = new Set(index.rules.flatMap(({ rule }) => (rule.requires.length > 0 ? [`${rule.direction} ${rule.verdict}`] : [])))
+  for (const filed of index.rules) {
+    const { rule } = filed
+    if (rule.peers.kind === 'none') continue
+    let covering: FiledRule | undefined
+    const useless = new Map<PortRule, FiledRule>()
+    for (const other of index.holdingForAll(filed)) {
+      // Of two documents with one name, that is what has to be told.
+      if (other.policy !== filed.policy && isNamesake(other, filed)) continue
+      // fromRequires of any deny rule takes some away from all of them.
+      if (other.rule.verdict === 'deny' && narrowed.has(`${rule.direction} deny`)) continue
+      if (other !== filed && covers(other.rule, rule) && isBetter(other, covering) && !isLaterTwin(other, filed)) covering = other
+      if (rule.verdict === 'allow' && other.rule.verdict === 'allow' && coversPeers(other.rule.peers, rule.peers))
+        for (const port of filteredPorts(rule)) if (!useless.has(port) && coversPorts(other.rule.traffic, port)) useless.set(port, other)
+    }
+    if (covering?.rule.verdict === 'deny' && rule.verdict === 'allow') {
+      const message = `nothing is left of this rule: ${nameOf(covering)} denies all of it (${placeOf(covering.rule.at)})`
+      findings.add('policy/denied-rule', 'warning', rule.at, message, 'a deny rule wins over every allow rule; remove one of the two')
+      continue
+    }
+    for (const [port, by] of useless) {
+      const message = `these rules have no effect: ${nameOf(by)} allows the same traffic without any (${placeOf(by.rule.at)})`
+      findings.add('policy/l7-useless', 'warning', port.at, message, 'remove the port from the other rule, or the rules here')
+    }
+    if (covering === undefined || useless.size > 0) continue
+    const twin = isTwin(covering.rule, rule) ? 'says the same' : 'covers all of it'
+    findings.add(
+      'policy/redundant-rule',
+      'warning',
+      rule.at,
+      `moot: ${nameOf(covering)} ${twin} (${placeOf(covering.rule.at)})`,
+      'remove it',
+    )
+  }
+}
+
+function isNamesake(a: FiledRule, b: FiledRule): boolean {
+  return a.policy.kind === b.policy.kind && a.policy.name === b.policy.name && a.policy.namespace === b.policy.namespace
+}
+
+/** The other leaves nothing of this rule, or nothing to say. */
+function covers(outer: PolicyRule, inner: PolicyRule): boolean {
+  if (outer.verdict === 'allow' && inner.verdict === 'deny') return false
+  if (!coversPeers(outer.peers, inner.peers)) return false
+  return coversTraffic(outer.traffic, inner.traffic) || isTwin(outer, inner)
+}
+
+function isTwin(a: PolicyRule, b: PolicyRule): boolean {
+  return a.verdict === b.verdict && contentOf(a) === contentOf(b)
+}
+
+/** Of rules that make one another moot, only the later ones are told of. */
+function isLaterTwin(other: FiledRule, filed: FiledRule): boolean {
+  return other.rule.verdict === filed.rule.verdict && other.serial > filed.serial && coversBack(filed, other)
+}
+
+/** This rule makes the other one moot in turn, where both have the same subjects. */
+function coversBack(filed: FiledRule, other: FiledRule): boolean {
+  return subjectOf(filed) === subjectOf(other) && covers(filed.rule, other.rule)
+}
+
+/** A deny rule says more about what becomes of the traffic than another allow rule. */
+function isBetter(candidate: FiledRule, known: FiledRule | undefined): boolean {
+  return known === undefined || (candidate.rule.verdict === 'deny' && known.rule.verdict === 'allow')
+}
+
+/** Members of toPorts that narrow what is allowed; those that let every request through are there to be seen in flows. */
+function filteredPorts({ traffic }: PolicyRule): readonly PortRule[] {
+  if (traffic.kind !== 'ports') return []
+  return traffic.rules.filter(
+    (port) => !isPlain(port) && port.terminatingTls === undefined && port.listener === undefined && !isForSight(port),
+  )
+}
+
+function isForSight({ l7, serverNames }: PortRule): boolean {
+  const rules: readonly object[] = l7?.rules ?? []
+  return serverNames === undefined && rules.some((rule) => Object.values(rule).every((value) => Array.isArray(value) && value.length === 0))
+}
+
+const contents = new WeakMap<object, string>()
+
+/** What it says, wherever it stands. */
+function contentOf(rule: PolicyRule): string {
+  return memo(rule, () =>
+    JSON.stringify([rule.peers, rule.requires, rule.traffic], (key, value: unknown) => (key === 'at' ? undefined : value)),
+  )
+}
+
+function subjectOf({ spec }: FiledRule): string {
+  return memo(spec, () => JSON.stringify(spec.subject.selector))
+}
+
+function memo(key: object, make: () => string): string {
+  let content = contents.get(key)
+  if (content === undefined) {
+    content = make()
+    contents.set(key, content)
+  }
+  return content
+}
