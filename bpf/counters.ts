@@ -32,7 +32,7 @@ const VERDICT_NAMES: ReadonlyMap<number, Counter['verdict']> = new Map([
 ])
 
 /** CPUs that the kernel keeps values for, which can be more than are there. */
-function possibleCpuCount(): number {
+export function possibleCpuCount(): number {
   const text = readFileSync('/sys/devices/system/cpu/possible', 'utf8').trim()
   return Number(text.split(/[-,]/).at(-1)) + 1
 }

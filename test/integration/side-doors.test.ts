@@ -262,23 +262,26 @@ test.serial('an ICMP error carries nothing to anybody but the sender of the pack
   })
 })
 
-test.serial('what is not plain IPv4 with TCP, UDP or ICMP is dropped under enforcement, each with its reason', async (t) => {
-  await withScene(async ({ machine, headgate, server, attacker }) => {
-    const host = macOf(machine.hostNetns, attacker.device)
-    const own = macOf(attacker.netns, 'eth0')
-    const send = (type: number, payload: Buffer) => () => sendFrame(attacker.netns, 'eth0', ethernet(host, own, type, payload))
-    const packet = (protocol: number, fragment = 0): Buffer =>
-      ipv4Packet(protocol, attacker.address, server.address, Buffer.alloc(24), fragment)
-    t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x2000))), 1)
-    t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x0010))), 1)
-    t.is(await dropsOf(headgate, 'unknown-protocol', send(0x0800, packet(47))), 1)
-    t.is(await dropsOf(headgate, 'vlan', send(0x8100, Buffer.alloc(40))), 1)
-    t.is(await dropsOf(headgate, 'unknown-ethertype', send(0x88cc, Buffer.alloc(40))), 1)
-    t.is(await dropsOf(headgate, 'malformed', send(0x0800, Buffer.from([0x41, 0, 0, 20]))), 1)
-    t.true((await dropsOf(headgate, 'ipv6-unsupported', send(0x86dd, Buffer.alloc(60)))) >= 1)
-    t.is(await dropsOf(headgate, 'invalid-address', send(0x0800, ipv4Packet(17, attacker.address, '127.0.0.1', Buffer.alloc(24)))), 1)
-  })
-})
+test.serial(
+  'what is not plain IPv4, or of a protocol that no rule allows, is dropped under enforcement, each with its reason',
+  async (t) => {
+    await withScene(async ({ machine, headgate, server, attacker }) => {
+      const host = macOf(machine.hostNetns, attacker.device)
+      const own = macOf(attacker.netns, 'eth0')
+      const send = (type: number, payload: Buffer) => () => sendFrame(attacker.netns, 'eth0', ethernet(host, own, type, payload))
+      const packet = (protocol: number, fragment = 0): Buffer =>
+        ipv4Packet(protocol, attacker.address, server.address, Buffer.alloc(24), fragment)
+      t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x2000))), 1)
+      t.is(await dropsOf(headgate, 'fragment', send(0x0800, packet(17, 0x0010))), 1)
+      t.is(await dropsOf(headgate, 'policy-denied', send(0x0800, packet(47))), 1)
+      t.is(await dropsOf(headgate, 'vlan', send(0x8100, Buffer.alloc(40))), 1)
+      t.is(await dropsOf(headgate, 'unknown-ethertype', send(0x88cc, Buffer.alloc(40))), 1)
+      t.is(await dropsOf(headgate, 'malformed', send(0x0800, Buffer.from([0x41, 0, 0, 20]))), 1)
+      t.true((await dropsOf(headgate, 'ipv6-unsupported', send(0x86dd, Buffer.alloc(60)))) >= 1)
+      t.is(await dropsOf(headgate, 'invalid-address', send(0x0800, ipv4Packet(17, attacker.address, '127.0.0.1', Buffer.alloc(24)))), 1)
+    })
+  },
+)
 
 test.serial('the settings of the host are as they were', async (t) => {
   await withScene(async ({ machine }) => {

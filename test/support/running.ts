@@ -120,10 +120,10 @@ export class Running {
     }
   }
 
-  /** Packets counted in the kernel for a reason. */
+  /** Packets dropped in the kernel for a reason. */
   async dropped(reason: string): Promise<number> {
     const { counters } = await this.status()
-    return counters.filter((row) => row.reason === reason).reduce((sum, row) => sum + Number(row.packets), 0)
+    return counters.filter((row) => row.reason === reason && row.verdict === 'denied').reduce((sum, row) => sum + Number(row.packets), 0)
   }
 
   /** Resolves when an endpoint is attached. */
