@@ -33,7 +33,7 @@ export function shapeOfPattern(pattern: string): PatternShape {
 
 /** An anchor binds to one alternative only, so those of an alternation are left alone. */
 function withoutAnchors(pattern: string): string {
-  if (pattern.includes('|')) return pattern
+  if (hasAlternatives(pattern)) return pattern
   const start = pattern.startsWith('^') ? 1 : 0
   const isEnded = pattern.endsWith('$') && !/\\*$/.exec(pattern.slice(0, -1))?.[0].length
   return pattern.slice(start, isEnded ? -1 : undefined)
@@ -127,9 +127,31 @@ function literalAt(pattern: string, offset: number): { readonly text: string; re
   return first === '' || META.has(first) ? undefined : { text, length: text.length }
 }
 
+/** Whether there is a bar outside of groups and classes; where that is not plain to see, there may be. */
+function hasAlternatives(pattern: string): boolean {
+  if (!pattern.includes('|')) return false
+  if (pattern.includes('\\Q')) return true
+  let depth = 0
+  let isInClass = false
+  for (let offset = 0; offset < pattern.length; offset++) {
+    const character = pattern[offset]
+    if (character === '\\') offset += 1
+    else if (isInClass) isInClass = character !== ']'
+    else if (character === '[') {
+      isInClass = true
+      // A bracket that comes first closes nothing.
+      if (pattern[offset + 1] === '^') offset += 1
+      if (pattern[offset + 1] === ']') offset += 1
+    } else if (character === '(') depth += 1
+    else if (character === ')') depth -= 1
+    else if (character === '|' && depth === 0) return true
+  }
+  return false
+}
+
 /** Text that every match begins with: what stands before anything that is not itself. */
 function literalPrefix(pattern: string): string {
-  if (pattern.includes('|')) return ''
+  if (hasAlternatives(pattern)) return ''
   let prefix = ''
   for (let offset = 0; offset < pattern.length; ) {
     const literal = literalAt(pattern, offset)

@@ -28,6 +28,10 @@ test('a real expression tells how its matches begin', (t) => {
     ['/ab+c', '/ab'],
     ['/ab{2}', '/a'],
     ['/a[x]|/b', ''],
+    ['/a/(x|y)+', '/a/'],
+    ['/a[|]b', '/a'],
+    ['/a[]|]b|c', ''],
+    ['/a\\Q|\\E', ''],
     ['(?i)/a', ''],
   ] as const)
     t.deepEqual(shapeOfPattern(pattern), { kind: 'regex', prefix }, pattern)
@@ -56,6 +60,8 @@ const piece = fc.constantFrom(
   '*',
   '+',
   '[ab]',
+  '[|]',
+  '[^]|]',
   '^',
   '$',
   '\\',
