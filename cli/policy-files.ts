@@ -46,7 +46,7 @@ export function targetName(file: CheckedFile): string {
   if (file.file !== STANDARD_INPUT) return EXTENSIONS.test(file.file) ? basename(file.file) : `${basename(file.file)}.yaml`
   const [first] = file.documents
   if (first === undefined) throw new CliError('HG-1108', 'no policy on standard input to take a name from; give one with --name')
-  return `${documentName(first).replace('/', '.')}.yaml`
+  return `${documentName(first).replaceAll(/[/:]/g, '.')}.yaml`
 }
 
 /**

@@ -90,7 +90,7 @@ export interface NodesPeer {
 export interface ServicePeer {
   readonly kind: 'service'
   readonly at: Position
-  /** Empty: with a selector every namespace, with a name none. */
+  /** Empty: every namespace. */
   readonly namespace: string
   readonly service: { readonly name: string } | { readonly selector: LabelSelector }
 }

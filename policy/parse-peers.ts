@@ -161,7 +161,8 @@ function parseService(cursor: Cursor): readonly Peer[] {
     const namespace = nameOf(namespaceCursor, NAMESPACE, 'namespace')
     named.finish()
     if (nameCursor === undefined) named.error('serviceName is needed')
-    if (namespaceCursor === undefined) named.warning('a service without its namespace is none, so this selects nobody', 'add namespace')
+    if (namespaceCursor === undefined)
+      named.warning('without a namespace this is the service of that name in every namespace', 'add namespace')
     if (name !== undefined) peers.push({ kind: 'service', at: named.position, namespace: namespace ?? '', service: { name } })
   }
   if (selected !== undefined) {

@@ -8,6 +8,7 @@ import { PolicyEngine } from '#policy/engine.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { PROBLEM_COUNT_MAX } from '#policy/problems.ts'
 import { SystemCallError } from '#sys/errors.ts'
+import { LIMITS, subjectOf } from '../policy/world.ts'
 import { ethernet, ipv4Packet, macBytes, PacketSocket, TCP_ACK, TCP_SYN, tcpFrame } from '../support/frames.ts'
 import { ip, Machine, ROOT, type Workload } from '../support/machine.ts'
 import { createRandom } from '../support/random.ts'
@@ -189,7 +190,7 @@ test.serial('whatever becomes of a policy file, its reader says what is wrong an
     }
     const startedMs = performance.now()
     try {
-      const { documents, refused, problems } = parsePolicyFile(text, 'fuzzed.yaml', { regexProgramSizeMax: 10_000 })
+      const { documents, refused, problems } = parsePolicyFile(text, 'fuzzed.yaml', LIMITS)
       const lineCount = text.split(/\r\n|\r|\n/).length
       for (const { file, line, column, message, severity } of problems) {
         const isPlaced = file === 'fuzzed.yaml' && line >= 1 && line <= lineCount && column >= 1
@@ -202,7 +203,7 @@ test.serial('whatever becomes of a policy file, its reader says what is wrong an
       const engine = new PolicyEngine()
       engine.upsertFile('fuzzed.yaml', documents, refused)
       engine.upsertIdentity({ id: 300, labels: ['k8s:io.kubernetes.pod.namespace=default', 'k8s:app=api'] })
-      engine.addSubject(300)
+      engine.addSubject(subjectOf({ id: 300, labels: [] }))
       engine.commit()
       if (isRefused) counts.refused++
       else counts.accepted++

@@ -75,7 +75,9 @@ test('services are named with their namespace, or selected', (t) => {
     { kind: 'service', namespace: 'shop', service: { name: 'api' } },
     { kind: 'service', namespace: '', service: { selector: { requirements: [label('app', 'a')] } } },
   ])
-  t.deepEqual(warned(services('{k8sService: {serviceName: api}}')), ['a service without its namespace is none, so this selects nobody'])
+  t.deepEqual(warned(services('{k8sService: {serviceName: api}}')), [
+    'without a namespace this is the service of that name in every namespace',
+  ])
   t.deepEqual(said(services('{}')), ['k8sService or k8sServiceSelector is needed'])
   t.deepEqual(said(services('{k8sServiceSelector: {namespace: shop}}')), ['selector is needed'])
   t.deepEqual(said('ingress: [{fromServices: []}]'), ['unknown field: fromServices'])
