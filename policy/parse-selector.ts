@@ -2,11 +2,12 @@
 import type { Cursor } from './cursor.ts'
 import { ANY_SOURCE } from './labels.ts'
 import { type LabelRequirement, type LabelSelector, SELECTOR_OPERATORS, type SelectorOperator } from './model.ts'
-import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX } from './reserved.ts'
+import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX, RESERVED_IDENTITIES } from './reserved.ts'
 
 const REQUIREMENTS_MAX = 100
 const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const LABEL_NAME = /^[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,251}[A-Za-z0-9])?$/
+const RESERVED_PREFIX = 'reserved.'
 const LABEL_SOURCES = new Set([
   'any',
   'k8s',
@@ -122,6 +123,12 @@ function parseExpression(cursor: Cursor): LabelRequirement | undefined {
 function parseKey(cursor: Cursor, text: string | undefined): { source: string; key: string } | undefined {
   if (text === undefined) return undefined
   const colon = text.indexOf(':')
+  // Cilium's own examples spell it so; without a colon in a key, it is the source too (pkg/labels, ParseSource).
+  const reserved = colon < 0 && text.startsWith(RESERVED_PREFIX) ? text.slice(RESERVED_PREFIX.length) : ''
+  if (Object.hasOwn(RESERVED_IDENTITIES, reserved)) {
+    cursor.warning(`an old spelling of reserved:${reserved}: ${text}`, `write "reserved:${reserved}"`)
+    return { source: 'reserved', key: reserved }
+  }
   const source = colon < 0 ? ANY_SOURCE : text.slice(0, colon)
   const key = colon < 0 ? text : text.slice(colon + 1)
   if (!LABEL_SOURCES.has(source)) {
