@@ -6,43 +6,65 @@ import { type FiledRule, nameOf, type RuleIndex } from './rule-index.ts'
 import { coversPorts, coversTraffic, isPlain } from './traffic.ts'
 
 export function findMootRules(index: RuleIndex, findings: Findings): void {
-  const narrowed = new Set(index.rules.flatMap(({ rule }) => (rule.requires.length > 0 ? [`${rule.direction} ${rule.verdict}`] : [])))
+  // fromRequires of any deny rule takes some away from all of them.
+  const narrowed = new Set(index.rules.flatMap(({ rule }) => (rule.requires.length > 0 && rule.verdict === 'deny' ? [rule.direction] : [])))
   for (const filed of index.rules) {
     const { rule } = filed
     if (rule.peers.kind === 'none') continue
-    let covering: FiledRule | undefined
-    const useless = new Map<PortRule, FiledRule>()
-    for (const other of index.holdingForAll(filed)) {
-      // Of two documents with one name, that is what has to be told.
-      if (other.policy !== filed.policy && isNamesake(other, filed)) continue
-      // fromRequires of any deny rule takes some away from all of them.
-      if (other.rule.verdict === 'deny' && narrowed.has(`${rule.direction} deny`)) continue
-      if (other !== filed && covers(other.rule, rule) && isBetter(other, covering) && !isLaterTwin(other, filed)) covering = other
-      if (rule.verdict === 'allow' && other.rule.verdict === 'allow' && coversPeers(other.rule.peers, rule.peers))
-        for (const port of filteredPorts(rule)) if (!useless.has(port) && coversPorts(other.rule.traffic, port)) useless.set(port, other)
-    }
-    if (covering?.rule.verdict === 'deny' && rule.verdict === 'allow') {
-      const message = `nothing is left of this rule: ${nameOf(covering)} denies all of it (${placeOf(covering.rule.at)})`
+    const denying = narrowed.has(rule.direction) ? undefined : coveringOf(index, filed, 'deny')
+    if (rule.verdict === 'deny') {
+      if (denying !== undefined) sayRedundant(filed, denying, findings)
+    } else if (denying !== undefined) {
+      const message = `nothing is left of this rule: ${nameOf(denying)} denies all of it (${placeOf(denying.rule.at)})`
       findings.add('policy/denied-rule', 'warning', rule.at, message, 'a deny rule wins over every allow rule; remove one of the two')
-      continue
-    }
-    for (const [port, by] of useless) {
-      const message = `these rules have no effect: ${nameOf(by)} allows the same traffic without any (${placeOf(by.rule.at)})`
-      findings.add('policy/l7-useless', 'warning', port.at, message, 'remove the port from the other rule, or the rules here')
-    }
-    if (covering === undefined || useless.size > 0) continue
-    const twin = isTwin(covering.rule, rule) ? 'says the same' : 'covers all of it'
-    findings.add(
-      'policy/redundant-rule',
-      'warning',
-      rule.at,
-      `moot: ${nameOf(covering)} ${twin} (${placeOf(covering.rule.at)})`,
-      'remove it',
-    )
+    } else findMootAllow(index, filed, findings)
   }
 }
 
+function findMootAllow(index: RuleIndex, filed: FiledRule, findings: Findings): void {
+  const useless = uselessPorts(index, filed)
+  for (const [port, by] of useless) {
+    const message = `these rules have no effect: ${nameOf(by)} allows the same traffic without any (${placeOf(by.rule.at)})`
+    findings.add('policy/l7-useless', 'warning', port.at, message, 'remove the port from the other rule, or the rules here')
+  }
+  const covering = useless.size > 0 ? undefined : coveringOf(index, filed, 'allow')
+  // What it has beside ports takes effect on what others allow, too: requests are seen, TLS is opened.
+  if (covering !== undefined && (hasPortsOnly(filed.rule) || isTwin(covering.rule, filed.rule))) sayRedundant(filed, covering, findings)
+}
+
+function hasPortsOnly({ traffic }: PolicyRule): boolean {
+  return traffic.kind !== 'ports' || traffic.rules.every(isPlain)
+}
+
+function sayRedundant({ rule }: FiledRule, covering: FiledRule, findings: Findings): void {
+  const what = isTwin(covering.rule, rule) ? 'says the same' : 'covers all of it'
+  findings.add('policy/redundant-rule', 'warning', rule.at, `moot: ${nameOf(covering)} ${what} (${placeOf(covering.rule.at)})`, 'remove it')
+}
+
+function coveringOf(index: RuleIndex, filed: FiledRule, verdict: PolicyRule['verdict']): FiledRule | undefined {
+  for (const other of index.holdingForAll(filed, verdict)) {
+    if (other === filed || isNamesake(other, filed)) continue
+    if (covers(other.rule, filed.rule) && !isLaterTwin(other, filed)) return other
+  }
+  return undefined
+}
+
+/** Members of toPorts that a rule without conditions makes useless. */
+function uselessPorts(index: RuleIndex, filed: FiledRule): ReadonlyMap<PortRule, FiledRule> {
+  const useless = new Map<PortRule, FiledRule>()
+  const ports = filteredPorts(filed.rule)
+  if (ports.length === 0) return useless
+  for (const other of index.holdingForAll(filed, 'allow')) {
+    if (isNamesake(other, filed) || !coversPeers(other.rule.peers, filed.rule.peers)) continue
+    for (const port of ports) if (!useless.has(port) && coversPorts(other.rule.traffic, port)) useless.set(port, other)
+    if (useless.size === ports.length) break
+  }
+  return useless
+}
+
+/** Of two documents with one name, that is what has to be told. */
 function isNamesake(a: FiledRule, b: FiledRule): boolean {
+  if (a.policy === b.policy) return false
   return a.policy.kind === b.policy.kind && a.policy.name === b.policy.name && a.policy.namespace === b.policy.namespace
 }
 
@@ -65,11 +87,6 @@ function isLaterTwin(other: FiledRule, filed: FiledRule): boolean {
 /** This rule makes the other one moot in turn, where both have the same subjects. */
 function coversBack(filed: FiledRule, other: FiledRule): boolean {
   return subjectOf(filed) === subjectOf(other) && covers(filed.rule, other.rule)
-}
-
-/** A deny rule says more about what becomes of the traffic than another allow rule. */
-function isBetter(candidate: FiledRule, known: FiledRule | undefined): boolean {
-  return known === undefined || (candidate.rule.verdict === 'deny' && known.rule.verdict === 'allow')
 }
 
 /** Members of toPorts that narrow what is allowed; those that let every request through are there to be seen in flows. */

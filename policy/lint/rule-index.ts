@@ -2,7 +2,8 @@
  * All rules of all files, filed so that a rule is held only against those that may be about the same endpoints: by namespace and by a
  * label that their subjects need. Where even that leaves too many pairs, the budget ends and the author is told.
  */
-import { documentName, isPolicy, type Policy, type PolicyDocument, type PolicyRule, type PolicySpec } from '../model.ts'
+import { formatPrefix, parsePrefix, widenPrefix } from '../cidr.ts'
+import { documentName, isPolicy, type PeerSet, type Policy, type PolicyDocument, type PolicyRule, type PolicySpec } from '../model.ts'
 import type { Direction } from '../resolved.ts'
 import { exactLabels, implies, mayBothSelect, namespacesOf } from './selectors.ts'
 
@@ -31,11 +32,11 @@ export class RuleIndex {
       policy.specs.flatMap((spec) => spec.rules.map((rule) => ({ policy, spec, rule, serial: serial++ }))),
     )
     for (const filed of this.rules) {
-      const namespaces = namespacesOf(filed.spec.subject.selector) ?? [EVERYWHERE]
-      const [label = EVERYWHERE] = exactLabels(filed.spec.subject.selector)
-      for (const namespace of namespaces) {
-        file(this.#byPlace, placeOf(filed, namespace, label), filed)
-        file(this.#byNamespace, placeOf(filed, namespace, EVERYWHERE), filed)
+      const { spec, rule } = filed
+      const [label = EVERYWHERE] = exactLabels(spec.subject.selector)
+      for (const namespace of namespacesOf(spec.subject.selector) ?? [EVERYWHERE]) {
+        file(this.#byNamespace, placeOf(filed, namespace), filed)
+        for (const peer of new Set(peerPlaces(rule.peers))) file(this.#byPlace, placeOf(filed, namespace, label, rule.verdict, peer), filed)
       }
     }
   }
@@ -44,15 +45,18 @@ export class RuleIndex {
     return this.#comparisonsLeft <= 0
   }
 
-  /** Rules of the same direction that hold for every subject of this one, itself among them. */
-  *holdingForAll(filed: FiledRule): Generator<FiledRule> {
-    const namespaces = namespacesOf(filed.spec.subject.selector) ?? []
+  /** Rules of the same direction that hold for every subject of this one, and for its first peer perhaps; in their order, itself among them. */
+  *holdingForAll(filed: FiledRule, verdict: PolicyRule['verdict']): Generator<FiledRule> {
+    const { policy, spec, rule } = filed
+    const namespaces = namespacesOf(spec.subject.selector) ?? []
     for (const namespace of new Set([...(namespaces.length === 1 ? namespaces : []), EVERYWHERE])) {
-      for (const label of new Set([...exactLabels(filed.spec.subject.selector), EVERYWHERE])) {
-        for (const other of this.#byPlace.get(placeOf(filed, namespace, label)) ?? []) {
-          if (--this.#comparisonsLeft < 0) return
-          if (other.policy.audit && !filed.policy.audit) continue
-          if (implies(filed.spec.subject.selector, other.spec.subject.selector)) yield other
+      for (const label of new Set([...exactLabels(spec.subject.selector), EVERYWHERE])) {
+        for (const peer of new Set(coveringPlaces(rule.peers))) {
+          for (const other of this.#byPlace.get(placeOf(filed, namespace, label, verdict, peer)) ?? []) {
+            if (--this.#comparisonsLeft < 0) return
+            if (other.policy.audit && !policy.audit) continue
+            if (implies(spec.subject.selector, other.spec.subject.selector)) yield other
+          }
         }
       }
     }
@@ -64,7 +68,7 @@ export class RuleIndex {
     const lists =
       namespaces === undefined
         ? [this.rules.filter((other) => kindOf(other) === kindOf(filed))]
-        : [...namespaces, EVERYWHERE].map((namespace) => this.#byNamespace.get(placeOf(filed, namespace, EVERYWHERE)) ?? [])
+        : [...namespaces, EVERYWHERE].map((namespace) => this.#byNamespace.get(placeOf(filed, namespace)) ?? [])
     for (const list of lists) {
       for (const other of list) {
         if (--this.#comparisonsLeft < 0) return
@@ -85,8 +89,53 @@ function file<T>(shelf: Map<string, T[]>, place: string, item: T): void {
   else filed.push(item)
 }
 
-function placeOf(filed: FiledRule, namespace: string, label: string): string {
-  return `${kindOf(filed)} ${namespace} ${label}`
+function placeOf(filed: FiledRule, ...parts: readonly string[]): string {
+  return [kindOf(filed), ...parts].join(' ')
+}
+
+/** Where a rule is filed by its peers. */
+function peerPlaces(peers: PeerSet): string[] {
+  if (peers.kind !== 'members') return [peers.kind]
+  return peers.members.map((peer) => {
+    switch (peer.kind) {
+      case 'endpoints':
+      case 'nodes':
+        return `${peer.kind} ${exactLabels(peer.selector)[0] ?? EVERYWHERE}`
+      case 'entity':
+        return peer.entity === 'all' ? 'any' : `entity ${peer.entity}`
+      case 'cidr':
+        return `cidr ${peer.cidr}`
+      case 'fqdn':
+        return `fqdn ${JSON.stringify(peer.name)}`
+      default:
+        return peer.kind
+    }
+  })
+}
+
+/** Where every rule is filed whose peers may cover these: by the first of them. */
+function coveringPlaces(peers: PeerSet): string[] {
+  if (peers.kind !== 'members') return peers.kind === 'any' ? ['any'] : []
+  const [first] = peers.members
+  if (first === undefined) return []
+  const own = peerPlaces({ kind: 'members', members: [first] })
+  switch (first.kind) {
+    case 'endpoints':
+    case 'nodes':
+      return ['any', ...exactLabels(first.selector).map((label) => `${first.kind} ${label}`), `${first.kind} ${EVERYWHERE}`]
+    case 'entity':
+      return ['any', ...own, 'entity cluster']
+    case 'cidr': {
+      const prefix = parsePrefix(first.cidr)
+      const wider =
+        prefix === undefined
+          ? []
+          : Array.from({ length: prefix.length }, (_, length) => `cidr ${formatPrefix(widenPrefix(prefix, length))}`)
+      return ['any', ...own, ...wider, 'entity world']
+    }
+    default:
+      return ['any', ...own, 'entity world']
+  }
 }
 
 /** Rules of different directions, or for nodes and for endpoints, have nothing to do with one another. */

@@ -32,7 +32,10 @@ export function coversPorts(outer: Traffic, inner: PortRule): boolean {
   )
 }
 
-/** The first ports that both are about, as text; undefined when there are none. */
+/**
+ * The first ports that both are about, as text; undefined when there are none. What number a name stands for is the endpoints' to say:
+ * a name and a number are taken for different ports here, because a warning for each such pair would help nobody.
+ */
 export function sharedPorts(a: PortRule, b: PortRule): string | undefined {
   for (const one of a.ranges) {
     for (const other of b.ranges) {
