@@ -12,6 +12,7 @@ import { parsePolicyFile } from '#policy/parse.ts'
 import { selects } from '#policy/selector.ts'
 import { Scene } from '#policy/trace/scene.ts'
 import { judge } from '#policy/trace/trace.ts'
+import { parseTraffic } from '#policy/trace/traffic.ts'
 import { type Bench, type Options, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { machineConditions } from './harness/conditions.ts'
 import { compare, median, p99 } from './harness/statistics.ts'
@@ -45,8 +46,8 @@ function run({ pairs = 7 }: Options): Result {
   const scene = new Scene({ files: policies.map((policy) => ({ file: policy.name, documents: [policy], refused: [] })) })
   const [from, to] = [scene.party(CLIENT.join()), scene.party(SERVER.join())]
   say(`resolved in ${rounded(performance.now() - started)} ms`)
-  const decide = (request: HttpRequest) =>
-    judge(scene, { from, to, traffic: { protocol: 6, port: PORT, request: { kind: 'http', request } } })
+  const traffic = { ...parseTraffic(`${PORT}/TCP`, []), serverName: undefined }
+  const decide = (request: HttpRequest) => judge(scene, { from, to, traffic: { ...traffic, request: { kind: 'http', request } } })
   const walker = new Walker(policies)
   const requests = Array.from({ length: 1_000 }, (_, index) => requestOf(index))
 
