@@ -1,8 +1,20 @@
 /** What a node of this version makes of a ruleset that it cannot run yet: it denies the traffic, and a trace says so. */
 import { httpRules, type ResolvedRuleset } from '../resolved.ts'
 
+/** A ruleset can hold thousands of rules, and is asked about with every question. */
+const known = new WeakMap<ResolvedRuleset, { readonly gap: string | undefined }>()
+
 /** @returns undefined where a node does what the rules say */
 export function notEnforced(ruleset: ResolvedRuleset): string | undefined {
+  let found = known.get(ruleset)
+  if (found === undefined) {
+    found = { gap: gapOf(ruleset) }
+    known.set(ruleset, found)
+  }
+  return found.gap
+}
+
+function gapOf(ruleset: ResolvedRuleset): string | undefined {
   const { kind, parser, allowAll, allow, deny, serverNames, terminatingTls, originatingTls } = ruleset
   const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
   if (kind === 'conflict' || (allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener')) return undefined

@@ -1,6 +1,9 @@
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { create } from '@bufbuild/protobuf'
 import test from 'ava'
+import { EndpointSchema, ExportPolicyResponseSchema, NodeAddressSchema } from '#api/gen/headgate/v1/local_pb.js'
+import { EXPORTED, refusal, serveFakeAgent } from './fake-agent.ts'
 import { headgate, ROOT, temporaryFolder } from './run-headgate.ts'
 
 const DEMO = [
@@ -64,6 +67,13 @@ test('trace says what it cannot do with its arguments or files', async (t) => {
     [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--host', 'x'], /say more about --http/],
     [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--http', 'GET /', '--header', 'x'], /expected 'Name: value', not x/],
     [['--batch', join(folder, 'none')], /HG-1111/],
+    [['--live'], /--policy, --endpoints and --dialect do not go with it/],
+    [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--kafka', 'shout orders'], /expected 'produce TOPIC'/],
+    [
+      ['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--dns', 'a', '--cassandra', 'SELECT'],
+      /about one request, not about dns and cassandra/,
+    ],
+    [['--from', 'shop/web', '--to', 'shop/api', '--port', 'metrics'], /the receiver has no port of that name: metrics/],
   ] as const) {
     const { exitCode, stderr } = await headgate([...DEMO, ...args])
     t.is(exitCode, 2, stderr)
@@ -114,4 +124,138 @@ test('a file of expectations is refused with all of its mistakes', async (t) => 
   }
   writeFileSync(file, 'apiVersion: headgate.io/v1\nkind: PolicyTest\ntests: []\n')
   t.regex((await headgate(['policy', 'test', file])).stderr, /the file expects nothing/)
+})
+
+test('trace asks about every kind of request', async (t) => {
+  const folder = temporaryFolder(t)
+  const policies = join(folder, 'policies.yaml')
+  const member = (port: string, rules: string) =>
+    `  - toPorts: [{ports: [{port: "${port}", protocol: ${port === '53' ? 'UDP' : 'TCP'}}], ${rules}}]\n`
+  writeFileSync(
+    policies,
+    `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: web, namespace: shop}\nspec:\n  endpointSelector: {matchLabels: {app: web}}\n  egress:\n${[
+      member('53', 'rules: {dns: [{matchPattern: "*.example.com"}]}'),
+      member('9092', 'rules: {kafka: [{role: produce, topic: orders}]}'),
+      member('9042', 'rules: {cassandra: [{query_action: select, query_table: "shop[.].*"}]}'),
+      member('443', 'serverNames: ["*.example.com"]'),
+    ].join('')}`,
+  )
+  const ask = async (...args: readonly string[]) => {
+    const { stdout, stderr, exitCode } = await headgate([
+      'policy',
+      'trace',
+      '--policy',
+      policies,
+      '--from',
+      'app=web,k8s:io.kubernetes.pod.namespace=shop',
+      ...args,
+    ])
+    return `${exitCode} ${/^egress: (.*)$/m.exec(stdout)?.[1] ?? stderr}`
+  }
+  t.is(await ask('--to', '8.8.8.8', '--dns', 'api.example.com'), '0 redirected, request allowed (a DNS rule allows it)')
+  t.is(await ask('--to', '8.8.8.8', '--dns', 'example.org'), '1 redirected, request denied (no DNS rule allows it)')
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '9092', '--kafka', 'produce orders'),
+    '0 redirected, request allowed (a Kafka rule allows it)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '9092', '--kafka', 'consume orders'),
+    '1 redirected, request denied (no Kafka rule allows it)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '9042', '--cassandra', 'SELECT * FROM shop.orders'),
+    '0 redirected, request allowed (a Cassandra rule allows it)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '9042', '--cassandra', 'SELECT * FROM bank.money'),
+    '1 redirected, request denied (no Cassandra rule allows it)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '443', '--sni', 'www.example.com'),
+    '0 redirected, request allowed (its server name is allowed)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '443', '--sni', 'www.example.org'),
+    '1 redirected, request denied (no rule allows this server name)',
+  )
+  t.is(
+    await ask('--to', '10.0.0.1', '--port', '9092', '--http', 'GET /'),
+    '1 redirected, request denied (Kafka rules stand there, which no request of HTTP meets)',
+  )
+})
+
+test('trace --live asks about what the agent has in force', async (t) => {
+  const run = join(temporaryFolder(t), 'run')
+  mkdirSync(run)
+  const text = (name: string, selector: string) =>
+    `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: ${name}, namespace: default}\nspec:\n  endpointSelector: {matchLabels: {app: ${selector}}}\n  ingress:\n  - fromNodes: [{matchLabels: {zone: a}}]\n    toPorts: [{ports: [{port: http}]}]\n`
+  const endpoint = (name: string) => ({
+    spec: { name, namespace: 'default', ports: name === 'web' ? [{ name: 'http', port: 8080, protocol: 'TCP' }] : [] },
+    labels: [`k8s:app=${name}`, 'k8s:io.kubernetes.pod.namespace=default'],
+    addresses: [name === 'web' ? '10.0.0.7' : '10.0.0.8'],
+  })
+  const files = [
+    { file: 'web.yaml', text: text('web', 'web'), refusedText: '' },
+    { file: 'db.yaml', text: '', refusedText: text('db', 'db').replace('toPorts', 'toPort') },
+  ]
+  const nodes = [create(NodeAddressSchema, { address: '10.0.1.1', labels: ['node:zone=a', 'reserved:remote-node'] })]
+  const endpoints = [create(EndpointSchema, endpoint('web')), create(EndpointSchema, endpoint('db'))]
+  let allowLocalhost = false
+  await serveFakeAgent(t, run, {
+    exportPolicy: (_call, reply) =>
+      reply(null, create(ExportPolicyResponseSchema, { ...EXPORTED, endpoints, files, nodes, allowLocalhost })),
+  })
+  const ask = async (from: string, to: string, port: string) => {
+    const { stdout, stderr, exitCode } = await headgate([
+      '--set',
+      `paths.run=${run}`,
+      'policy',
+      'trace',
+      '--live',
+      '--from',
+      from,
+      '--to',
+      to,
+      '--port',
+      port,
+    ])
+    t.is(stderr, '')
+    return `${exitCode} ${/^ingress: (.*)$/m.exec(stdout)?.[1] ?? ''}`
+  }
+  t.is(await ask('10.0.1.1', 'web', 'http/TCP'), '0 allowed (a rule allows it)')
+  t.is(await ask('10.0.1.1', '10.0.0.7', '8081'), '1 denied (no rule allows it)')
+  t.is(await ask('10.0.1.2', 'default/web', '8080'), '1 denied (no rule allows it)')
+  t.is(await ask('10.0.1.1', 'default/db', '8080'), '1 denied (no rule allows it)')
+  allowLocalhost = true
+  t.regex(await ask('reserved:host', 'default/web', '22'), /^0 allowed \(this host may always/)
+})
+
+test('trace --live says when there is no agent, or one that cannot answer', async (t) => {
+  const run = join(temporaryFolder(t), 'run')
+  mkdirSync(run)
+  const args = ['--set', `paths.run=${run}`, 'policy', 'trace', '--live', '--from', '1.1.1.1', '--to', '2.2.2.2', '--port', '80']
+  const alone = await headgate(args)
+  t.is(alone.exitCode, 2)
+  t.regex(alone.stderr, /HG-1101/)
+  await serveFakeAgent(t, run, { exportPolicy: (_call, reply) => reply(refusal(12, 'unknown method')) })
+  t.regex((await headgate(args)).stderr, /HG-1109: unknown method/)
+})
+
+test('expectations are about every kind of request too', async (t) => {
+  const folder = temporaryFolder(t)
+  writeFileSync(
+    join(folder, 'p.yaml'),
+    'apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: web}\nspec:\n  endpointSelector: {}\n  egress:\n  - toPorts: [{ports: [{port: "53"}], rules: {dns: [{matchName: a.example}]}}]\n  - icmps: [{fields: [{type: EchoRequest, family: IPv6}]}]\n',
+  )
+  const file = join(folder, 'e.yaml')
+  const head = 'apiVersion: headgate.io/v1\nkind: PolicyTest\npolicies: [p.yaml]\ntests:\n'
+  writeFileSync(
+    file,
+    `${head}- {from: app=x, to: 8.8.8.8, dns: a.example, verdict: allowed}\n- {from: app=x, to: 8.8.8.8, port: 53/TCP, dns: b.example, verdict: denied}\n- {from: app=x, to: "2001:db8::1", port: icmpv6/128, verdict: allowed}\n- {from: app=x, to: a.example, port: icmp, verdict: denied}\n`,
+  )
+  const met = await headgate(['policy', 'test', file])
+  t.is(met.exitCode, 0, met.stdout + met.stderr)
+  t.regex(met.stdout, /^ok {4}app=x -> 8\.8\.8\.8 53\/UDP a\.example$/m)
+  writeFileSync(file, `${head}- {from: app=x, to: 8.8.8.8, port: "53", dns: a.example, kafka: produce x, verdict: allowed}\n`)
+  t.regex((await headgate(['policy', 'test', file])).stderr, /a test is about one request, not about dns and kafka/)
 })

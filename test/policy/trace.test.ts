@@ -165,3 +165,132 @@ test('paths get the form that Envoy judges', (t) => {
   t.deepEqual(normalizePath(REDIRECTED_PATH[0]), { kind: 'redirect', path: REDIRECTED_PATH[1] })
   for (const path of [...REFUSED_PATHS, '\\a', 'a']) t.deepEqual(normalizePath(path), { kind: 'refused' }, path)
 })
+
+function policyOf(subject: string, rules: string, head = ''): string {
+  return `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p${head}}\nspec:\n  endpointSelector: {matchLabels: {app: ${subject}}}\n${rules}`
+}
+
+const AUDIT = ', annotations: {headgate.io/audit: "true"}'
+
+test('what only audit lets through is allowed and reported, on connections and on requests', (t) => {
+  const rules =
+    '  ingress:\n  - fromEndpoints: [{matchLabels: {app: web}}]\n    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET}]}}]\n'
+  const inAudit = sceneOf({ 'a.yaml': policyOf('api', rules, AUDIT) })
+  const ask = (scene: Scene, from: string, method?: string) =>
+    answerQuestion(scene, { from, to: API, port: '80', ...(method !== undefined && { http: { method } }) })
+  t.like(ask(inAudit, 'app=x'), { verdict: 'allowed', audit: true, ingress: { verdict: 'allowed', audit: true } })
+  t.like(ask(inAudit, WEB, 'GET'), {
+    verdict: 'allowed',
+    audit: undefined,
+    ingress: { verdict: 'redirected', l7: 'allowed', audit: undefined },
+  })
+  t.like(ask(inAudit, WEB, 'PUT'), { verdict: 'allowed', audit: true, ingress: { verdict: 'redirected', l7: 'allowed', audit: true } })
+  t.is(ask(inAudit, WEB, 'GET').ingress.matched[0]?.audit, true)
+  const node = sceneOf({ 'a.yaml': policyOf('api', rules) }, [], { audit: true })
+  t.like(ask(node, 'app=x'), { verdict: 'allowed', audit: true })
+  const endpoint = { name: 'default/api', labels: [API, 'k8s:io.kubernetes.pod.namespace=default'], addresses: [], audit: true }
+  const own = sceneOf({ 'a.yaml': policyOf('api', rules) }, [endpoint])
+  t.like(answerQuestion(own, { from: 'app=x', to: 'default/api', port: '80' }), { verdict: 'allowed', audit: true })
+  t.is(ask(own, 'app=x').verdict, 'denied')
+})
+
+test('enforcement modes and the way of this host hold offline too', (t) => {
+  const ask = (scene: Scene, from = 'app=x') => answerQuestion(scene, { from, to: API, port: '80' }).ingress.verdict
+  const texts = { 'a.yaml': policyOf('web', '  ingress: [{}]\n') }
+  t.is(ask(sceneOf(texts)), 'allowed')
+  t.is(ask(sceneOf(texts, [], { enforcement: 'always' })), 'denied')
+  const denied = { 'a.yaml': policyOf('api', '  ingress: [{}]\n') }
+  t.is(ask(sceneOf(denied)), 'denied')
+  t.is(ask(sceneOf(denied, [], { enforcement: 'never' })), 'allowed')
+  t.is(ask(sceneOf(denied), 'reserved:host'), 'denied')
+  t.is(ask(sceneOf(denied, [], { allowLocalhost: true }), 'reserved:host'), 'allowed')
+})
+
+test('named ports are those of the receiver, whoever asks', (t) => {
+  const labels = (app: string) => [`k8s:app=${app}`, 'k8s:io.kubernetes.pod.namespace=default']
+  const scene = sceneOf(
+    {
+      'a.yaml': policyOf('api', '  ingress:\n  - toPorts: [{ports: [{port: http, protocol: TCP}]}]\n'),
+      'b.yaml': policyOf('web', '  egress:\n  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: http}]}]\n'),
+    },
+    [
+      { name: 'default/api', labels: labels('api'), addresses: [], namedPorts: [{ name: 'http', protocol: 'TCP', port: 8080 }] },
+      { name: 'default/api-2', labels: labels('api'), addresses: [], namedPorts: [{ name: 'http', protocol: 'TCP', port: 9090 }] },
+      { name: 'default/web', labels: labels('web'), addresses: [] },
+    ],
+  )
+  const ask = (to: string, port: string) => answerQuestion(scene, { from: 'web', to, port })
+  t.is(ask('api', 'http').verdict, 'allowed')
+  t.like(ask('api', '8080'), { verdict: 'allowed', ingress: { matched: [{ reason: 'for everybody, on 8080/TCP' }] } })
+  // The sender's rule means the ports of all endpoints with these labels, the receiver's its own.
+  t.like(ask('api', '9090'), {
+    verdict: 'denied',
+    egress: { verdict: 'allowed' },
+    ingress: { unmatched: [{ reason: '9090/TCP is none of: http/TCP' }] },
+  })
+  t.is(ask('api-2', '9090').verdict, 'allowed')
+  t.throws(() => ask('web', 'http'), { message: /^the receiver has no port of that name: http/ })
+  t.throws(() => ask('api', 'http/UDP'), { message: /it has http\/TCP/ })
+})
+
+test('peers that refer to other documents, names, nodes and requirements are explained', (t) => {
+  const rules = `  egress:
+  - toCIDRSet: [{cidrGroupRef: office}]
+  - toServices: [{k8sService: {serviceName: db, namespace: default}}]
+  - toFQDNs: [{matchPattern: "*.example.com"}]
+  - toNodes: [{matchLabels: {zone: a}}]
+  - toEndpoints: [{matchLabels: {app: api}}]
+    toRequires: [{matchLabels: {env: prod}}]
+`
+  const references = `apiVersion: cilium.io/v2\nkind: CiliumCIDRGroup\nmetadata: {name: office}\nspec: {externalCIDRs: [192.0.2.0/24]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: db, namespace: default}\nspec: {selector: {app: db}}\n`
+  const scene = sceneOf({ 'a.yaml': policyOf('web', rules), 'r.yaml': references }, [], {
+    nodes: [{ name: 'n', labels: ['reserved:remote-node', 'node:zone=a'], addresses: ['10.8.0.1'] }],
+  })
+  const why = (to: string) => {
+    const { matched, unmatched, verdict } = answerQuestion(scene, { from: WEB, to, port: '80' }).egress
+    return [verdict, ...(verdict === 'allowed' ? matched : unmatched).map(({ reason }) => reason)]
+  }
+  t.deepEqual(why('192.0.2.1'), ['allowed', 'the receiver is CIDR group office, on every port'])
+  t.deepEqual(why('app=db,env=prod'), ['allowed', 'the receiver is service default/db, on every port'])
+  t.deepEqual(why('WWW.example.com'), ['allowed', 'the receiver is the name *.example.com, on every port'])
+  t.deepEqual(why('node/n'), ['allowed', 'the receiver is a node zone=a, on every port'])
+  t.deepEqual(why('10.8.0.1'), why('node/n'))
+  t.deepEqual(why('app=api,env=prod')[0], 'allowed')
+  t.is(why('app=api')[0], 'denied')
+  t.regex(why('app=api').at(-1) ?? '', /the receiver is app=api and .*, but not env=prod, which toRequires asks for/)
+  t.is(why('example.org')[0], 'denied')
+  t.deepEqual(answerQuestion(scene, { from: WEB, to: 'www.example.com', port: '80' }).egress.notes?.length, 1)
+})
+
+test('deny rules on requests leave the rest alone, and conflicts let nothing through', (t) => {
+  const all = '  ingress:\n  - toPorts: [{ports: [{port: "80", protocol: TCP}]}]\n'
+  const deny = '  ingressDeny:\n  - toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: "/admin.*"}]}}]\n'
+  const scene = sceneOf({ 'a.yaml': policyOf('api', all + deny) })
+  const ask = (path?: string) =>
+    answerQuestion(scene, { from: WEB, to: API, port: '80', ...(path !== undefined && { http: { path } }) }).ingress
+  t.like(ask('/admin/x'), { verdict: 'redirected', l7: 'denied', reason: 'a deny rule matches the request' })
+  t.like(ask('/x'), { verdict: 'redirected', l7: 'allowed' })
+  t.like(ask(), { verdict: 'redirected', l7: null })
+  const kafka = '  ingress:\n  - toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{topic: a}]}}]\n'
+  const http = kafka.replace('kafka: [{topic: a}]', 'http: [{}]')
+  const conflict = sceneOf({ 'a.yaml': policyOf('api', kafka), 'b.yaml': policyOf('api', http).replace('name: p', 'name: q') })
+  t.like(answerQuestion(conflict, { from: WEB, to: API, port: '80', http: {} }).ingress, { l7: 'denied' })
+})
+
+test('policies for nodes are simulated, and said not to be enforced', (t) => {
+  const text = `apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: hosts}\nspec:\n  nodeSelector: {matchLabels: {zone: a}}\n  ingress:\n  - fromEntities: [remote-node]\n`
+  const nodes = [
+    { name: 'a', labels: ['reserved:remote-node', 'node:zone=a'], addresses: ['10.8.0.1'] },
+    { name: 'b', labels: ['reserved:remote-node', 'node:zone=b'], addresses: ['10.8.0.2'] },
+  ]
+  const scene = sceneOf({ 'a.yaml': text }, [], { nodes })
+  const ask = (from: string, to: string) => answerQuestion(scene, { from, to, port: '22' }).ingress
+  t.like(ask('node/b', '10.8.0.1'), {
+    verdict: 'allowed',
+    matched: [{ action: 'allow' }],
+    notes: ['policy for nodes is not enforced by this version: a node lets this traffic through'],
+  })
+  t.like(ask('8.8.8.8', 'node/a'), { verdict: 'denied' })
+  t.like(ask('8.8.8.8', 'node/b'), { verdict: 'allowed', matched: [] })
+  t.throws(() => ask('node/c', 'node/a'), { message: /no node has that name/ })
+})
