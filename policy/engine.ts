@@ -422,7 +422,13 @@ export class PolicyEngine {
   /** @param entries selectors that began or ceased to select the identity */
   #markConcerned(id: number, entries: ReadonlySet<SelectorEntry>): void {
     for (const entry of entries) {
-      if (this.#bySubject.has(entry)) for (const group of this.#groupsOf.get(id) ?? []) this.#mark(group)
+      if (this.#bySubject.has(entry)) {
+        for (const group of this.#groupsOf.get(id) ?? []) {
+          // While it was no subject of the rules it was not told of their peers, and it may be one again before the next commit.
+          for (const direction of DIRECTIONS) this.#groups.get(group)?.rows[direction].invalidate()
+          this.#mark(group)
+        }
+      }
       for (const subject of this.#byPeer.get(entry)?.keys() ?? []) {
         if (subject.entry !== undefined) this.#markSubjects(subject.entry, id)
       }
