@@ -349,7 +349,7 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   endpointByAddress(address: string): ReturnType<FlowContext['endpointByAddress']> {
-    const entry = this.#endpoints.list().find(({ attachment }) => attachment?.addresses.includes(address))
+    const entry = this.#endpoints.byAddress(address)
     return entry && this.endpointById(entry.id)
   }
 
@@ -463,20 +463,22 @@ export class Agent implements LocalBackend, FlowContext {
         this.#unapplied.push(this.#resolve())
       }
     }
+    const failed = folder.accept(change.changed.map(({ file }) => file))
     for (const { file } of change.changed) {
-      try {
-        folder.accept(file)
-      } catch (error) {
+      const error = failed.get(file)
+      if (error !== undefined) {
         // In force all the same: a full disk must not keep a policy from tightening. Only a restart would miss it.
         log.error({ file, err: error }, 'policy file cannot be kept for the next start')
         this.#notKept.add(file)
         continue
       }
       this.#notKept.delete(file)
-      const state = folder.states.find((one) => one.file === file)
-      const error = state?.problems.find(({ severity }) => severity === 'error')
-      if (error === undefined) log.info({ file, documents: state?.documents.length }, 'policy file accepted')
-      else log.warn({ file, state: state?.state, problem: error }, 'policy file refused')
+      const state = folder.state(file)
+      // The same text as before a restart is no news.
+      if (state !== undefined && before.get(file)?.documents === state.documents && state.state === 'in-force') continue
+      const problem = state?.problems.find(({ severity }) => severity === 'error')
+      if (problem === undefined) log.info({ file, documents: state?.documents.length }, 'policy file accepted')
+      else log.warn({ file, state: state?.state, problem }, 'policy file refused')
     }
   }
 
@@ -505,7 +507,9 @@ export class Agent implements LocalBackend, FlowContext {
       this.#parts.engine.removeFile(file)
       this.#inForce.delete(file)
     } else {
-      this.#parts.engine.upsertFile(file, state.documents, state.refused)
+      const before = this.#inForce.get(file)
+      const isSame = before?.documents === state.documents && before.refused.length === 0 && state.refused.length === 0
+      if (!isSame) this.#parts.engine.upsertFile(file, state.documents, state.refused)
       this.#inForce.set(file, state)
     }
   }
@@ -527,12 +531,14 @@ export class Agent implements LocalBackend, FlowContext {
   /** Resolves what changed, with an identity for every prefix that policy mentions. */
   #resolve(): PolicyDelta {
     const { engine, allocator } = this.#parts
-    for (const prefix of engine.cidrPrefixes()) {
-      if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
-      const identity = allocator.allocateCidr(prefix)
-      engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
-      this.#prefixes.set(prefix, identity.id)
-    }
+    allocator.batch(() => {
+      for (const prefix of engine.cidrPrefixes()) {
+        if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
+        const identity = allocator.allocateCidr(prefix)
+        engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
+        this.#prefixes.set(prefix, identity.id)
+      }
+    })
     const delta = engine.commit()
     const changed = delta.changed.map((resolved) => {
       const { group, gaps } = enforceable(resolved)

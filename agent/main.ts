@@ -59,8 +59,12 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const flows = new FlowRing(config.flows.ringSize)
   const engine = new PolicyEngine({ enforcement: config.policy.enforcement, audit: config.policy.audit })
   const options = parseOptions(config)
-  const folder = new PolicyFolder(config.paths.policies, config.paths.state, config.policy.emptyFolder, (text, file) =>
-    parsePolicyFile(text, file, options),
+  const folder = new PolicyFolder(
+    config.paths.policies,
+    config.paths.state,
+    config.policy.emptyFolder,
+    (text, file) => parsePolicyFile(text, file, options),
+    options,
   )
   const control = new ControlServer(slots.epoch, slots.firstRevision, {
     onProxyReport: () => agent.onProxyReport(),

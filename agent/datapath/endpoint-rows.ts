@@ -32,6 +32,8 @@ export class EndpointRows {
   readonly #kernel: Kernel
   readonly #allowLocalhost: boolean
   readonly #rows = new Map<number, { spec: EndpointRowSpec; revision: number; enforcement: Enforcement }>()
+  /** Of each group, as an earlier agent left its endpoints' rows. */
+  readonly #flagsFound = new Map<number, number>()
   /** Endpoints of each group, and of each device. */
   readonly #byGroup = new Map<number, Set<number>>()
   readonly #byDevice = new Map<number, Set<number>>()
@@ -39,6 +41,10 @@ export class EndpointRows {
   constructor(kernel: Kernel, allowLocalhost: boolean) {
     this.#kernel = kernel
     this.#allowLocalhost = allowLocalhost
+    for (const index of kernel.maps.endpoints.keys()) {
+      const row = kernel.maps.endpoints.get(index)
+      if (row !== undefined) this.#flagsFound.set(row.policyGroup, row.flags)
+    }
   }
 
   /** Writes the row and its addresses, then attaches. */
@@ -83,14 +89,11 @@ export class EndpointRows {
     }
   }
 
-  /** Which directions a group's endpoints are judged in, by the rows in the kernel: both where there are none. */
+  /** Which directions a group's endpoints were judged in when this agent began: both where there were none. */
   enforcedInKernel(group: number): Record<Direction, boolean> {
-    for (const index of this.#kernel.maps.endpoints.keys()) {
-      const row = this.#kernel.maps.endpoints.get(index)
-      if (row?.policyGroup !== group) continue
-      return { ingress: (row.flags & ENDPOINT_ENFORCE_INGRESS) !== 0, egress: (row.flags & ENDPOINT_ENFORCE_EGRESS) !== 0 }
-    }
-    return { ingress: true, egress: true }
+    const flags = this.#flagsFound.get(group)
+    if (flags === undefined) return { ingress: true, egress: true }
+    return { ingress: (flags & ENDPOINT_ENFORCE_INGRESS) !== 0, egress: (flags & ENDPOINT_ENFORCE_EGRESS) !== 0 }
   }
 
   /** Removes rows and links that no endpoint claims, after a start. */

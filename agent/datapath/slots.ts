@@ -72,6 +72,7 @@ export class SlotAllocator {
   readonly #firstPort: number
   readonly #slotsMax: number
   readonly #slots = new Map<number, Slot>()
+  readonly #byGroup = new Map<number, Set<Slot>>()
   /** By group: which slot each row leads to, for matching. */
   readonly #slotOfRow = new Map<number, Map<string, number>>()
   readonly #free: { id: number; generation: number }[] = []
@@ -93,7 +94,7 @@ export class SlotAllocator {
     this.#nextId = state.nextId
     this.#free.push(...state.free)
     for (const { id, generation, direction, group, classKey, members } of state.slots) {
-      this.#slots.set(id, { id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: NOTHING })
+      this.#add({ id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: NOTHING })
       for (const key of members) this.#rowsOf(group).set(key, id)
     }
     this.save()
@@ -151,12 +152,15 @@ export class SlotAllocator {
   }
 
   ofGroup(group: number): Slot[] {
-    return [...this.#slots.values()].filter((slot) => slot.group === group)
+    return [...(this.#byGroup.get(group) ?? [])]
   }
 
   /** Gives a slot back, once no row and no listener has it. */
   release(slot: Slot): void {
     if (!this.#slots.delete(slot.id)) return
+    const others = this.#byGroup.get(slot.group)
+    others?.delete(slot)
+    if (others?.size === 0) this.#byGroup.delete(slot.group)
     this.#isSaved = false
     const slotOfRow = this.#slotOfRow.get(slot.group)
     for (const [key, id] of slotOfRow ?? []) if (id === slot.id) slotOfRow?.delete(key)
@@ -216,9 +220,16 @@ export class SlotAllocator {
       classKey: '',
       ruleset: NOTHING,
     }
-    this.#slots.set(id, slot)
+    this.#add(slot)
     this.#isSaved = false
     return slot
+  }
+
+  #add(slot: Slot): void {
+    this.#slots.set(slot.id, slot)
+    const others = this.#byGroup.get(slot.group)
+    if (others === undefined) this.#byGroup.set(slot.group, new Set([slot]))
+    else others.add(slot)
   }
 
   #portOf(id: number): number {

@@ -14,6 +14,7 @@ import { documentName, isPolicy, type Policy, type PolicyDocument, type RefusedD
 import type { Problem } from '#policy/problems.ts'
 import { AgentError } from '../errors.ts'
 import { digestOf, readText, StateFile, writeText } from '../state-file.ts'
+import { ParsedFiles, type ParseFile } from './parsed-files.ts'
 
 /** What reading one file's text yields. */
 export interface ParsedFile {
@@ -45,6 +46,14 @@ export interface FolderChange {
   readonly lookAgainMs?: number
 }
 
+interface Candidate {
+  readonly text: string
+  readonly digest: string
+  readonly parsed: ParsedFile
+  /** What was in force before. */
+  readonly before: FileState | undefined
+}
+
 const POLICY_FILE_BYTES_MAX = 4 << 20
 
 /** How long a file that is written in place is left alone after its last write. */
@@ -59,12 +68,14 @@ export class PolicyFolder {
   readonly #folder: string
   readonly #accepted: string
   readonly #index: StateFile<z.infer<typeof indexSchema>>
-  readonly #parse: (text: string, file: string) => ParsedFile
+  readonly #parsed: ParsedFiles
   readonly #emptyMeans: 'keep' | 'apply'
   readonly #acceptedAt = new Map<string, { digest: string; acceptedAt: string }>()
   readonly #states = new Map<string, FileState>()
-  /** Versions that were read and wait to be accepted, with what was in force before. */
-  readonly #candidates = new Map<string, { readonly text: string; readonly digest: string; readonly before: FileState | undefined }>()
+  /** Versions that were read and wait to be accepted. */
+  readonly #candidates = new Map<string, Candidate>()
+  /** What was restored of each file, until its text on disk has been compared. */
+  readonly #restored = new Map<string, { readonly digest: string; readonly parsed: ParsedFile }>()
   /** Accepted, and not on disk. */
   readonly #notKept = new Map<string, string>()
   /** Of files of which nothing was ever accepted. */
@@ -75,16 +86,21 @@ export class PolicyFolder {
   readonly #writtenAt = new Map<string, number>()
   #hasScanned = false
 
-  constructor(folder: string, stateFolder: string, emptyMeans: 'keep' | 'apply', parse: (text: string, file: string) => ParsedFile) {
+  /** @param options whatever decides what `parse` makes of a text */
+  constructor(folder: string, stateFolder: string, emptyMeans: 'keep' | 'apply', parse: ParseFile, options: object = {}) {
     this.#folder = folder
     this.#accepted = join(stateFolder, 'policies')
     this.#index = new StateFile(join(this.#accepted, 'index.json'), indexSchema)
     this.#emptyMeans = emptyMeans
-    this.#parse = parse
+    this.#parsed = new ParsedFiles(this.#accepted, parse, options)
   }
 
   get states(): readonly FileState[] {
     return [...this.#states.values()]
+  }
+
+  state(file: string): FileState | undefined {
+    return this.#states.get(file)
   }
 
   /** The texts in force, and those that were refused while nothing was: what is to be judged as this folder is. */
@@ -104,8 +120,11 @@ export class PolicyFolder {
       // The index never names a file before it is there, nor after it is gone.
       if (text === undefined) throw new AgentError('HG-2006', `missing: ${this.#acceptedPath(file)}`)
       // Not the digest in the index: that may be of the version before, when the agent ended between the two writes.
-      this.#acceptedAt.set(file, { digest: digestOf(text), acceptedAt })
-      const { documents, refused, problems } = this.#parse(text, file)
+      const digest = digestOf(text)
+      this.#acceptedAt.set(file, { digest, acceptedAt })
+      const parsed = this.#parsed.parseAccepted(text, file)
+      const { documents, refused, problems } = parsed
+      this.#restored.set(file, { digest, parsed })
       // A newer version of Headgate may refuse what an older one took; its subjects are then at default deny.
       const state: FileState = { file, documents, refused, problems, state: documents.length > 0 ? 'last-accepted' : 'refused' }
       if (state.state === 'refused') this.#refusedTexts.set(file, text)
@@ -131,7 +150,8 @@ export class PolicyFolder {
     }
     this.#hasScanned = true
     const lookAgain = this.#lookAgain(files)
-    const removed = [...this.#states.keys()].filter((file) => !files.includes(file))
+    const isThere = new Set(files)
+    const removed = [...this.#states.keys()].filter((file) => !isThere.has(file))
     if (removed.length > 0 && files.length === 0 && this.#emptyMeans === 'keep' && !existsSync(join(this.#folder, EMPTY_FOLDER_MARKER))) {
       return { changed, removed: [], warning: `the policy folder is empty; what was in force stays: ${this.#folder}`, ...lookAgain }
     }
@@ -202,26 +222,48 @@ export class PolicyFolder {
     const digest = digestOf(text)
     if (this.#seen.get(file) === digest) return undefined
     this.#seen.set(file, digest)
-    const { documents, refused, problems } = this.#parse(text, file)
+    const restored = this.#restored.get(file)
+    this.#restored.delete(file)
+    const parsed = restored?.digest === digest ? restored.parsed : this.#parsed.parse(text, file)
+    const { documents, refused, problems } = parsed
     if (problems.some(({ severity }) => severity === 'error')) return this.#refuse(file, refused, problems, text)
-    this.#candidates.set(file, { text, digest, before: this.#states.get(file) })
+    this.#candidates.set(file, { text, digest, parsed, before: this.#states.get(file) })
     const state: FileState = { file, documents, refused: [], problems, state: 'in-force' }
     this.#refusedTexts.delete(file)
     this.#states.set(file, state)
     return state
   }
 
-  /** A candidate can be enforced: it is kept for the next start. */
-  accept(file: string): void {
-    const candidate = this.#candidates.get(file)
-    if (candidate === undefined) return
-    this.#candidates.delete(file)
-    if (this.#acceptedAt.get(file)?.digest === candidate.digest) return
-    this.#notKept.set(file, candidate.text)
-    writeText(this.#acceptedPath(file), candidate.text)
-    this.#notKept.delete(file)
-    this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
-    this.#saveIndex()
+  /**
+   * Candidates can be enforced: they are kept for the next start.
+   * @returns why some could not be kept, by file
+   */
+  accept(files: readonly string[]): ReadonlyMap<string, Error> {
+    const failed = new Map<string, Error>()
+    let isIndexStale = false
+    for (const file of files) {
+      const candidate = this.#candidates.get(file)
+      if (candidate === undefined) continue
+      this.#candidates.delete(file)
+      if (this.#acceptedAt.get(file)?.digest === candidate.digest) continue
+      this.#notKept.set(file, candidate.text)
+      try {
+        writeText(this.#acceptedPath(file), candidate.text)
+        this.#parsed.keep(candidate.text, file, candidate.parsed)
+      } catch (error) {
+        failed.set(file, error as Error)
+        continue
+      }
+      this.#notKept.delete(file)
+      this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
+      isIndexStale = true
+    }
+    try {
+      if (isIndexStale) this.#saveIndex()
+    } catch (error) {
+      for (const file of files) failed.set(file, error as Error)
+    }
+    return failed
   }
 
   /** A candidate cannot be enforced. @returns what holds instead: the version before it, or default deny for whom it selects */
@@ -257,6 +299,8 @@ export class PolicyFolder {
     this.#seen.delete(file)
     this.#notKept.delete(file)
     this.#refusedTexts.delete(file)
+    this.#restored.delete(file)
+    this.#parsed.forget(file)
     if (!this.#acceptedAt.delete(file)) return
     this.#saveIndex()
     const path = this.#acceptedPath(file)

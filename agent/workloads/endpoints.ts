@@ -54,8 +54,14 @@ export class Endpoints {
   readonly #sink: EndpointSink
   readonly #labelFilter: LabelFilter
   readonly #entries = new Map<string, EndpointEntry>()
+  /** Those that have been attached. */
+  readonly #byId = new Map<number, EndpointEntry>()
+  /** Those that are. */
+  readonly #byDevice = new Map<number, EndpointEntry>()
+  readonly #byAddress = new Map<string, EndpointEntry>()
   readonly #ids = new Map<string, { id: number; place: string }>()
   #nextId = 1
+  #isSaved = true
   #workloads: Workloads = NO_WORKLOADS
   readonly #added: EndpointSpec[] = []
 
@@ -84,8 +90,14 @@ export class Endpoints {
     return this.#entries.get(`${namespace}/${name}`)
   }
 
+  /** Undefined for one that was never attached. */
   byId(id: number): EndpointEntry | undefined {
-    return this.list().find((entry) => entry.id === id)
+    return this.#byId.get(id)
+  }
+
+  /** The attached one that has an address. */
+  byAddress(address: string): EndpointEntry | undefined {
+    return this.#byAddress.get(address)
   }
 
   /** Takes a workloads file as it is now: what it no longer has goes, what changed is replaced. */
@@ -100,12 +112,12 @@ export class Endpoints {
     if (this.#entries.has(key)) throw new AgentError('HG-2003', `there is an endpoint ${key}`)
     if (this.#entries.size >= ENDPOINTS_MAX) throw new AgentError('HG-2003', `there are ${ENDPOINTS_MAX} endpoints already`)
     const entry = this.#create(spec, 'api')
-    entry.attachment = this.#resolve(entry)
+    const attachment = this.#resolve(entry)
     this.#added.push(spec)
     this.#entries.set(key, entry)
-    this.#change([this.#activate(entry, entry.attachment)], [])
+    this.#change([this.#activate(entry, attachment)], [])
     if (entry.state !== 'ready') {
-      this.#entries.delete(key)
+      this.#drop(entry)
       this.#added.pop()
       throw new AgentError('HG-2002', entry.reason)
     }
@@ -119,9 +131,10 @@ export class Endpoints {
     const entry = this.#entries.get(key)
     if (entry === undefined) throw new AgentError('HG-2004', `no endpoint ${key}`)
     if (entry.origin === 'file') throw new AgentError('HG-2005', `the endpoint comes from the workloads file: ${key}`)
-    this.#entries.delete(key)
     this.#ids.delete(key)
-    this.#change([], this.#deactivate(entry))
+    const detached = this.#deactivate(entry)
+    this.#drop(entry)
+    this.#change([], detached)
     this.#added.splice(
       this.#added.findIndex((spec) => keyOf(spec) === key),
       1,
@@ -161,17 +174,19 @@ export class Endpoints {
         labels?.join('\n') === entry.identity.labels.join('\n')
       if (same) continue
       detached.push(...this.#deactivate(entry))
-      this.#entries.delete(entry.key)
+      this.#drop(entry)
       // The number stays with an endpoint that only got other labels: its connections are judged anew, not forgotten.
       if (now === undefined) this.#ids.delete(entry.key)
     }
-    for (const [key, { spec, origin }] of wanted) {
-      if (this.#entries.has(key)) continue
-      const entry = this.#create(spec, origin)
-      this.#entries.set(key, entry)
-      const attachment = this.#tryResolve(entry)
-      if (attachment !== undefined) attached.push(this.#activate(entry, attachment))
-    }
+    this.#allocator.batch(() => {
+      for (const [key, { spec, origin }] of wanted) {
+        if (this.#entries.has(key)) continue
+        const entry = this.#create(spec, origin)
+        this.#entries.set(key, entry)
+        const attachment = this.#tryResolve(entry)
+        if (attachment !== undefined) attached.push(this.#activate(entry, attachment))
+      }
+    })
     this.#change(attached, detached)
     this.#save()
   }
@@ -189,13 +204,14 @@ export class Endpoints {
   /** @throws AgentError */
   #resolve(entry: EndpointEntry): Attachment {
     const attachment = resolveAttachment(entry.spec, this.#host)
-    for (const other of this.#entries.values()) {
-      if (other === entry || other.attachment === undefined) continue
-      if (other.attachment.hostLink.index === attachment.hostLink.index) {
-        throw new AgentError('HG-2003', `device ${attachment.hostLink.name} belongs to endpoint ${other.key}`)
-      }
-      const shared = attachment.addresses.find((address) => other.attachment?.addresses.includes(address))
-      if (shared !== undefined) throw new AgentError('HG-2003', `endpoint ${other.key} has the address ${shared}`)
+    const { hostLink, addresses } = attachment
+    const sameDevice = this.#byDevice.get(hostLink.index)
+    if (sameDevice !== undefined && sameDevice !== entry) {
+      throw new AgentError('HG-2003', `device ${hostLink.name} belongs to endpoint ${sameDevice.key}`)
+    }
+    for (const address of addresses) {
+      const other = this.#byAddress.get(address)
+      if (other !== undefined && other !== entry) throw new AgentError('HG-2003', `endpoint ${other.key} has the address ${address}`)
     }
     return attachment
   }
@@ -222,10 +238,9 @@ export class Endpoints {
     } else {
       entry.id = this.#nextId++
       this.#ids.set(entry.key, { id: entry.id, place })
-      // On disk before it is used: a number must never be given twice.
-      this.#save()
+      this.#isSaved = false
     }
-    entry.attachment = attachment
+    this.#index(entry, attachment)
     entry.state = 'ready'
     return { ...entry, attachment }
   }
@@ -235,23 +250,44 @@ export class Endpoints {
     const { attachment } = entry
     if (attachment === undefined) return []
     const detached = { ...entry, attachment }
-    entry.attachment = undefined
+    this.#index(entry, undefined)
     entry.state = 'waiting'
     return [detached]
   }
 
+  #drop(entry: EndpointEntry): void {
+    this.#entries.delete(entry.key)
+    if (this.#byId.get(entry.id) === entry) this.#byId.delete(entry.id)
+  }
+
+  #index(entry: EndpointEntry, attachment: Attachment | undefined): void {
+    const before = entry.attachment
+    if (before !== undefined) {
+      this.#byDevice.delete(before.hostLink.index)
+      for (const address of before.addresses) this.#byAddress.delete(address)
+    }
+    entry.attachment = attachment
+    if (attachment === undefined) return
+    this.#byId.set(entry.id, entry)
+    this.#byDevice.set(attachment.hostLink.index, entry)
+    for (const address of attachment.addresses) this.#byAddress.set(address, entry)
+  }
+
   /** Those that could not be attached wait; the next device event tries them again. */
   #change(attached: readonly AttachedEndpoint[], detached: readonly AttachedEndpoint[]): void {
+    // Numbers are on disk before they are used: none must ever be given twice.
+    if (!this.#isSaved) this.#save()
     for (const [id, reason] of this.#sink.change(attached, detached)) {
       const entry = this.byId(id)
       if (entry === undefined) continue
+      this.#index(entry, undefined)
       entry.state = 'waiting'
       entry.reason = reason
-      entry.attachment = undefined
     }
   }
 
   #save(): void {
+    this.#isSaved = true
     this.#file.write({
       version: 1,
       nextId: this.#nextId,

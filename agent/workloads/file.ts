@@ -35,7 +35,7 @@ const ipv4 = z.string().refine((text) => isAddress(text) && !text.includes(':'),
 const ipv6 = z.string().refine((text) => isAddress(text) && text.includes(':'), 'an IPv6 address is needed')
 const namedPort = z.string().regex(/^([1-9]\d{0,4})\/(TCP|UDP|SCTP)$/, 'PORT/PROTOCOL is needed, for example 80/TCP')
 
-export const ENDPOINTS_MAX = 4096
+export const ENDPOINTS_MAX = 16384
 const NODES_MAX = 5000
 const API_SERVER_ADDRESSES_MAX = 64
 

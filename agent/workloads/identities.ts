@@ -20,6 +20,8 @@ export interface IdentityAllocator {
   allocate(labels: readonly string[]): Identity
   /** Node-local. @param prefix canonical */
   allocateCidr(prefix: string): Identity
+  /** Runs something that allocates many numbers, which are used afterwards: they are kept together, when it returns. */
+  batch<T>(run: () => T): T
   get(id: number): Identity | undefined
 }
 
@@ -41,6 +43,8 @@ export class EmbeddedAllocator implements IdentityAllocator {
   readonly #byId = new Map<number, Identity>()
   #next = FIRST_ID
   #nextCidr = FIRST_CIDR_ID
+  #isInBatch = false
+  #isStale = false
 
   /** @param stateFolder the setting paths.state @throws AgentError HG-2006 */
   constructor(stateFolder: string) {
@@ -69,6 +73,17 @@ export class EmbeddedAllocator implements IdentityAllocator {
     return identity
   }
 
+  batch<T>(run: () => T): T {
+    if (this.#isInBatch) return run()
+    this.#isInBatch = true
+    try {
+      return run()
+    } finally {
+      this.#isInBatch = false
+      if (this.#isStale) this.#save()
+    }
+  }
+
   get(id: number): Identity | undefined {
     return this.#byId.get(id)
   }
@@ -87,6 +102,8 @@ export class EmbeddedAllocator implements IdentityAllocator {
   }
 
   #save(): void {
+    this.#isStale = true
+    if (this.#isInBatch) return
     this.#file.write({
       version: 1,
       next: this.#next,
@@ -94,6 +111,7 @@ export class EmbeddedAllocator implements IdentityAllocator {
       identities: [...this.#byLabels.values()].map(({ id, labels }) => ({ id, labels: [...labels] })),
       cidrs: [...this.#byPrefix].map(([prefix, { id }]) => ({ id, prefix })),
     })
+    this.#isStale = false
   }
 }
 

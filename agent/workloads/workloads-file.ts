@@ -6,16 +6,20 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { AgentError } from '../errors.ts'
+import { CachedValue, contextOf } from '../parse-cache.ts'
 import { readText, writeText } from '../state-file.ts'
 import { parseWorkloads, type Workloads } from './file.ts'
 
 export class WorkloadsFile {
   readonly #path: string
   readonly #acceptedPath: string
+  readonly #parsed: CachedValue<Workloads>
+  readonly #context = contextOf(['agent/workloads/file.ts'])
 
   constructor(path: string, stateFolder: string) {
     this.#path = path
     this.#acceptedPath = join(stateFolder, 'agent/workloads.accepted.yaml')
+    this.#parsed = new CachedValue(join(stateFolder, 'agent/workloads.parsed'))
   }
 
   /**
@@ -32,8 +36,11 @@ export class WorkloadsFile {
       if (code === 'ENOENT' && !existsSync(this.#acceptedPath)) return undefined
       throw new AgentError('HG-2012', `the workloads file cannot be read (${code}): ${this.#path}`, { cause })
     }
+    const known = this.#known(text)
+    if (known !== undefined) return known
     const workloads = parseWorkloads(text, this.#path)
     writeText(this.#acceptedPath, text)
+    this.#parsed.write(this.#context + text, workloads)
     return workloads
   }
 
@@ -42,9 +49,20 @@ export class WorkloadsFile {
     const text = readText(this.#acceptedPath)
     if (text === undefined) return undefined
     try {
-      return parseWorkloads(text, this.#acceptedPath)
+      return this.#known(text) ?? parseWorkloads(text, this.#acceptedPath)
     } catch (cause) {
       throw new AgentError('HG-2006', `not a workloads file: ${this.#acceptedPath}`, { cause })
+    }
+  }
+
+  /** Of the text that was accepted last, if its copy is whole. */
+  #known(text: string): Workloads | undefined {
+    const known = this.#parsed.read(this.#context + text)
+    try {
+      return readText(this.#acceptedPath) === text ? known : undefined
+    } catch (error) {
+      if (error instanceof AgentError) return undefined
+      throw error
     }
   }
 }

@@ -1,10 +1,11 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { type FolderChange, IN_PLACE_QUIET_MS, PolicyFolder } from '#agent/policies/folder.ts'
 import { EMPTY_FOLDER_MARKER } from '#policy/files.ts'
+import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { LIMITS } from '../policy/world.ts'
 
@@ -19,19 +20,28 @@ spec:
 
 interface Scene {
   readonly policies: string
-  readonly open: (emptyMeans?: 'keep' | 'apply') => PolicyFolder
+  readonly state: string
+  /** Files that went through the parser, in order. */
+  readonly parsed: string[]
+  readonly open: (emptyMeans?: 'keep' | 'apply', options?: ParseOptions) => PolicyFolder
   readonly write: (file: string, text: string) => void
 }
 
 function scene(t: ExecutionContext): Scene {
   const root = mkdtempSync(join(tmpdir(), 'headgate-folder-'))
   t.teardown(() => rmSync(root, { recursive: true, force: true }))
-  const policies = join(root, 'policies')
+  const [policies, state] = [join(root, 'policies'), join(root, 'state')]
   mkdirSync(policies)
+  const parsed: string[] = []
+  const parseWith = (options: ParseOptions) => (text: string, file: string) => {
+    parsed.push(file)
+    return parsePolicyFile(text, file, options)
+  }
   return {
     policies,
-    open: (emptyMeans = 'keep') =>
-      new PolicyFolder(policies, join(root, 'state'), emptyMeans, (text, file) => parsePolicyFile(text, file, LIMITS)),
+    state,
+    parsed,
+    open: (emptyMeans = 'keep', options = LIMITS) => new PolicyFolder(policies, state, emptyMeans, parseWith(options), options),
     write: (file, text) => {
       writeFileSync(join(policies, file), text)
       // As one that was written some time ago, and has come by rename.
@@ -43,7 +53,7 @@ function scene(t: ExecutionContext): Scene {
 /** Scans, and takes what is good as the agent does. */
 function scan(folder: PolicyFolder): FolderChange {
   const change = folder.scan()
-  for (const { file } of change.changed) folder.accept(file)
+  folder.accept(change.changed.map(({ file }) => file))
   return change
 }
 
@@ -240,3 +250,46 @@ for (const emptyMeans of ['keep', 'apply'] as const) {
     t.deepEqual([removed, inForce(restarted)], emptyMeans === 'keep' ? [[], { 'a.yaml': ['a'] }] : [['a.yaml'], {}])
   })
 }
+
+test('what is unchanged since the last start is not parsed again, and means the same', (t) => {
+  const { open, write, parsed } = scene(t)
+  write('a.yaml', policy('a'))
+  write('b.yaml', policy('b'))
+  const first = open()
+  scan(first)
+  parsed.length = 0
+  const restarted = open()
+  restarted.restore()
+  scan(restarted)
+  t.deepEqual(parsed, [])
+  t.deepEqual(
+    restarted.states.map(({ state, documents }) => ({ state, documents })),
+    first.states.map(({ state, documents }) => ({ state, documents })),
+  )
+  write('b.yaml', policy('b', '81'))
+  scan(restarted)
+  t.deepEqual(parsed, ['b.yaml'])
+})
+
+test('what was parsed for another text or with other options, or was damaged, is parsed again', (t) => {
+  const { open, write, parsed, state } = scene(t)
+  write('a.yaml', policy('a'))
+  write('b.yaml', policy('b'))
+  scan(open())
+  const restart = (options?: ParseOptions): string[] => {
+    parsed.length = 0
+    open('keep', options).restore()
+    return parsed
+  }
+  t.deepEqual(restart({ ...LIMITS, l7Proxy: false }), ['a.yaml', 'b.yaml'])
+  t.deepEqual(restart({ ...LIMITS, l7Proxy: false }), [])
+  t.deepEqual(restart(), ['a.yaml', 'b.yaml'])
+  const path = join(state, 'policies/a.yaml.parsed')
+  const kept = readFileSync(path, 'utf8')
+  for (const damaged of [kept.replace('"name":"a"', '"name":"c"'), kept.slice(0, -20), '']) {
+    writeFileSync(path, damaged)
+    t.deepEqual(restart(), ['a.yaml'])
+  }
+  writeFileSync(join(state, 'policies/b.yaml.parsed'), kept)
+  t.deepEqual(restart(), ['b.yaml'])
+})

@@ -77,7 +77,7 @@ test('an accepted policy that was damaged or lost stops the start instead of lea
   utimesSync(join(policies, 'a.yaml'), 1, 1)
   const folder = open()
   folder.scan()
-  folder.accept('a.yaml')
+  folder.accept(['a.yaml'])
   rmSync(policies, { recursive: true })
   t.is(open().restore().changed[0]?.documents.length, 1)
   const kept = join(root, 'state/policies/a.yaml.accepted')

@@ -25,7 +25,7 @@ test.serial('a request passes the kernel and two proxies, or gets its 403 from t
     t.regex(status, /^proxy +\d+ +\d+\.\d+\.\d+ +yes +(\d+) +\1$/m)
     t.regex(status, /^envoy +1\.\d+\.\d+ +yes$/m)
     t.regex(status, /^connections +[1-9]\d* +65536 /m)
-    t.regex(status, /^policy groups +3 +4096 /m)
+    t.regex(status, /^policy groups +3 +16384 /m)
     t.regex(status, /^rows, largest group +[1-9]\d* +16384 /m)
     t.regex(status, /^slots +2 +4000 /m)
     const list = await machine.cli('policy', 'list')
