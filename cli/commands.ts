@@ -29,7 +29,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'cleanup', summary: 'remove every trace of Headgate from the kernel', group: RUN, load: () => import('./cleanup.ts') },
   {
     name: 'policy',
-    summary: 'validate, apply, delete, list policies; wait until they are in force',
+    summary: 'validate, trace, test, compare, apply, list policies; wait until they are in force',
     group: TELL,
     load: () => import('./policy.ts'),
   },
