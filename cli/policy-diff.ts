@@ -1,6 +1,5 @@
 /** `headgate policy diff`: what a change of policies changes for flows, before it is applied. No agent, no root. */
 import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
 import type { Config } from '#config/schema.ts'
 import { describeChange, diffPolicies, type PolicyDiff } from '#policy/diff/diff.ts'
 import { type RecordedDiff, RecordedFlows } from '#policy/diff/flows.ts'
@@ -8,6 +7,7 @@ import type { Dialect } from '#policy/model.ts'
 import { parseOptions } from '#policy/options.ts'
 import { describeQuestion } from '#policy/trace/expectations.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
+import { readLines } from './lines.ts'
 import type { OutputFormat } from './options.ts'
 import { print, printJson, sanitize } from './output.ts'
 import { STANDARD_INPUT } from './policy-files.ts'
@@ -41,8 +41,8 @@ export async function runDiff([old, now]: readonly [string, string], options: Di
 async function readFlows(file: string, flows: RecordedFlows): Promise<void> {
   const input = file === STANDARD_INPUT ? process.stdin : createReadStream(file)
   try {
-    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
-      if (line.trim() !== '') flows.add(line.length > FLOW_LINE_LENGTH_MAX ? undefined : parsed(line))
+    for await (const line of readLines(input, FLOW_LINE_LENGTH_MAX)) {
+      if (line?.trim() !== '') flows.add(line === undefined ? undefined : parsed(line))
     }
   } catch (cause) {
     throw new CliError('HG-1111', `cannot read ${file}`, { cause })

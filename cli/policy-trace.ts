@@ -1,12 +1,12 @@
 /** `headgate policy trace`: the verdict on one flow from files alone, or on many, one JSON question a line. */
 import { open } from 'node:fs/promises'
-import { createInterface } from 'node:readline'
 import type { Config } from '#config/schema.ts'
 import type { Dialect } from '#policy/model.ts'
 import { answerQuestion, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
 import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
+import { readLines } from './lines.ts'
 import type { OutputFormat } from './options.ts'
 import { print, printJson, sanitize } from './output.ts'
 import { STANDARD_INPUT } from './policy-files.ts'
@@ -31,7 +31,7 @@ export interface TraceOptions {
   readonly dialect?: Dialect
 }
 
-const BATCH_LINE_BYTES_MAX = 1 << 20
+const BATCH_LINE_LENGTH_MAX = 1 << 20
 
 export async function runTrace(options: TraceOptions, config: Config): Promise<void> {
   const scene = await sceneFor(options, config)
@@ -97,9 +97,8 @@ function httpOf({ http, host, header = [] }: TraceOptions): Question['http'] {
 async function answerBatch(scene: Scene, file: string): Promise<void> {
   const handle = file === STANDARD_INPUT ? undefined : await openBatch(file)
   try {
-    const lines = createInterface({ input: handle?.createReadStream() ?? process.stdin, crlfDelay: Number.POSITIVE_INFINITY })
-    for await (const line of lines) {
-      if (line.trim() === '') continue
+    for await (const line of readLines(handle?.createReadStream() ?? process.stdin, BATCH_LINE_LENGTH_MAX)) {
+      if (line?.trim() === '') continue
       process.stdout.write(`${JSON.stringify(answerLine(scene, line))}\n`)
     }
   } finally {
@@ -115,12 +114,12 @@ async function openBatch(file: string) {
   }
 }
 
-function answerLine(scene: Scene, line: string): TraceAnswer | { readonly error: string } {
+function answerLine(scene: Scene, line: string | undefined): TraceAnswer | { readonly error: string } {
   const failed = (error: string) => {
     process.exitCode = EXIT_CODES.COULD_NOT_RUN
     return { error }
   }
-  if (line.length > BATCH_LINE_BYTES_MAX) return failed('the line is too long')
+  if (line === undefined) return failed('the line is too long')
   try {
     return answerQuestion(scene, JSON.parse(line))
   } catch (error) {

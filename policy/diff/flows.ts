@@ -20,6 +20,7 @@ export interface RecordedDiff {
 
 /** Different flows that are kept apart; more are skipped. */
 const QUESTIONS_MAX = 200_000
+const QUESTION_LENGTH_MAX = 8192
 
 export class RecordedFlows {
   readonly #endpoints: ReadonlySet<string>
@@ -35,9 +36,10 @@ export class RecordedFlows {
   /** @param record one line of `headgate observe -o json`, parsed; undefined for one that is none */
   add(record: unknown): void {
     const question = this.#questionOf(record)
-    const key = JSON.stringify(question)
+    const key = JSON.stringify(question) ?? ''
     const known = this.#questions.get(key)
-    if (question === undefined || (known === undefined && this.#questions.size >= QUESTIONS_MAX)) {
+    const isTooMuch = key.length > QUESTION_LENGTH_MAX || (known === undefined && this.#questions.size >= QUESTIONS_MAX)
+    if (question === undefined || isTooMuch) {
       this.#skippedCount += 1
       return
     }

@@ -56,13 +56,20 @@ export function protocolsOf(groups: Iterable<ResolvedGroup>): readonly number[] 
 
 type RowsByPeer = ReadonlyMap<number, readonly PolicyRow[]>
 
+/** Profiles of one direction of a group. */
+interface Known {
+  readonly byPeer: Map<number, Profile>
+  /** By the peer's own rows, as text. */
+  readonly byRows: Map<string, Profile>
+}
+
 /** Profiles of one set of policies. */
 export class Profiles {
   readonly #scene: Scene
   readonly #numbers: ProfileNumbers
   readonly #protocols: readonly number[]
   readonly #rows = new Map<ResolvedGroup, Readonly<Record<Direction, RowsByPeer>>>()
-  readonly #known = new Map<ResolvedGroup, Readonly<Record<Direction, Map<string, Profile>>>>()
+  readonly #known = new Map<ResolvedGroup, Readonly<Record<Direction, Known>>>()
   readonly #everything: Profile
 
   constructor(scene: Scene, numbers: ProfileNumbers, protocols: readonly number[]) {
@@ -80,14 +87,16 @@ export class Profiles {
     const group = this.#scene.groupOf(subject)
     if (!group.enforced[direction]) return this.#everything
     const rows = this.#rowsOf(group)[direction]
-    const own = rows.get(peer.identity) ?? []
+    // A peer without rows of its own is any peer.
+    const identity = rows.has(peer.identity) ? peer.identity : ANY_IDENTITY
+    const { byPeer, byRows } = this.#knownOf(group)[direction]
+    let profile = byPeer.get(identity)
+    if (profile !== undefined) return profile
+    const own = identity === ANY_IDENTITY ? [] : (rows.get(identity) ?? [])
     const key = own.map(textOf).join()
-    const known = this.#knownOf(group)[direction]
-    let profile = known.get(key)
-    if (profile === undefined) {
-      profile = this.#compute(group, direction, peer.identity, [...own, ...(rows.get(ANY_IDENTITY) ?? [])])
-      known.set(key, profile)
-    }
+    profile = byRows.get(key) ?? this.#compute(group, direction, identity, [...own, ...(rows.get(ANY_IDENTITY) ?? [])])
+    byRows.set(key, profile)
+    byPeer.set(identity, profile)
     return profile
   }
 
@@ -121,10 +130,10 @@ export class Profiles {
     return sides
   }
 
-  #knownOf(group: ResolvedGroup): Readonly<Record<Direction, Map<string, Profile>>> {
+  #knownOf(group: ResolvedGroup): Readonly<Record<Direction, Known>> {
     let known = this.#known.get(group)
     if (known === undefined) {
-      known = { ingress: new Map(), egress: new Map() }
+      known = { ingress: { byPeer: new Map(), byRows: new Map() }, egress: { byPeer: new Map(), byRows: new Map() } }
       this.#known.set(group, known)
     }
     return known

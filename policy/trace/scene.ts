@@ -77,6 +77,7 @@ const FIRST_IDENTITY = 256
 const FIRST_CIDR_IDENTITY = 1 << 24
 /** Label sets and DNS names that were only asked about; beyond it the scene forgets them and starts again. */
 const ASKED_MAX = 10_000
+const PARTY_LENGTH_MAX = 4096
 const NODE_PREFIX = 'node/'
 const HOST_LABEL = 'reserved:host'
 const DNS_NAME = /^(?=.{1,255}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+(?:[a-z0-9_-]{1,63}\.?)?$/i
@@ -154,6 +155,7 @@ export class Scene {
   party(text: string): Party {
     const known = this.#byName.get(text) ?? this.#byName.get(`default/${text}`) ?? this.#askedParties.get(text)
     if (known !== undefined) return known
+    if (text.length > PARTY_LENGTH_MAX) throw new PartyError(`nobody is called by so much text: ${text.slice(0, 40)}…`)
     const party = this.#make(text)
     this.#askedParties.set(text, party)
     return party
