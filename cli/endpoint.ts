@@ -18,6 +18,7 @@ interface AddOptions {
   readonly serviceAccount?: string
   readonly ip?: readonly string[]
   readonly port?: readonly string[]
+  readonly audit?: boolean
 }
 
 interface NamedOptions {
@@ -38,6 +39,7 @@ export function define(command: Command): void {
     .option('--service-account <name>', 'its service account')
     .option('--ip <address>', 'its address; may be repeated; found in the namespace when absent', collect)
     .option('-p, --port <name=port/protocol>', 'a named port, such as http=80/TCP; may be repeated', collect)
+    .option('--audit', 'report what policy would deny of its traffic, and deny nothing')
     .action((name: string, options: AddOptions, add: Command) => addEndpoint(add, name, options))
   named(command.command('remove').description('forget a workload: its rows and connections go')).action(
     (name: string, options: NamedOptions, remove: Command) => removeEndpoint(remove, name, options),
@@ -66,6 +68,7 @@ async function addEndpoint(command: Command, name: string, options: AddOptions):
       ipv4: addresses.filter((address) => !address.includes(':')),
       ipv6: addresses.filter((address) => address.includes(':')),
       ports: (options.port ?? []).map(parsePort),
+      audit: options.audit ?? false,
     },
   })
   await printOne(command, options.output, (client, agent) => client.call(agent, 'addEndpoint', request))
@@ -154,8 +157,10 @@ function fullName({ spec }: Endpoint): string {
   return `${spec?.namespace ?? ''}/${spec?.name ?? ''}`
 }
 
-function enforcement({ ingressEnforced, egressEnforced }: Endpoint): string {
-  return [ingressEnforced ? 'ingress' : '', egressEnforced ? 'egress' : ''].filter((part) => part !== '').join(',') || 'none'
+function enforcement({ spec, ingressEnforced, egressEnforced }: Endpoint): string {
+  const directions = [ingressEnforced ? 'ingress' : '', egressEnforced ? 'egress' : ''].filter((part) => part !== '')
+  if (directions.length === 0) return 'none'
+  return `${directions.join(',')}${spec?.audit === true ? ' (audit)' : ''}`
 }
 
 /** `namespace/name`, or a name in the namespace of the option. */

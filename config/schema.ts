@@ -77,7 +77,7 @@ export const configSchema = z.strictObject({
       tcpTimeoutSeconds: z.int().min(1).max(864000).default(8000).describe('How long an idle established TCP connection is remembered.'),
       tcpSynTimeoutSeconds: z.int().min(1).max(3600).default(60).describe('The same, until both sides have spoken.'),
       tcpCloseTimeoutSeconds: z.int().min(1).max(3600).default(10).describe('The same, after both sides have closed.'),
-      otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('The same, for UDP and ICMP.'),
+      otherTimeoutSeconds: z.int().min(1).max(86400).default(60).describe('The same, for everything but TCP.'),
       slotPortFirst: port.default(20000).describe('First listener port inside the proxies’ namespaces.'),
       slotsMax: z.int().min(1).max(10000).default(4000).describe('Listeners, one for each set of L7 rules in use.'),
     })
