@@ -31,6 +31,7 @@ class Allocation {
         if (slot !== undefined) this.slots.set(`${group.group} ${key}`, slot)
       }
     }
+    this.#allocator.save()
   }
 }
 
@@ -106,9 +107,11 @@ test('the same policies give the same slots after a restart, in whatever order t
   fc.assert(
     fc.property(fc.tuple(document('one'), document('two')), (base) => {
       rmSync(folder, { recursive: true, force: true })
+      // Identities of prefixes are on disk too: they are the same after a restart.
+      const prefixes = new Prefixes()
       const slotsOf = (documents: readonly RawDocument[]) => {
         const engine = startEngine()
-        const prefixes = new Prefixes()
+        for (const identity of prefixes.identities.values()) engine.upsertIdentity(identity)
         const allocation = new Allocation(folder)
         for (const raw of documents) apply(engine, raw.metadata.name, raw)
         prefixes.sync(engine)
@@ -116,8 +119,7 @@ test('the same policies give the same slots after a restart, in whatever order t
         return [...allocation.slots].map(([key, { id, generation }]) => `${key} ${id}/${generation}`).sort()
       }
       const [before, after] = [slotsOf(base), slotsOf(base.toReversed())]
-      const own = (texts: readonly string[]) => texts.filter((text) => !/\/(?:1677\d{4}|167[89]\d{4}|16[89]\d{5}|1[7-9]\d{6})\//.test(text))
-      if (own(before).join() !== own(after).join()) throw new Error(`${own(before).join('\n')}\n---\n${own(after).join('\n')}`)
+      if (before.join() !== after.join()) throw new Error(`${before.join('\n')}\n---\n${after.join('\n')}`)
     }),
     { numRuns: 100, includeErrorInReport: true },
   )
