@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { PolicyEngine } from '#policy/engine.ts'
-import type { ResolvedGroup } from '#policy/resolved.ts'
-import { judge, type RawDocument, type RawIdentity } from './naive.ts'
+import type { PolicyRow, ResolvedGroup } from '#policy/resolved.ts'
+import { isInAudit, judge, type RawDocument, type RawIdentity } from './naive.ts'
 import { apply, document, ENDPOINTS, lookUp, Prefixes, probe, RESERVED, subjectOf, verdictOf } from './world.ts'
 
 /** Groups by identity, kept up to date by deltas as a reader of the engine keeps them. Nothing in a delta may be no news. */
@@ -215,6 +215,101 @@ test('no row repeats what the row around it says', (t) => {
     { numRuns: 100, includeErrorInReport: true },
   )
   t.pass()
+})
+
+/** The rows of all groups under these documents. */
+function resolveAll(policies: readonly RawDocument[]): readonly ResolvedGroup[] {
+  const engine = startEngine()
+  const prefixes = new Prefixes()
+  for (const raw of policies) apply(engine, raw.metadata.name, raw)
+  prefixes.sync(engine)
+  return engine.commit().changed
+}
+
+/** Whether a packet that meets the inner row would meet the outer one if there were no longer match. */
+function covers(outer: PolicyRow, inner: PolicyRow): boolean {
+  if (outer === inner || outer.direction !== inner.direction) return false
+  if (outer.identity !== inner.identity && outer.identity !== 0) return false
+  if (outer.protocol === 0) return true
+  if (outer.protocol !== inner.protocol || outer.portPrefixLength > inner.portPrefixLength) return false
+  return inner.port >> (16 - outer.portPrefixLength) === outer.port >> (16 - outer.portPrefixLength)
+}
+
+test('a longer row says what every row around it says: no deny is hidden, and no origin', (t) => {
+  let pairs = 0
+  fc.assert(
+    fc.property(documents, (policies) => {
+      for (const group of resolveAll(policies.filter((raw) => !isInAudit(raw)))) {
+        const rows = [...group.rows.values()].filter(({ audit }) => !audit)
+        for (const outer of rows) {
+          for (const inner of rows) {
+            if (!covers(outer, inner)) continue
+            pairs += 1
+            const both = JSON.stringify({ outer, inner })
+            if (outer.explicitDeny && !inner.explicitDeny) throw new Error(`a deny is hidden: ${both}`)
+            if (outer.verdict === 'deny' || inner.explicitDeny) continue
+            if (inner.verdict === 'deny') throw new Error(`an allow is hidden: ${both}`)
+            if (!outer.origins.every((origin) => inner.origins.includes(origin))) throw new Error(`an origin is hidden: ${both}`)
+            if (outer.verdict === 'redirect' && inner.verdict !== 'redirect') throw new Error(`rules are hidden: ${both}`)
+          }
+        }
+      }
+    }),
+    { numRuns: 100, includeErrorInReport: true },
+  )
+  t.true(pairs > 100, `${pairs} pairs`)
+})
+
+test('where nothing switches default deny on, L7 rules deny only what a deny rule says', (t) => {
+  let redirects = 0
+  fc.assert(
+    fc.property(documents, (policies) => {
+      const open = policies.map((raw) => ({
+        ...raw,
+        specs: raw.specs.map((spec) => ({ ...spec, enableDefaultDeny: { ingress: false, egress: false } })),
+      }))
+      for (const group of resolveAll(open)) {
+        for (const row of group.rows.values()) {
+          if (row.verdict === 'deny' && !row.explicitDeny) throw new Error(`denied by nobody: ${JSON.stringify(row)}`)
+          if (row.verdict !== 'redirect') continue
+          redirects += 1
+          if (group.classes.get(row.classKey ?? '')?.ruleset.allowAll !== true)
+            throw new Error(`not all is allowed: ${JSON.stringify(row)}`)
+        }
+      }
+    }),
+    { numRuns: 150, includeErrorInReport: true },
+  )
+  t.true(redirects > 50, `${redirects} redirects`)
+})
+
+test('an allow without L7 part takes the effect of L7 allow rules away wherever both hold', (t) => {
+  let redirects = 0
+  const plain: RawDocument = {
+    apiVersion: 'cilium.io/v2',
+    kind: 'CiliumNetworkPolicy',
+    metadata: { name: 'plain', namespace: 'blue' },
+    specs: [{ endpointSelector: {}, ingress: [{ fromEndpoints: [{ matchLabels: { app: 'web' } }] }] }],
+  }
+  const withoutRequires = documents.filter((policies) => !/"(?:from|to)Requires"/.test(JSON.stringify(policies)))
+  fc.assert(
+    fc.property(withoutRequires, fc.array(probe, { minLength: 20, maxLength: 20 }), (policies, flows) => {
+      const groups = new Map(resolveAll([...policies, plain]).map((group) => [group.group, group]))
+      const web = ENDPOINTS[0] as RawIdentity
+      for (const { subject, traffic } of flows) {
+        const group = groups.get(subject.id)
+        if (group === undefined || !subject.labels.includes('k8s:io.kubernetes.pod.namespace=blue')) continue
+        const row = lookUp(group, 'ingress', web.id, traffic.protocol, traffic.port)
+        if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny)) throw new Error(`not allowed: ${JSON.stringify(row)}`)
+        if (row.verdict !== 'redirect') continue
+        redirects += 1
+        if (group.classes.get(row.classKey ?? '')?.ruleset.allowAll !== true)
+          throw new Error(`L7 rules still count: ${JSON.stringify(row)}`)
+      }
+    }),
+    { numRuns: 300, includeErrorInReport: true },
+  )
+  t.true(redirects > 5, `${redirects} redirects`)
 })
 
 function textOf(group: ResolvedGroup): string {
