@@ -110,7 +110,8 @@ function parseDocument(cursor: Cursor, options: ParseOptions): ParsedDocument {
   }
   const { specs, subjects } = meant === 'NetworkPolicy' ? parseKubernetesSpec(map, namespace) : parseSpecs(map, meant, metadata, options)
   map.getLenient('status')
-  map.finish()
+  // Where some of Cilium's own examples have it.
+  map.finish({ description: 'write it inside spec' })
   const document: Policy = { kind: meant, namespace, name, at: map.position, audit: parseAudit(metadata, options.dialect), specs }
   return { document: written === meant ? document : undefined, known: { ...known, subjects } }
 }

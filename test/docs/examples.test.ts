@@ -91,7 +91,7 @@ test('every extension has an example with expectations, and is in the dialect ci
     t.true((section?.expectations.length ?? 0) > 0, `${anchor} expects something`)
     const [errors, warnings] = (['error', 'warning'] as const).map((severity) => problemsOf(text, anchor, severity, 'cilium').length)
     const actual = errors !== 0 ? 'refused' : warnings !== 0 ? 'ignored' : 'the same'
-    t.is(actual, word.split(',')[0], anchor)
+    t.is(word.split(',')[0], actual, anchor)
     t.deepEqual(problemsOf(text, anchor, 'error', 'extended'), [])
   }
 })

@@ -49,6 +49,12 @@ test('typical mistakes are told with what to write', (t) => {
   t.deepEqual(hints(policy('ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: in, values: [b]}]}]}]')), [
     ['no such operator: in', 'one of In, NotIn, Exists, DoesNotExist'],
   ])
+  t.deepEqual(hints(policy('ingress: [{}]').replace('spec:', 'description: d\nspec:')), [
+    ['not supported: description', 'write it inside spec'],
+  ])
+  t.deepEqual(hints(policy('ingress: [{}]\nendpointSelector: {matchLabels: {reserved.init: ""}}')), [
+    ['an old spelling of reserved:init: reserved.init', 'write "reserved:init"'],
+  ])
   t.deepEqual(hints(policy('ingress: {fromEndpoints: [{}]}')), [['must be a list, is a map', '']])
   t.deepEqual(hints(policy('ingress: [{}]\nenableDefaultDeny: {ingress: "yes"}')), [['must be true or false, is a string: yes', '']])
 })
