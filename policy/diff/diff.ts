@@ -6,7 +6,7 @@ import type { Party, Scene, SceneEndpoint, SceneNode } from '../trace/scene.ts'
 import { hasPorts, ICMP_PROTOCOLS, trafficName } from '../trace/traffic.ts'
 import { type Outcome, Outcomes } from './outcomes.ts'
 import { type AskedParty, askedParties } from './parties.ts'
-import { OTHER_PROTOCOL, type Profile, ProfileNumbers, Profiles, protocolsOf, type Segment } from './profiles.ts'
+import { OTHER_PROTOCOL, openSide, type Profile, ProfileNumbers, protocolsOf, type Segment, Sides } from './profiles.ts'
 
 /** Traffic of a pair whose verdict is another one now. */
 export interface FlowChange {
@@ -61,29 +61,37 @@ interface ChangedTraffic {
 export function diffPolicies({ before, after, endpoints, nodes, changesMax }: DiffInput): PolicyDiff {
   const { parties, omittedCount } = askedParties([before, after], endpoints, nodes)
   const seen = parties.map((asked): Seen => ({ asked, before: before.party(asked.text), after: after.party(asked.text) }))
-  const subjects = new Set(seen.filter((party) => party.before.subject !== undefined || party.after.subject !== undefined))
-  const groups = [...subjects].flatMap((party) => [
+  const groups = seen.flatMap((party) => [
     ...(party.before.subject === undefined ? [] : [before.groupOf(party.before)]),
     ...(party.after.subject === undefined ? [] : [after.groupOf(party.after)]),
   ])
   const numbers = new ProfileNumbers(new Outcomes())
   const protocols = protocolsOf(groups)
-  const [old, now] = [new Profiles(before, numbers, protocols), new Profiles(after, numbers, protocols)]
+  const open = openSide(numbers, protocols)
+  const [old, now] = [new Sides(before, numbers, protocols, open), new Sides(after, numbers, protocols, open)]
+  const parted = seen.map((party) => ({
+    ...party,
+    egress: [old.of('egress', party.before), now.of('egress', party.after)] as const,
+    ingress: [old.of('ingress', party.before), now.of('ingress', party.after)] as const,
+  }))
   const compared = new Map<string, readonly ChangedTraffic[]>()
   const changes: FlowChange[] = []
   let changeCount = 0
-  for (const from of seen) {
-    for (const to of seen) {
-      if (!subjects.has(from) && !subjects.has(to)) continue
-      const sides: Sides = {
-        before: [old.of('egress', from.before, to.before), old.of('ingress', to.before, from.before)],
-        after: [now.of('egress', from.after, to.after), now.of('ingress', to.after, from.after)],
-      }
-      if (sides.before.every((profile, index) => profile === sides.after[index])) continue
-      const key = [...sides.before, ...sides.after].map(({ number }) => number).join()
+  for (const from of parted) {
+    const isOpen = from.egress.every((side) => side === open)
+    for (const to of parted) {
+      if (isOpen && to.ingress.every((side) => side === open)) continue
+      const pair: PairProfiles = [
+        from.egress[0].of(to.before),
+        to.ingress[0].of(from.before),
+        from.egress[1].of(to.after),
+        to.ingress[1].of(from.after),
+      ]
+      if (pair[0] === pair[2] && pair[1] === pair[3]) continue
+      const key = pair.map(({ number }) => number).join()
       let changed = compared.get(key)
       if (changed === undefined) {
-        changed = compare(sides, protocols)
+        changed = compare(pair, protocols)
         compared.set(key, changed)
       }
       changeCount += changed.length
@@ -95,11 +103,8 @@ export function diffPolicies({ before, after, endpoints, nodes, changesMax }: Di
   return { changes, changeCount, partyCount: seen.length, omittedCount }
 }
 
-/** Profiles of sender and receiver. */
-interface Sides {
-  readonly before: readonly [Profile, Profile]
-  readonly after: readonly [Profile, Profile]
-}
+/** Of the sender and the receiver before, and of both after. */
+type PairProfiles = readonly [Profile, Profile, Profile, Profile]
 
 function shown({ name, count }: AskedParty): string {
   return count > 1 ? `${name} (and ${count - 1} alike)` : name
@@ -116,10 +121,10 @@ interface Stretch {
 
 const PORT_LAST = 65535
 
-function compare({ before, after }: Sides, protocols: readonly number[]): ChangedTraffic[] {
+function compare(pair: PairProfiles, protocols: readonly number[]): ChangedTraffic[] {
   const stretches = protocols.flatMap((protocol) =>
     stretchesOf(
-      [...before, ...after].map(({ segments }) => segments.get(protocol) ?? []),
+      pair.map(({ segments }) => segments.get(protocol) ?? []),
       protocol,
     ),
   )

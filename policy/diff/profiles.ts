@@ -54,89 +54,116 @@ export function protocolsOf(groups: Iterable<ResolvedGroup>): readonly number[] 
   return [...protocols].sort((a, b) => a - b)
 }
 
-type RowsByPeer = ReadonlyMap<number, readonly PolicyRow[]>
-
-/** Profiles of one direction of a group. */
-interface Known {
-  readonly byPeer: Map<number, Profile>
-  /** By the peer's own rows, as text. */
-  readonly byRows: Map<string, Profile>
+/** What the policy of one party says in one direction. */
+export interface Side {
+  /** Of traffic with a peer. */
+  of(peer: Party): Profile
 }
 
-/** Profiles of one set of policies. */
-export class Profiles {
+/** Sides of one set of policies. */
+export class Sides {
   readonly #scene: Scene
   readonly #numbers: ProfileNumbers
   readonly #protocols: readonly number[]
-  readonly #rows = new Map<ResolvedGroup, Readonly<Record<Direction, RowsByPeer>>>()
-  readonly #known = new Map<ResolvedGroup, Readonly<Record<Direction, Known>>>()
+  readonly #known = new Map<string, Side>()
   readonly #everything: Profile
+  /** Equal for all parties that nothing restricts. */
+  readonly #open: Side
 
-  constructor(scene: Scene, numbers: ProfileNumbers, protocols: readonly number[]) {
+  constructor(scene: Scene, numbers: ProfileNumbers, protocols: readonly number[], open: Side) {
     this.#scene = scene
     this.#numbers = numbers
     this.#protocols = protocols
-    this.#everything = numbers.of(new Map(protocols.map((protocol) => [protocol, [{ first: 0, outcome: numbers.outcomes.allowed }]])))
+    this.#everything = everythingOf(numbers, protocols)
+    this.#open = open
   }
 
-  /** What the subject's policy says of traffic with the peer; everything is allowed where none judges it. */
-  of(direction: Direction, subject: Party, peer: Party): Profile {
-    if (subject.subject === undefined) return this.#everything
-    const isHost = peer.labels.has('reserved', 'host') && subject.subject.kind === 'endpoints'
-    if (direction === 'ingress' && isHost && this.#scene.allowLocalhost) return this.#everything
-    const group = this.#scene.groupOf(subject)
-    if (!group.enforced[direction]) return this.#everything
-    const rows = this.#rowsOf(group)[direction]
+  of(direction: Direction, party: Party): Side {
+    if (party.subject === undefined) return this.#open
+    const group = this.#scene.groupOf(party)
+    if (!group.enforced[direction]) return this.#open
+    const { kind } = party.subject
+    const key = `${direction} ${kind} ${group.group}`
+    let side = this.#known.get(key)
+    if (side === undefined) {
+      const hostPasses = this.#scene.allowLocalhost && direction === 'ingress' && kind === 'endpoints'
+      side = new GroupSide(group, direction, this.#numbers, this.#protocols, hostPasses ? this.#everything : undefined)
+      this.#known.set(key, side)
+    }
+    return side
+  }
+}
+
+/** The side of whoever nothing restricts. */
+export function openSide(numbers: ProfileNumbers, protocols: readonly number[]): Side {
+  const everything = everythingOf(numbers, protocols)
+  return { of: () => everything }
+}
+
+function everythingOf(numbers: ProfileNumbers, protocols: readonly number[]): Profile {
+  const { allowed } = numbers.outcomes
+  return numbers.of(new Map(protocols.map((protocol) => [protocol, [{ first: 0, outcome: allowed }]])))
+}
+
+class GroupSide implements Side {
+  readonly #group: ResolvedGroup
+  readonly #direction: Direction
+  readonly #numbers: ProfileNumbers
+  readonly #protocols: readonly number[]
+  readonly #ofHost: Profile | undefined
+  readonly #rows = new Map<number, PolicyRow[]>()
+  readonly #byPeer = new Map<number, Profile>()
+  /** By the peer's own rows, as text. */
+  readonly #byRows = new Map<string, Profile>()
+
+  /** @param ofHost what holds for this machine, whatever rows say */
+  constructor(
+    group: ResolvedGroup,
+    direction: Direction,
+    numbers: ProfileNumbers,
+    protocols: readonly number[],
+    ofHost: Profile | undefined,
+  ) {
+    this.#group = group
+    this.#direction = direction
+    this.#numbers = numbers
+    this.#protocols = protocols
+    this.#ofHost = ofHost
+    for (const row of group.rows.values()) {
+      if (row.direction !== direction) continue
+      const others = this.#rows.get(row.identity)
+      if (others === undefined) this.#rows.set(row.identity, [row])
+      else others.push(row)
+    }
+  }
+
+  of(peer: Party): Profile {
+    if (this.#ofHost !== undefined && peer.labels.has('reserved', 'host')) return this.#ofHost
     // A peer without rows of its own is any peer.
-    const identity = rows.has(peer.identity) ? peer.identity : ANY_IDENTITY
-    const { byPeer, byRows } = this.#knownOf(group)[direction]
-    let profile = byPeer.get(identity)
+    const identity = this.#rows.has(peer.identity) ? peer.identity : ANY_IDENTITY
+    let profile = this.#byPeer.get(identity)
     if (profile !== undefined) return profile
-    const own = identity === ANY_IDENTITY ? [] : (rows.get(identity) ?? [])
+    const own = identity === ANY_IDENTITY ? [] : (this.#rows.get(identity) ?? [])
     const key = own.map(textOf).join()
-    profile = byRows.get(key) ?? this.#compute(group, direction, identity, [...own, ...(rows.get(ANY_IDENTITY) ?? [])])
-    byRows.set(key, profile)
-    byPeer.set(identity, profile)
+    profile = this.#byRows.get(key) ?? this.#compute(identity, [...own, ...(this.#rows.get(ANY_IDENTITY) ?? [])])
+    this.#byRows.set(key, profile)
+    this.#byPeer.set(identity, profile)
     return profile
   }
 
-  #compute(group: ResolvedGroup, direction: Direction, identity: number, rows: readonly PolicyRow[]): Profile {
+  #compute(identity: number, rows: readonly PolicyRow[]): Profile {
     const { outcomes } = this.#numbers
     const segments = new Map<number, readonly Segment[]>()
     for (const protocol of this.#protocols) {
       const list: Segment[] = []
       for (const first of cutsOf(rows, protocol)) {
-        const row = findRow(group, direction, identity, protocol, first)
-        const outcome = outcomes.ofRow(row, row?.classKey === undefined ? undefined : group.classes.get(row.classKey)?.ruleset)
+        const row = findRow(this.#group, this.#direction, identity, protocol, first)
+        const outcome = outcomes.ofRow(row, row?.classKey === undefined ? undefined : this.#group.classes.get(row.classKey)?.ruleset)
         if (list.at(-1)?.outcome !== outcome) list.push({ first, outcome })
       }
       segments.set(protocol, list)
     }
     return this.#numbers.of(segments)
-  }
-
-  #rowsOf(group: ResolvedGroup): Readonly<Record<Direction, RowsByPeer>> {
-    let sides = this.#rows.get(group)
-    if (sides === undefined) {
-      const filed = { ingress: new Map<number, PolicyRow[]>(), egress: new Map<number, PolicyRow[]>() }
-      for (const row of group.rows.values()) {
-        const others = filed[row.direction].get(row.identity)
-        if (others === undefined) filed[row.direction].set(row.identity, [row])
-        else others.push(row)
-      }
-      sides = filed
-      this.#rows.set(group, sides)
-    }
-    return sides
-  }
-
-  #knownOf(group: ResolvedGroup): Readonly<Record<Direction, Known>> {
-    let known = this.#known.get(group)
-    if (known === undefined) {
-      known = { ingress: { byPeer: new Map(), byRows: new Map() }, egress: { byPeer: new Map(), byRows: new Map() } }
-      this.#known.set(group, known)
-    }
-    return known
   }
 }
 
