@@ -4,7 +4,7 @@ import { LabelFilter } from '#policy/label-filter.ts'
 import { formatLabel } from '#policy/labels.ts'
 import type { Dialect } from '#policy/model.ts'
 import { type ParseOptions, parseOptions } from '#policy/options.ts'
-import { NODE_SOURCE } from '#policy/reserved.ts'
+import { apiServerLabels, NODE_SOURCE } from '#policy/reserved.ts'
 import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#policy/trace/scene.ts'
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
 import { sanitize } from './output.ts'
@@ -92,7 +92,7 @@ function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string
     for (const address of addresses) apiServers.delete(address)
     return { name, labels: ['reserved:remote-node', ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])], addresses }
   })
-  return apiServers.size === 0 ? known : [...known, { name: '', labels: [API_SERVER_LABEL], addresses: [...apiServers] }]
+  return [...known, ...[...apiServers].map((address) => ({ name: '', labels: apiServerLabels(address), addresses: [address] }))]
 }
 
 function namedPortsOf(ports: Readonly<Record<string, string>>): NonNullable<SceneEndpoint['namedPorts']> {

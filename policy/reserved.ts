@@ -36,6 +36,19 @@ function reserved(name: string): LabelSelector {
 /** Source of the labels that nodes have from their node's own. */
 export const NODE_SOURCE = 'node'
 
+/** Labels of an API server that is no node. */
+export function apiServerLabels(address: string): readonly string[] {
+  return [`${CIDR_SOURCE}:${address}/${address.includes(':') ? 128 : 32}`, 'reserved:kube-apiserver', 'reserved:world']
+}
+
+const CIDR_SOURCE = 'cidr'
+
+/** The prefix that an identity with these labels stands for, if it does. */
+export function cidrOf(labels: readonly string[]): { readonly cidr?: string } {
+  const label = labels.find((text) => text.startsWith(`${CIDR_SOURCE}:`))
+  return label === undefined ? {} : { cidr: label.slice(CIDR_SOURCE.length + 1) }
+}
+
 /** The selectors of nodes, this machine included, that meet requirements. */
 export function selectorsOfNodes({ requirements }: LabelSelector): readonly LabelSelector[] {
   return ['host', 'remote-node'].map((name) => ({ requirements: [...reserved(name).requirements, ...requirements] }))

@@ -5,7 +5,7 @@
  */
 import type { PolicyEngine } from '#policy/engine.ts'
 import { formatLabel } from '#policy/labels.ts'
-import { NODE_SOURCE, RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import { apiServerLabels, cidrOf, NODE_SOURCE, RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { Workloads } from './file.ts'
@@ -55,7 +55,7 @@ export class NodeAddresses {
     // Of this machine even without an address, and whatever nodes there are.
     const identities = new Map<number, Identity>([[host.id, host]])
     for (const [address, owner] of owners) {
-      const identity = owner.isHost ? host : identityOf(owner, allocator)
+      const identity = owner.isHost ? host : identityOf(address, owner, allocator)
       wanted.set(address, identity)
       if (!isReserved(identity)) identities.set(identity.id, identity)
     }
@@ -63,7 +63,7 @@ export class NodeAddresses {
     const changed = [...identities.values()].filter(
       ({ id, labels }) => labels.join() !== (this.#identities.get(id)?.labels.join() ?? defaultOf(id)),
     )
-    for (const { id, labels } of changed) engine.upsertIdentity({ id, labels })
+    for (const { id, labels } of changed) engine.upsertIdentity({ id, labels, ...cidrOf(labels) })
     if (changed.length > 0) commit()
     for (const address of this.#known.keys()) if (!wanted.has(address)) ipcache.delete(address, 'node')
     for (const [address, { id }] of wanted) if (this.#known.get(address)?.id !== id) ipcache.set(address, 'node', id)
@@ -120,15 +120,15 @@ export class NodeAddresses {
   }
 }
 
-/** Of an address that is not this machine's. */
-function identityOf({ isNode, isApiServer, labels }: Owner, allocator: Pick<IdentityAllocator, 'allocate'>): Identity {
-  if (!isNode) return { id: RESERVED_IDENTITIES['kube-apiserver'], labels: [API_SERVER_LABEL] }
+/** Of an address that is not this machine's. An API server that is no node is a part of the world too, as prefixes and entities see it. */
+function identityOf(address: string, { isNode, isApiServer, labels }: Owner, allocator: Pick<IdentityAllocator, 'allocate'>): Identity {
+  if (!isNode) return allocator.allocate(apiServerLabels(address))
   const all = sorted([REMOTE_NODE_LABEL, ...labels, ...(isApiServer ? [API_SERVER_LABEL] : [])])
   return all.length === 1 ? { id: RESERVED_IDENTITIES['remote-node'], labels: all } : allocator.allocate(all)
 }
 
 function isReserved({ id }: Identity): boolean {
-  return id === RESERVED_IDENTITIES['remote-node'] || id === RESERVED_IDENTITIES['kube-apiserver']
+  return id === RESERVED_IDENTITIES['remote-node']
 }
 
 /** Labels that the engine knows an identity by from the start. */

@@ -9,7 +9,7 @@ import { type EnforcementMode, PolicyEngine } from '../engine.ts'
 import { LabelSet } from '../labels.ts'
 import { isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '../model.ts'
 import { type ReferencePeer, References, type ResolvedReference } from '../references.ts'
-import { CLUSTER_LABEL_KEY, NAMESPACE_LABEL_KEY, RESERVED_IDENTITIES, selectorsOfNodes } from '../reserved.ts'
+import { CLUSTER_LABEL_KEY, cidrOf, NAMESPACE_LABEL_KEY, RESERVED_IDENTITIES, selectorsOfNodes } from '../reserved.ts'
 import type { ResolvedGroup } from '../resolved.ts'
 import { selects } from '../selector.ts'
 import type { NamedPortNumber } from '../selector-index.ts'
@@ -269,7 +269,8 @@ export class Scene {
     const isSubject = this.#nodeEngine !== undefined
     if (isSubject) this.#nodeEngine.addSubject({ group: identity, identity, namedPorts: [], audit: false })
     const subject = isSubject ? { kind: 'nodes' as const, group: identity } : undefined
-    return { ...NOBODY, name: name === '' ? labels.text.join() : name, identity, labels, subject }
+    const prefix = parsePrefix(cidrOf(labels.text).cidr ?? '')
+    return { ...NOBODY, name: name === '' ? labels.text.join() : name, identity, labels, prefix, subject }
   }
 
   #addPrefixes(): void {
@@ -342,7 +343,7 @@ export class Scene {
 
   #upsert(id: number, { labels, names = [] }: IdentityParts): void {
     const namedPorts = this.#portsOf.get(id) ?? []
-    for (const engine of this.#engines()) engine.upsertIdentity({ id, labels, names, namedPorts })
+    for (const engine of this.#engines()) engine.upsertIdentity({ id, labels, names, namedPorts, ...cidrOf(labels) })
   }
 
   #groupFor(identity: number, namedPorts: readonly NamedPortNumber[], audit: boolean): number {

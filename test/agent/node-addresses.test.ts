@@ -135,9 +135,8 @@ kubeApiserver: [10.0.0.2, 10.0.0.3, 203.0.113.1]`)
     '10.0.0.1 reserved:host',
     '10.0.0.2 reserved:kube-apiserver reserved:remote-node',
     '10.0.0.3 node:zone=east reserved:kube-apiserver reserved:remote-node',
-    '203.0.113.1 reserved:kube-apiserver',
+    '203.0.113.1 cidr:203.0.113.1/32 reserved:kube-apiserver reserved:world',
   ])
-  t.deepEqual(world.addresses.get('203.0.113.1'), 7)
   t.deepEqual(world.refresh('kubeApiserver: [10.0.0.1]').slice(0, 2), ['1 has reserved:host reserved:kube-apiserver', 'commit'])
   t.deepEqual(world.list(), ['10.0.0.1 reserved:host reserved:kube-apiserver'])
 })
