@@ -10,6 +10,12 @@ import { type FiledRule, nameOf, type RuleIndex } from './rule-index.ts'
 import { implies } from './selectors.ts'
 import { sharedPorts } from './traffic.ts'
 
+/** Pairs of rules that conflict; far more than anybody is shown. */
+const PAIRS_MAX = 20_000
+
+/** What it costs to hold two shapes against one another, in comparisons of rules. */
+const SHAPES_COST = 4
+
 interface Shaped {
   readonly port: PortRule
   readonly shape: L7Shape
@@ -17,28 +23,46 @@ interface Shaped {
 
 export function findConflicts(index: RuleIndex, findings: Findings): void {
   const shaped = new Map<FiledRule, readonly Shaped[]>()
+  const byShape = new Map<string, { readonly shape: L7Shape; readonly rules: Set<FiledRule> }>()
   for (const filed of index.rules) {
     const ports = shapesOf(filed)
     if (ports.length > 0) shaped.set(filed, ports)
-  }
-  const keys = new Set([...shaped.values()].flatMap((ports) => ports.map(({ shape }) => shape.key)))
-  // Where every L7 part is of one shape, as in most folders, there is nothing to compare.
-  if (keys.size < 2) return
-  const conflictOf = memoizedConflict()
-  for (const [filed, ports] of shaped) {
-    for (const other of index.perhapsHolding(filed)) {
-      if (other.serial < filed.serial) continue
-      const others = shaped.get(other)
-      if (others === undefined || !mayShare(filed.rule.peers, other.rule.peers)) continue
-      compare([filed, ports], [other, others], conflictOf, findings)
+    for (const { shape } of ports) {
+      const key = keyOf(shape)
+      const alike = byShape.get(key) ?? { shape, rules: new Set() }
+      byShape.set(key, alike)
+      alike.rules.add(filed)
     }
   }
+  const said = new Set<string>()
+  // Most folders have one shape, or shapes that get on: then no rules are compared at all.
+  const shapes = [...byShape.values()]
+  for (const [number, one] of shapes.entries()) {
+    for (const other of shapes.slice(number + 1)) {
+      if (said.size > PAIRS_MAX || !index.spend(SHAPES_COST)) return
+      if (mergedConflict(one.shape, other.shape) === '') continue
+      const others = index.only([...other.rules])
+      for (const filed of one.rules) {
+        for (const against of others.perhapsHolding(filed)) {
+          const [first, second] = filed.serial <= against.serial ? [filed, against] : [against, filed]
+          const pair = `${first.serial} ${second.serial}`
+          if (said.has(pair) || !mayShare(first.rule.peers, second.rule.peers)) continue
+          said.add(pair)
+          compare([first, shaped.get(first) ?? []], [second, shaped.get(second) ?? []], findings)
+        }
+      }
+    }
+  }
+}
+
+/** Equal for shapes that conflict with the same others: which names they have does not matter. */
+function keyOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener }: L7Shape): string {
+  return JSON.stringify([kind, parser, serverNames.length > 0, terminatingTls, originatingTls, listener])
 }
 
 function compare(
   [filed, ports]: readonly [FiledRule, readonly Shaped[]],
   [other, others]: readonly [FiledRule, readonly Shaped[]],
-  conflictOf: (a: L7Shape, b: L7Shape) => string,
   findings: Findings,
 ): void {
   for (const [index, one] of ports.entries()) {
@@ -63,16 +87,10 @@ function shapesOf({ rule }: FiledRule): Shaped[] {
   })
 }
 
-function memoizedConflict(): (a: L7Shape, b: L7Shape) => string {
-  const known = new Map<string, string>()
-  return (a, b) => {
-    if (a.key === b.key) return ''
-    const key = `${a.key} ${b.key}`
-    let conflict = known.get(key)
-    if (conflict === undefined) {
-      conflict = mergeRulesets({ shapes: [a, b], denyShapes: [], allow: [], deny: [], hasPlain: false }).conflict
-      known.set(key, conflict)
-    }
-    return conflict
-  }
+function conflictOf(a: L7Shape, b: L7Shape): string {
+  return keyOf(a) === keyOf(b) ? '' : mergedConflict(a, b)
+}
+
+function mergedConflict(a: L7Shape, b: L7Shape): string {
+  return mergeRulesets({ shapes: [a, b], denyShapes: [], allow: [], deny: [], hasPlain: false }).conflict
 }

@@ -27,7 +27,7 @@ export function lintPolicies({ files, dialect, known }: LintInput): readonly Fin
   ]
   // Each with a budget of its own.
   for (const check of checks) {
-    const index = new RuleIndex(documents)
+    const index = RuleIndex.of(documents)
     check(index)
     const at = index.policies[0]?.at
     if (index.isExhausted && at !== undefined) {
@@ -35,7 +35,7 @@ export function lintPolicies({ files, dialect, known }: LintInput): readonly Fin
       findings.add('policy/not-compared', 'warning', { ...at, path: '' }, message, 'check folders one by one')
     }
   }
-  const index = new RuleIndex(documents)
+  const index = RuleIndex.of(documents)
   if (known !== undefined) findUnknownLabels(index, known, findings)
   findUnknownReferences(files, index, findings)
   findTwins(documents, findings)

@@ -18,15 +18,13 @@ const DNS_PORT = 53
  * it is enough that the queries are let through.
  */
 export function findFqdnsWithoutDns(index: RuleIndex, dialect: Dialect, findings: Findings): void {
+  const paths = index.only(index.rules.filter((filed) => isDnsPath(filed, dialect)))
   for (const filed of index.rules) {
     const { rule } = filed
     if (rule.direction !== 'egress' || rule.verdict !== 'allow' || fqdnsOf(rule.peers).length === 0) continue
-    let hasPath = !filed.spec.defaultDeny.egress && dialect === 'extended'
-    for (const other of index.perhapsHolding(filed)) {
-      if (hasPath) break
-      hasPath = isDnsPath(other, dialect)
-    }
-    if (hasPath || index.isExhausted) continue
+    if (!filed.spec.defaultDeny.egress && dialect === 'extended') continue
+    const [path] = paths.perhapsHolding(filed)
+    if (path !== undefined || index.isExhausted) continue
     const [message, hint] =
       dialect === 'cilium'
         ? [

@@ -23,14 +23,13 @@ export class RuleIndex {
   readonly rules: readonly FiledRule[]
   readonly #byPlace = new Map<string, FiledRule[]>()
   readonly #byNamespace = new Map<string, FiledRule[]>()
-  #comparisonsLeft = COMPARISONS_MAX
+  readonly #budget: { comparisonsLeft: number }
 
-  constructor(documents: readonly PolicyDocument[]) {
-    this.policies = documents.filter(isPolicy)
-    let serial = 0
-    this.rules = this.policies.flatMap((policy) =>
-      policy.specs.flatMap((spec) => spec.rules.map((rule) => ({ policy, spec, rule, serial: serial++ }))),
-    )
+  /** @param rules of these policies @param budget shared with the index that these rules were taken from */
+  private constructor(policies: readonly Policy[], rules: readonly FiledRule[], budget: { comparisonsLeft: number }) {
+    this.policies = policies
+    this.rules = rules
+    this.#budget = budget
     for (const filed of this.rules) {
       const { spec, rule } = filed
       const [label = EVERYWHERE] = exactLabels(spec.subject.selector)
@@ -41,8 +40,28 @@ export class RuleIndex {
     }
   }
 
+  static of(documents: readonly PolicyDocument[]): RuleIndex {
+    const policies = documents.filter(isPolicy)
+    let serial = 0
+    const rules = policies.flatMap((policy) =>
+      policy.specs.flatMap((spec) => spec.rules.map((rule): FiledRule => ({ policy, spec, rule, serial: serial++ }))),
+    )
+    return new RuleIndex(policies, rules, { comparisonsLeft: COMPARISONS_MAX })
+  }
+
+  /** An index of some of the rules. */
+  only(rules: readonly FiledRule[]): RuleIndex {
+    return new RuleIndex(this.policies, rules, this.#budget)
+  }
+
   get isExhausted(): boolean {
-    return this.#comparisonsLeft <= 0
+    return this.#budget.comparisonsLeft <= 0
+  }
+
+  /** Counts comparisons. @returns whether they may be made */
+  spend(count = 1): boolean {
+    this.#budget.comparisonsLeft -= count
+    return this.#budget.comparisonsLeft >= 0
   }
 
   /** Rules of the same direction that hold for every subject of this one, and for its first peer perhaps; in their order, itself among them. */
@@ -53,7 +72,7 @@ export class RuleIndex {
       for (const label of new Set([...exactLabels(spec.subject.selector), EVERYWHERE])) {
         for (const peer of new Set(coveringPlaces(rule.peers))) {
           for (const other of this.#byPlace.get(placeOf(filed, namespace, label, verdict, peer)) ?? []) {
-            if (--this.#comparisonsLeft < 0) return
+            if (!this.spend()) return
             if (other.policy.audit && !policy.audit) continue
             if (implies(spec.subject.selector, other.spec.subject.selector)) yield other
           }
@@ -71,7 +90,7 @@ export class RuleIndex {
         : [...namespaces, EVERYWHERE].map((namespace) => this.#byNamespace.get(placeOf(filed, namespace)) ?? [])
     for (const list of lists) {
       for (const other of list) {
-        if (--this.#comparisonsLeft < 0) return
+        if (!this.spend()) return
         if (mayBothSelect(filed.spec.subject.selector, other.spec.subject.selector)) yield other
       }
     }

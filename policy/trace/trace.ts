@@ -87,7 +87,7 @@ function traceSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   }
   const rules = rulesOf(scene, direction, subject, peer, traffic)
   const judgement = judgeSide(scene, direction, subject, peer, traffic)
-  const notes = notesOf(subject, rules, judgement)
+  const notes = notesOf(subject, peer, rules, judgement)
   const [matched, unmatched] = [rules.filter((rule) => rule.matched), rules.filter((rule) => !rule.matched)]
   return { ...judgement, matched: matched.map(told), unmatched: unmatched.map(told), ...(notes.length > 0 && { notes }) }
 }
@@ -198,10 +198,13 @@ function told({ isByName: _isByName, ...rule }: ExplainedRule): TracedRule {
   return rule
 }
 
-function notesOf(subject: Party, rules: readonly ExplainedRule[], { verdict, notes = [] }: Judgement): readonly string[] {
+function notesOf(subject: Party, peer: Party, rules: readonly ExplainedRule[], { verdict, notes = [] }: Judgement): readonly string[] {
   if (subject.subject?.kind === 'nodes')
     return rules.length === 0 ? [] : ['policy for nodes is not enforced by this version: a node lets this traffic through']
-  if (verdict === 'denied') return []
+  if (verdict === 'denied') {
+    const mayHaveName = peer.prefix !== undefined && rules.some(({ isByName, action }) => isByName && action === 'allow')
+    return mayHaveName ? ['which names an address has is not known here: ask about the name'] : []
+  }
   const allowing = rules.filter(({ matched, action }) => matched && action === 'allow')
   const isByName = allowing.length > 0 && allowing.every((rule) => rule.isByName)
   return isByName ? [...notes, 'toFQDNs is not enforced by this version: a node denies this traffic'] : notes
