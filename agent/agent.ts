@@ -93,6 +93,7 @@ export class Agent implements LocalBackend, FlowContext {
   /** Accepted files whose copy could not be written. */
   readonly #notKept = new Set<string>()
   #ipcacheDirty = false
+  #areDocumentsOthers = false
   #revision = 0
   #workloadsProblem = ''
   #folderWarning = ''
@@ -501,6 +502,7 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   #setFile(file: string, state: FileState | undefined): void {
+    this.#areDocumentsOthers = true
     this.#countEnforcing(this.#inForce.get(file), -1)
     this.#countEnforcing(state, 1)
     if (state === undefined) {
@@ -518,14 +520,16 @@ export class Agent implements LocalBackend, FlowContext {
     for (const document of [...(state?.documents ?? []), ...(state?.refused ?? [])]) {
       if ('audit' in document && document.audit) continue
       const name = documentName(document)
-      this.#enforcing.set(name, (this.#enforcing.get(name) ?? 0) + step)
+      const count = (this.#enforcing.get(name) ?? 0) + step
+      if (count > 0) this.#enforcing.set(name, count)
+      else this.#enforcing.delete(name)
     }
   }
 
   #isOnlyAudited({ group, policies }: ResolvedGroup): boolean {
     const { audit, enforcement } = this.#parts.config.policy
     if (audit || this.#subjects.isAudited(group)) return true
-    return enforcement !== 'always' && policies.length > 0 && policies.every((name) => (this.#enforcing.get(name) ?? 0) === 0)
+    return enforcement !== 'always' && policies.length > 0 && policies.every((name) => !this.#enforcing.has(name))
   }
 
   /** Resolves what changed, with an identity for every prefix that policy mentions. */
@@ -576,9 +580,12 @@ export class Agent implements LocalBackend, FlowContext {
 
   #apply(): void {
     const delta = mergeDeltas(this.#unapplied.splice(0))
-    if (delta.changed.length === 0 && delta.removed.length === 0) return
-    this.#revision = delta.revision
-    this.#sync.apply(delta)
+    if (delta.changed.length > 0 || delta.removed.length > 0) {
+      this.#revision = delta.revision
+      this.#sync.apply(delta)
+    }
+    if (this.#areDocumentsOthers) this.#sync.recheckAudit()
+    this.#areDocumentsOthers = false
   }
 
   #flush(): void {

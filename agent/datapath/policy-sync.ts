@@ -23,7 +23,8 @@ const ENFORCED: Enforcement = { ingress: true, egress: true, onlyAudit: false }
 
 interface Group {
   readonly rows: GroupRows
-  identity: number
+  /** As planned last. */
+  resolved: ResolvedGroup
   enforcement: Enforcement
   /** What changed since it was planned last is not known: every row is looked at. */
   isUnplanned: boolean
@@ -100,7 +101,9 @@ export class PolicySync {
   }
 
   get problems(): SyncProblem[] {
-    return [...this.#groups.values()].flatMap(({ identity, problem }) => (problem === '' ? [] : [{ identity, message: problem }]))
+    return [...this.#groups.values()].flatMap(({ resolved, problem }) =>
+      problem === '' ? [] : [{ identity: resolved.identity, message: problem }],
+    )
   }
 
   /** How many rows each group has in the kernel. */
@@ -148,6 +151,16 @@ export class PolicySync {
     this.#context.onWritten([...stepped, ...delta.removed])
   }
 
+  /** Which policies are in audit changed, though perhaps no row did. */
+  recheckAudit(): void {
+    for (const [number, group] of this.#groups) {
+      const onlyAudit = this.#context.isOnlyAudited(group.resolved)
+      if (group.isUnplanned || onlyAudit === group.enforcement.onlyAudit) continue
+      group.enforcement = { ...group.enforcement, onlyAudit }
+      this.#endpoints.bump(number, group.enforcement)
+    }
+  }
+
   /** To be called when the proxy has reported. */
   onProxyReport(): void {
     const stepped: number[] = []
@@ -193,7 +206,7 @@ export class PolicySync {
       if (old !== undefined) this.#cookies.release(old.cookie)
     }
     this.#pairSlots(group, before, [...byClass.values()])
-    group.identity = resolved.identity
+    group.resolved = resolved
     group.enforcement = { ...resolved.enforced, onlyAudit: this.#context.isOnlyAudited(resolved) }
     group.isUnplanned = false
     group.problem = ''
@@ -305,14 +318,15 @@ export class PolicySync {
     return this.#control.isListening(slot.id, generation) ? 'listening' : 'absent'
   }
 
-  #group({ group: number, identity }: ResolvedGroup): Group {
+  #group(resolved: ResolvedGroup): Group {
+    const { group: number } = resolved
     const known = this.#groups.get(number)
     if (known !== undefined) return known
     const { fd, isNew } = this.#openRows(number)
     const group: Group = {
       // A group that the kernel does not have starts from deny; what an earlier agent left is in force as its endpoints' flags say.
       rows: new GroupRows(policyRowsMap(fd), isNew ? ENFORCED : this.#endpoints.enforcedInKernel(number)),
-      identity,
+      resolved,
       enforcement: ENFORCED,
       isUnplanned: true,
       pending: false,

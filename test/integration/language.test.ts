@@ -4,7 +4,8 @@ import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { ExportPolicyRequestSchema, type ExportPolicyResponse } from '#api/gen/headgate/v1/local_pb.js'
 import type { Flow } from '#flows/flow.ts'
-import { type Machine, ROOT, type Workload } from '../support/machine.ts'
+import { ethernet, ipv4Packet, sendFrame } from '../support/frames.ts'
+import { ip, type Machine, ROOT, type Workload } from '../support/machine.ts'
 import { get, policyOf, type Running, rule, serve, withMachine } from '../support/running.ts'
 import { TcpPeer } from '../support/tcp.ts'
 
@@ -104,6 +105,22 @@ test.serial('a policy in audit denies nothing, and what it would deny is told be
     for (const port of [80, 81]) t.true(await reaches(machine, client, server, port))
     await headgate.flowThat(({ verdict, destination }) => verdict === 'audit' && destination.port === 81)
     t.false((await headgate.flows()).some(({ verdict, destination }) => verdict === 'audit' && destination.port === 80))
+    // Nothing can be asked about a fragment: it passes while only policies in audit restrict its receiver.
+    const macOf = (netns: string, device: string): string =>
+      (JSON.parse(ip('-n', netns, '-j', 'link', 'show', device)) as { address: string }[])[0]?.address ?? ''
+    const payload = ipv4Packet(17, client.address, server.address, Buffer.alloc(24), 0x2000)
+    const frame = ethernet(macOf(machine.hostNetns, client.device), macOf(client.netns, 'eth0'), 0x0800, payload)
+    const fragments = async (verdict: string): Promise<number> => {
+      sendFrame(client.netns, 'eth0', frame)
+      const { counters } = await headgate.status()
+      return Number(counters.find((row) => row.verdict === verdict && row.reason === 'fragment')?.packets ?? 0)
+    }
+    t.deepEqual([await fragments('audited'), await fragments('denied')], [1, 0])
+    const all = policyOf('audited', 'server', { ingress: [{ fromEntities: ['all'] }] })
+    await headgate.apply('audited.json', { ...all, metadata })
+    await headgate.apply('audited.json', all)
+    t.deepEqual([await fragments('denied'), await fragments('audited')], [1, 2])
+    await headgate.apply('audited.json', { ...audited, metadata })
     const denying = policyOf('denying', 'server', { ingressDeny: [{ toPorts: [{ ports: [{ port: '82', protocol: 'TCP' }] }] }] })
     await headgate.apply('denying.json', { ...denying, spec: { ...(denying['spec'] as object), enableDefaultDeny: { ingress: false } } })
     t.false(await reaches(machine, client, server, 82))
