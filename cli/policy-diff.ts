@@ -4,13 +4,14 @@ import type { Config } from '#config/schema.ts'
 import { describeChange, diffPolicies, type PolicyDiff } from '#policy/diff/diff.ts'
 import { type RecordedDiff, RecordedFlows } from '#policy/diff/flows.ts'
 import type { Dialect } from '#policy/model.ts'
-import { parseOptions } from '#policy/options.ts'
+import { type ParseOptions, parseOptions } from '#policy/options.ts'
 import { describeQuestion } from '#policy/trace/expectations.ts'
+import type { SceneFile } from '#policy/trace/scene.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import { readLines } from './lines.ts'
 import type { OutputFormat } from './options.ts'
 import { print, printJson, sanitize } from './output.ts'
-import { STANDARD_INPUT } from './policy-files.ts'
+import { formatProblem, STANDARD_INPUT } from './policy-files.ts'
 import { loadPeople, readPolicies, sceneOf } from './policy-scene.ts'
 
 export interface DiffOptions {
@@ -23,12 +24,12 @@ export interface DiffOptions {
 
 const FLOW_LINE_LENGTH_MAX = 1 << 20
 
-/** @throws CliError HG-1111 for what cannot be read */
+/** @throws CliError HG-1111 for what cannot be read, or is refused */
 export async function runDiff([old, now]: readonly [string, string], options: DiffOptions, config: Config): Promise<void> {
   const parsing = parseOptions(config, options.dialect)
   const people = await loadPeople(options.endpoints, config)
-  const before = sceneOf(await readPolicies([old], parsing), people, config)
-  const after = sceneOf(await readPolicies([now], parsing), people, config)
+  const before = sceneOf(await acceptedFiles(old, parsing), people, config)
+  const after = sceneOf(await acceptedFiles(now, parsing), people, config)
   const diff = diffPolicies({ before, after, endpoints: people.endpoints, nodes: people.nodes, changesMax: options.limit })
   const flows = new RecordedFlows(people.endpoints.map(({ name }) => name))
   if (options.flows !== undefined) await readFlows(options.flows, flows)
@@ -36,6 +37,13 @@ export async function runDiff([old, now]: readonly [string, string], options: Di
   if (options.output === 'json') printJson(asJson(diff, recorded, options.limit))
   else for (const line of linesOf(diff, recorded, options)) print(sanitize(line))
   process.exitCode = diff.changeCount + recorded.changes.length > 0 ? EXIT_CODES.FAILED : EXIT_CODES.OK
+}
+
+/** What a refused file would mean depends on what was in force before it: there is nothing to compare. */
+async function acceptedFiles(path: string, parsing: ParseOptions): Promise<readonly SceneFile[]> {
+  const { files, errors } = await readPolicies([path], parsing)
+  if (errors.length > 0) throw new CliError('HG-1111', `not valid: ${path}`, { details: errors.map(formatProblem) })
+  return files
 }
 
 async function readFlows(file: string, flows: RecordedFlows): Promise<void> {

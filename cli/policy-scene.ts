@@ -29,9 +29,12 @@ export interface People {
   readonly clusterName: string
 }
 
-/** @throws CliError HG-1111, AgentError HG-2001 */
+/** Says what is refused, on standard error. @throws CliError HG-1111, AgentError HG-2001 */
 export async function createScene({ policies, endpoints, config, dialect }: SceneSource): Promise<Scene> {
-  const files = await readPolicies(policies, parseOptions(config, dialect))
+  const { files, errors } = await readPolicies(policies, parseOptions(config, dialect))
+  for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
+  for (const file of new Set(errors.map((problem) => problem.file)))
+    process.stderr.write(`${sanitize(file)}: refused; endpoints that it selects are at default deny\n`)
   return sceneOf(files, await loadPeople(endpoints, config), config)
 }
 
@@ -41,16 +44,23 @@ export function sceneOf(files: readonly SceneFile[], { endpoints, nodes, cluster
   return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost: policy.allowLocalhost === 'always' })
 }
 
-/** Says what is refused, on standard error. @throws CliError HG-1111 */
-export async function readPolicies(policies: readonly string[], options: ParseOptions): Promise<SceneFile[]> {
+/** Files as they were read. */
+interface PolicyFiles {
+  readonly files: readonly SceneFile[]
+  /** Why some of them are refused. */
+  readonly errors: readonly Problem[]
+}
+
+/** @throws CliError HG-1111 */
+export async function readPolicies(policies: readonly string[], options: ParseOptions): Promise<PolicyFiles> {
   const { parsePolicyFile } = await import('#policy/parse.ts')
-  return policies.flatMap(policyFilesOf).map((file): SceneFile => {
+  const errors: Problem[] = []
+  const files = policies.flatMap(policyFilesOf).map((file): SceneFile => {
     const { documents, refused, problems } = parsePolicyFile(readText(file), file, options)
-    const errors = problems.filter(({ severity }) => severity === 'error')
-    for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
-    if (errors.length > 0) process.stderr.write(`${file}: refused; endpoints that it selects are at default deny\n`)
+    errors.push(...problems.filter(({ severity }) => severity === 'error'))
     return { file, documents, refused }
   })
+  return { files, errors }
 }
 
 interface WorkloadsNode {

@@ -248,5 +248,8 @@ test('diff tells what a change of policies changes, by exit code and line by lin
   t.true(json.changed)
   t.is(json.changes[0]?.change, 'redirected: +GET /b -GET /a')
   t.is((await ask(['diff', before, join(after, 'none')])).exitCode, 2)
+  const refused = await ask(['diff', before, write('bad.yaml', policy('web').replace('spec:', 'speck:'))])
+  t.is(refused.exitCode, 2)
+  t.regex(refused.stderr, /HG-1111: not valid: \S+bad\.yaml\n {2}\S+bad\.yaml:\d+/)
   t.is((await ask(['diff', before, after, '--flows', join(after, 'none')])).exitCode, 2)
 })
