@@ -84,6 +84,8 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #gaps = new Map<number, readonly Gap[]>()
   /** How many documents in force of each name do more than audit. */
   readonly #enforcing = new Map<string, number>()
+  /** Words that policies want in their flows, by documentName. */
+  readonly #logWords = new Map<string, string>()
   /** CIDR identities in use, by prefix. */
   readonly #prefixes = new Map<string, number>()
   /** What the engine holds of each file. */
@@ -376,6 +378,10 @@ export class Agent implements LocalBackend, FlowContext {
     return leadsThere ? this.#sync.originsOf(row.cookie) : []
   }
 
+  logOf(policy: string): string | undefined {
+    return this.#logWords.get(policy)
+  }
+
   directionOfSlot(id: number): 'ingress' | 'egress' | undefined {
     return this.#parts.slots.slots.get(id)?.direction
   }
@@ -505,6 +511,11 @@ export class Agent implements LocalBackend, FlowContext {
     this.#areDocumentsOthers = true
     this.#countEnforcing(this.#inForce.get(file), -1)
     this.#countEnforcing(state, 1)
+    for (const document of this.#inForce.get(file)?.documents ?? []) this.#logWords.delete(documentName(document))
+    for (const policy of state?.documents.filter(isPolicy) ?? []) {
+      const word = policy.specs.find(({ log }) => log !== '')?.log
+      if (word !== undefined) this.#logWords.set(documentName(policy), word)
+    }
     if (state === undefined) {
       this.#parts.engine.removeFile(file)
       this.#inForce.delete(file)
