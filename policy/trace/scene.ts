@@ -251,7 +251,7 @@ export class Scene {
     const party = this.#nodeParty(name, this.#nodeIdentity(set), set)
     if (name !== '') this.#byName.set(`${NODE_PREFIX}${name}`, party)
     if (party.identity === RESERVED_IDENTITIES.host) this.#byName.set(HOST_LABEL, { ...party, name: HOST_LABEL })
-    for (const address of addresses) this.#byAddress.set(canonical(address), party)
+    for (const address of addresses) this.#byAddress.set(canonical(address), name === '' ? { ...party, name: address } : party)
   }
 
   /** As the agent numbers them: only nodes with labels of their own are told apart. */
