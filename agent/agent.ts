@@ -25,18 +25,20 @@ import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
+import { shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { netnsPath } from '#sys/netns.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { ControlServer } from './control-server.ts'
 import type { Datapath } from './datapath/datapath.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
-import { enforceable, type Gap, gapWarnings } from './datapath/enforceable.ts'
+import { enforceable, type Gap, gapWarnings, policyWarnings } from './datapath/enforceable.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
 import { Revocation, servicePort } from './datapath/revocation.ts'
 import type { SlotAllocator } from './datapath/slots.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { FileState, FolderChange, PolicyFolder } from './policies/folder.ts'
+import { QuietTime } from './quiet.ts'
 import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import type { IdentityAllocator } from './workloads/identities.ts'
@@ -45,6 +47,9 @@ import { NodeAddresses } from './workloads/node-addresses.ts'
 import { Subjects } from './workloads/subjects.ts'
 
 const IPPROTO_TCP = 6
+
+/** How long after the last change the agent tidies up. */
+const QUIET_MS = 3000
 
 /** Entries of the ipcache that prefixes of policies may not take: endpoints and nodes must always have room. */
 const IPCACHE_RESERVE = 512
@@ -73,6 +78,10 @@ export class Agent implements LocalBackend, FlowContext {
   readonly flows: FlowRing
   readonly node: string
   readonly #parts: AgentParts
+  readonly #quiet = new QuietTime(QUIET_MS, () => {
+    this.#parts.slots.refresh()
+    shrinkMemoryIfGrown()
+  })
   readonly #rows: EndpointRows
   readonly #sync: PolicySync
   readonly #revocation: Revocation
@@ -192,6 +201,8 @@ export class Agent implements LocalBackend, FlowContext {
 
   stop(): void {
     clearTimeout(this.#lookTimer)
+    this.#quiet.stop()
+    this.#parts.slots.refresh()
     this.#sync.stop()
   }
 
@@ -594,6 +605,7 @@ export class Agent implements LocalBackend, FlowContext {
     if (delta.changed.length > 0 || delta.removed.length > 0) {
       this.#revision = delta.revision
       this.#sync.apply(delta)
+      this.#quiet.touch()
     }
     if (this.#areDocumentsOthers) this.#sync.recheckAudit()
     this.#areDocumentsOthers = false
@@ -649,18 +661,12 @@ export class Agent implements LocalBackend, FlowContext {
     }
     for (const file of this.#notKept) warnings.push(`policy file ${file} is in force, but could not be kept for the next start`)
     for (const { identity, message } of this.#sync.problems) warnings.push(`policy of identity ${identity} is not in force: ${message}`)
-    warnings.push(...gapWarnings([...this.#gaps.values()].flat()), ...this.#nodePolicies())
+    const policies = [...this.#inForce.values()].flatMap(({ documents }) => documents.filter(isPolicy))
+    warnings.push(...gapWarnings([...this.#gaps.values()].flat()), ...policies.flatMap(policyWarnings))
     for (const { key, state, reason } of this.#endpoints.list()) if (state === 'waiting') warnings.push(`endpoint ${key} waits: ${reason}`)
     if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')
     else if (!this.#parts.control.proxy.envoyConnected) warnings.push('Envoy is not connected: L7 connections are refused')
     return warnings
-  }
-
-  #nodePolicies(): string[] {
-    const policies = [...this.#inForce.values()].flatMap(({ documents }) => documents.filter(isPolicy))
-    return policies
-      .filter(({ specs }) => specs.some(({ subject }) => subject.kind === 'nodes'))
-      .map((policy) => `policy ${documentName(policy)}: policy for nodes is not enforced yet`)
   }
 }
 

@@ -4,6 +4,7 @@
  * kind that becomes enforceable is taken out here.
  */
 import type { HeaderMatch, HttpRule } from '#parsers/http/rules.ts'
+import { documentName, type Policy } from '#policy/model.ts'
 import {
   ANY_PROTOCOL,
   httpRules,
@@ -165,6 +166,19 @@ function trafficOf({ protocol, port, portPrefixLength }: PolicyRow): string {
   const last = port + 2 ** (PORT_BITS - portPrefixLength) - 1
   if (portPrefixLength === 0) return name
   return last === port ? `${port}/${name}` : `${port}-${last}/${name}`
+}
+
+/** What a policy asks for that no row tells of. */
+export function policyWarnings(policy: Policy): string[] {
+  const name = documentName(policy)
+  const rules = policy.specs.flatMap((spec) => spec.rules)
+  const byName = rules.filter(({ peers }) => peers.kind === 'members' && peers.members.some(({ kind }) => kind === 'fqdn'))
+  const warnings: string[] = []
+  if (policy.specs.some(({ subject }) => subject.kind === 'nodes')) warnings.push(`policy ${name}: policy for nodes is not enforced yet`)
+  if (byName.some(({ verdict }) => verdict === 'allow')) warnings.push(`policy ${name}: toFQDNs is not enforced yet: it allows nothing`)
+  if (byName.some(({ verdict }) => verdict === 'deny'))
+    warnings.push(`policy ${name}: toFQDNs is not enforced yet: its deny rules deny the whole world on their ports`)
+  return warnings
 }
 
 const TRAFFIC_SHOWN_MAX = 3

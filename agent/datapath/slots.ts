@@ -78,7 +78,10 @@ export class SlotAllocator {
   readonly #free: { id: number; generation: number }[] = []
   #nextId = 1
   #starts = 1
+  /** What is on disk names the slots that there are. */
   #isSaved = false
+  /** It also says what they are for now: after a restart that only helps to find them again. */
+  #isFresh = false
 
   constructor(stateFolder: string, firstPort: number, slotsMax: number) {
     this.#file = new StateFile(join(stateFolder, 'agent/slots.json'), fileSchema)
@@ -131,7 +134,7 @@ export class SlotAllocator {
       const peerClass = group.classes.get(key)
       if (peerClass === undefined) continue
       if (!sameRuleset(slot.ruleset, peerClass.ruleset) || missing.includes(key)) changed.push(slot)
-      if (slot.classKey !== key) this.#isSaved = false
+      if (slot.classKey !== key) this.#isFresh = false
       slot.classKey = key
       slot.ruleset = peerClass.ruleset
     }
@@ -168,12 +171,17 @@ export class SlotAllocator {
     this.#free.push({ id: slot.id, generation: slot.generation })
   }
 
-  /**
-   * Writes the state where slots came, went or got other rules; to be called before a new slot is told to anybody. Which rows lead to
-   * them is written along: it only helps to find the slots again.
-   */
+  /** Writes the state where slots came or went; to be called before a new slot is told to anybody. */
   save(): void {
-    if (this.#isSaved) return
+    if (!this.#isSaved) this.#write()
+  }
+
+  /** Writes also what the slots are for; to be called when nothing else is to be done. */
+  refresh(): void {
+    if (!this.#isSaved || !this.#isFresh) this.#write()
+  }
+
+  #write(): void {
     const members = new Map<number, string[]>()
     for (const slotOfRow of this.#slotOfRow.values()) {
       for (const [key, id] of slotOfRow) {
@@ -198,6 +206,7 @@ export class SlotAllocator {
       })),
     })
     this.#isSaved = true
+    this.#isFresh = true
   }
 
   #rowsOf(group: number): Map<string, number> {

@@ -12,6 +12,7 @@ import { z } from 'zod'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
 import { documentName, isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
 import type { Problem } from '#policy/problems.ts'
+import { DIRECTIONS } from '#policy/resolved.ts'
 import { AgentError } from '../errors.ts'
 import { digestOf, readText, StateFile, writeText } from '../state-file.ts'
 import { ParsedFiles, type ParseFile } from './parsed-files.ts'
@@ -327,9 +328,9 @@ function problemOf(file: string, message: string, hint: string): Problem {
 function refusedDocument({ kind, namespace, name, at, specs }: Policy): RefusedDocument {
   const subjects = specs
     .filter(({ subject }) => subject.kind === 'endpoints')
-    .map(({ subject, rules }) => ({
+    .map(({ subject, rules, defaultDeny }) => ({
       selector: subject.selector,
-      directions: [...new Set(rules.map(({ direction }) => direction))],
+      directions: DIRECTIONS.filter((direction) => defaultDeny[direction] || rules.some((rule) => rule.direction === direction)),
     }))
   return { kind, namespace, name, at, subjects }
 }

@@ -22,7 +22,7 @@ import { parsePolicyFile } from '#policy/parse.ts'
 import type { PolicyDelta } from '#policy/resolved.ts'
 import { mapFdById } from '#sys/libbpf.ts'
 import { close } from '#sys/libc.ts'
-import { shrinkMemory } from '#sys/memory.ts'
+import { shrinkMemory, shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { residentMb } from '../../test/support/memory.ts'
 import { createRandom } from '../../test/support/random.ts'
 
@@ -185,6 +185,8 @@ async function measureChanges(): Promise<object> {
     rowCount += delta.changed.reduce((sum, { changedRows }) => sum + changedRows.size, 0)
   }
   const rssAtOnceMb = residentMb(process.pid)
+  // As the agent does when policy has not changed for a while (agent/agent.ts).
+  shrinkMemoryIfGrown()
   await delay(IDLE_MS)
   const rssMb = residentMb(process.pid)
   const oracle = check(machine, versions, random)
