@@ -18,6 +18,7 @@ import {
   parseAllDocuments,
 } from 'yaml'
 import type { Position, ProblemList } from './problems.ts'
+import { kubectlTags } from './yaml.ts'
 
 export const FILE_BYTES_MAX = 4 * 1024 * 1024
 export const DOCUMENT_COUNT_MAX = 10_000
@@ -58,13 +59,6 @@ export interface Source {
   position(offset: number, path: string): Position
 }
 
-const IGNORED_TAGS = new Set([
-  'tag:yaml.org,2002:timestamp',
-  'tag:yaml.org,2002:binary',
-  'tag:yaml.org,2002:set',
-  'tag:yaml.org,2002:omap',
-  'tag:yaml.org,2002:pairs',
-])
 const JSON_TAGS = new Set(['str', 'int', 'float', 'bool', 'null', 'map', 'seq', 'merge'].map((name) => `tag:yaml.org,2002:${name}`))
 
 /** Reads the text of one file. Whatever is wrong goes into problems; the documents that can be read are returned all the same. */
@@ -103,8 +97,7 @@ export function parseSource(text: string, file: string, problems: ProblemList): 
     logLevel: 'silent',
     // Compared here in linear time instead.
     uniqueKeys: false,
-    customTags: (tags) =>
-      tags.filter((tag) => typeof tag === 'string' || (!IGNORED_TAGS.has(tag.tag) && !('format' in tag && tag.format === 'TIME'))),
+    customTags: kubectlTags,
   })
   const documents: SourceValue[] = []
   if (!('empty' in parsed)) {

@@ -4,6 +4,7 @@
  */
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
+import { kubectlTags } from '#policy/yaml.ts'
 import { isAddress } from '#sys/addresses.ts'
 import { AgentError } from '../errors.ts'
 
@@ -95,7 +96,7 @@ const FILE_BYTES_MAX = 16 << 20
 export function parseWorkloads(text: string, file: string): Workloads {
   if (text.length > FILE_BYTES_MAX) throw new AgentError('HG-2001', `${file}: larger than ${FILE_BYTES_MAX} bytes`)
   const lines = new LineCounter()
-  const document = parseDocument(text, { version: '1.1', uniqueKeys: true, lineCounter: lines })
+  const document = parseDocument(text, { version: '1.1', uniqueKeys: true, lineCounter: lines, customTags: kubectlTags })
   const problems = document.errors.map(({ pos, message }) => `${file}:${lines.linePos(pos[0]).line}: ${message.split('\n')[0]}`)
   if (problems.length === 0) {
     const result = workloadsSchema.safeParse(document.toJS({ maxAliasCount: 100 }))

@@ -246,3 +246,9 @@ test('any text at all is read without throwing', (t) => {
   )
   t.pass()
 })
+
+test('words that look like numbers to some are words to kubectl', (t) => {
+  const errors = (word: string) => messagesOf(policy(`description: ${word}\ningress: [{}]`))
+  for (const word of ['e0', 'e1', 'E3', '.e1', '.', '1:30', '2001-01-01', '0o7', '_1']) t.deepEqual(errors(word), [], word)
+  for (const number of ['1e3', '.5', '5.', '010', '1_000']) t.is(errors(number).length, 1, number)
+})
