@@ -4,9 +4,18 @@
  */
 import { createHash } from 'node:crypto'
 import { type CompiledRule, portPrefixes, type TrafficBlock } from './blocks.ts'
-import { documentName, type PeerSet, PORTLESS_PROTOCOLS, type Policy, type PolicyRule, type PolicySpec, type PortRange } from './model.ts'
+import {
+  documentName,
+  type NamedPort,
+  type PeerSet,
+  PORTLESS_PROTOCOLS,
+  type Policy,
+  type PolicyRule,
+  type PolicySpec,
+  type PortRange,
+} from './model.ts'
 import { ANY_PROTOCOL, type Direction } from './resolved.ts'
-import { type L7Part, l7PartOf } from './rulesets.ts'
+import { canRead, type L7Part, l7PartOf } from './rulesets.ts'
 
 /** Protocols that have ports. */
 export const PROTOCOL_NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const
@@ -88,9 +97,19 @@ function compileTraffic({ peers, traffic, direction, verdict }: PolicyRule, poli
     return { port, l7 }
   })
   return {
-    traffic: parts.flatMap(({ port, l7 }) => port.ranges.flatMap(blocksOf).map((block) => ({ ...block, l7 }))),
-    named: parts.flatMap(({ port, l7 }) => port.names.map(({ name, protocol }) => ({ name, protocol, l7 }))),
+    traffic: parts.flatMap(({ port, l7 }) =>
+      port.ranges
+        .flatMap(blocksOf)
+        .filter(({ protocol }) => canRead(l7?.shape.kind, protocol))
+        .map((block) => ({ ...block, l7 })),
+    ),
+    named: parts.flatMap(({ port, l7 }) => port.names.flatMap(({ name, protocol }) => namedOf(name, protocol, l7))),
   }
+}
+
+function namedOf(name: string, protocol: NamedPort['protocol'], l7: L7Part | undefined): CompiledRule['named'][number][] {
+  if (l7 === undefined || l7.shape.kind === 'dns') return [{ name, protocol, l7 }]
+  return protocol === 'TCP' || protocol === 'ANY' ? [{ name, protocol: 'TCP', l7 }] : []
 }
 
 /** ANY of a rule with ports is every protocol that has ports: ICMP has none. */

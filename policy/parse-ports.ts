@@ -81,7 +81,10 @@ function parseConnection(
   ]
   const other = ports.find(({ protocol }) => protocol !== 'TCP')
   for (const [name, field] of other === undefined ? [] : about)
-    field?.error(`${name} can only apply to TCP, not ${other?.protocol}`, 'write protocol: TCP for every port of this member')
+    field?.warning(
+      `${name} applies to TCP only: what else comes to these ports is not allowed by this`,
+      'write protocol: TCP for every port of this member',
+    )
   return {
     ...(serverNames === undefined ? {} : { serverNames }),
     ...(terminatingTls === undefined ? {} : { terminatingTls }),

@@ -21,9 +21,9 @@ export interface L7Part {
 
 /** @param nameOf name of an L7 rule @returns undefined for a member without L7 part */
 export function l7PartOf(port: PortRule, nameOf: (rule: NamedRule['rule'], kind: RulesetKind) => string): L7Part | undefined {
+  const kind = kindOfPart(port)
+  if (kind === undefined) return undefined
   const { l7, serverNames = [], terminatingTls, originatingTls, listener } = port
-  if (l7 === undefined && serverNames.length === 0 && !terminatingTls && !originatingTls && !listener) return undefined
-  const kind: RulesetKind = l7?.kind ?? (listener === undefined ? 'tls' : 'listener')
   const shape = {
     kind,
     parser: l7?.kind === 'parser' ? l7.parser : '',
@@ -34,6 +34,21 @@ export function l7PartOf(port: PortRule, nameOf: (rule: NamedRule['rule'], kind:
   }
   const rules = (l7?.rules ?? []).map((rule): NamedRule => ({ name: nameOf(rule, kind), rule }))
   return { shape: { ...shape, key: JSON.stringify(shape) }, rules }
+}
+
+const TCP = 6
+const UDP = 17
+
+/** Who would have to run the L7 part of a member of toPorts; undefined without one. */
+export function kindOfPart({ l7, serverNames = [], terminatingTls, originatingTls, listener }: PortRule): RulesetKind | undefined {
+  if (l7 !== undefined) return l7.kind
+  if (listener !== undefined) return 'listener'
+  return serverNames.length > 0 || terminatingTls !== undefined || originatingTls !== undefined ? 'tls' : undefined
+}
+
+/** Only DNS is read from datagrams: a member with another L7 part is about nothing else than TCP, whatever protocols it names. */
+export function canRead(kind: RulesetKind | undefined, protocol: number): boolean {
+  return kind === undefined || protocol === TCP || (kind === 'dns' && protocol === UDP)
 }
 
 export interface L7Cover {

@@ -21,6 +21,7 @@ import {
 } from '../model.ts'
 import { isReferencePeer, type ReferencePeer, type ResolvedReference } from '../references.ts'
 import { selectorsOfEntity, selectorsOfNodes } from '../reserved.ts'
+import { canRead, kindOfPart } from '../rulesets.ts'
 import { selects } from '../selector.ts'
 import type { NamedPortNumber } from '../selector-index.ts'
 import { isServerNameAllowed, matchingRules } from './matchers.ts'
@@ -202,7 +203,9 @@ export function describeL7Rule(rule: L7Rule): string {
   ].join(', ')
 }
 
-function isOnPort({ ranges, names }: PortRule, { protocol, port }: TracedTraffic, namedPorts: readonly NamedPortNumber[]): boolean {
+function isOnPort(rule: PortRule, { protocol, port }: TracedTraffic, namedPorts: readonly NamedPortNumber[]): boolean {
+  if (!canRead(kindOfPart(rule), protocol)) return false
+  const { ranges, names } = rule
   return (
     ranges.some((range) => covers(range, protocol, port)) ||
     names.some((name) =>

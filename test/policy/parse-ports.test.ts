@@ -100,8 +100,8 @@ test('certificates come from a secret, in the policy’s namespace unless it nam
   t.deepEqual(said(more('terminatingTLS: {trustedCA: a}')), ['secret is needed'])
   t.deepEqual(said(more('terminatingTLS: {secret: {}}')), ['name is needed'])
   t.deepEqual(said(more('terminatingTLS: {secret: {name: a}}'), { clusterwide: true }), ['namespace is needed, as the policy has none'])
-  t.deepEqual(said('egress: [{toPorts: [{ports: [{port: "443"}], originatingTLS: {secret: {name: a}}}]}]'), [
-    'originatingTLS can only apply to TCP, not ANY',
+  t.deepEqual(warned('egress: [{toPorts: [{ports: [{port: "443"}], originatingTLS: {secret: {name: a}}}]}]'), [
+    'originatingTLS applies to TCP only: what else comes to these ports is not allowed by this',
   ])
 })
 
@@ -117,8 +117,8 @@ test('server names are of TLS over TCP, and without L7 rules unless TLS ends her
   ])
   t.deepEqual(said(more('serverNames: [a.example], terminatingTLS: {secret: {name: a}}, rules: {http: [{}]}')), [])
   t.deepEqual(said(more('serverNames: [a.example], rules: {http: []}')), [])
-  t.deepEqual(said('egress: [{toPorts: [{ports: [{port: https, protocol: UDP}], serverNames: [a.example]}]}]'), [
-    'serverNames can only apply to TCP, not UDP',
+  t.deepEqual(warned('egress: [{toPorts: [{ports: [{port: https, protocol: UDP}], serverNames: [a.example]}]}]'), [
+    'serverNames applies to TCP only: what else comes to these ports is not allowed by this',
   ])
   t.deepEqual(warned(more('serverNames: []')), ['an empty list asks for no server name, nor for TLS'])
 })

@@ -344,6 +344,15 @@ test('reserved labels in endpointSelector select no endpoint', (t) => {
   t.is(new Resolved(policy('endpointSelector: {matchLabels: {"reserved:host": ""}}\ningress: [{}]')).ingress('api'), 'allow')
 })
 
+test('server names on ports of any protocol allow TCP to them, and nothing else', (t) => {
+  const resolved = new Resolved(policy('ingress: [{toPorts: [{ports: [{port: "443"}], serverNames: [a.example]}]}]'))
+  t.is(resolved.ingress('api', '443/TCP'), 'redirect: nothing')
+  for (const traffic of ['443/UDP', '443/SCTP'] as const) t.is(resolved.ingress('api', traffic), 'deny', traffic)
+  const dns = new Resolved(policy('egress: [{toPorts: [{ports: [{port: "53"}], rules: {dns: [{matchPattern: "*"}]}}]}]'))
+  for (const traffic of ['53/TCP', '53/UDP'] as const) t.not(dns.verdict('egress', 'api', traffic), 'deny', traffic)
+  t.is(dns.verdict('egress', 'api', '53/SCTP'), 'deny')
+})
+
 test('every spec of a policy counts, spec and specs together', (t) => {
   const text = `${policy(`ingress: [{${WEB}}]`)}specs:\n  - {endpointSelector: {}, egress: [{}]}\n`
   const resolved = new Resolved(text)
