@@ -4,6 +4,7 @@ import type { Config } from '#config/schema.ts'
 import type { Finding } from '#policy/lint/findings.ts'
 import { lintPolicies } from '#policy/lint/lint.ts'
 import type { Dialect } from '#policy/model.ts'
+import { POLICY_KINDS } from '#policy/model.ts'
 import { parseOptions } from '#policy/options.ts'
 import type { Problem } from '#policy/problems.ts'
 import { EXIT_CODES } from './errors.ts'
@@ -68,7 +69,11 @@ function asJson({ file, isValid, problems }: Judged): object {
 }
 
 function linesOf({ file, isValid, problems }: Judged): string[] {
-  const count = file.documents.length
-  const policies = `${count} ${count === 1 ? 'policy' : 'policies'}`
-  return [...problems.map(formatProblem), `${file.file}: ${isValid ? `valid, ${policies}` : 'refused'}`]
+  const policies = file.documents.filter(({ kind }) => (POLICY_KINDS as readonly string[]).includes(kind)).length
+  const others = file.documents.length - policies
+  const counts = [
+    ...(policies > 0 || others === 0 ? [`${policies} ${policies === 1 ? 'policy' : 'policies'}`] : []),
+    ...(others > 0 ? [`${others} ${others === 1 ? 'document' : 'documents'} that policies refer to`] : []),
+  ]
+  return [...problems.map(formatProblem), `${file.file}: ${isValid ? `valid, ${counts.join(', ')}` : 'refused'}`]
 }
