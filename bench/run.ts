@@ -11,8 +11,9 @@ import { g14 } from './g14.ts'
 import { g16 } from './g16.ts'
 import { type Bench, type Options, say } from './harness/bench.ts'
 import { record } from './harness/record.ts'
+import { restart } from './restart.ts'
 
-const BENCHES: readonly Bench[] = [g2, g10, g11, g14, g16, footprint]
+const BENCHES: readonly Bench[] = [g2, g10, g11, g14, g16, restart, footprint]
 
 const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N] [--seed N] [--long] [--record]
        npm run bench -- --list
