@@ -1,47 +1,32 @@
-/**
- * The agent: what happens when an endpoint, a policy file, an address of this machine or the proxy's state changes. One thread, one
- * change at a time, each carried through to the kernel before the next: identities, then policy, then rows, then addresses.
- */
-import { release } from 'node:os'
 import { create } from '@bufbuild/protobuf'
 import {
   type Identity as IdentityMessage,
-  IdentitySchema,
   type ListPoliciesResponse,
-  ListPoliciesResponseSchema,
   type Status,
-  StatusSchema,
   type WaitPolicyResponse,
   WaitPolicyResponseSchema,
 } from '#api/gen/headgate/v1/local_pb.js'
-import { readCounters, readEventsLost } from '#bpf/counters.ts'
 import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
-import type { Config } from '#config/schema.ts'
 import type { FlowRing } from '#flows/ring.ts'
-import type { PolicyEngine } from '#policy/engine.ts'
-import type { LabelFilter } from '#policy/label-filter.ts'
-import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
+import { documentName, isPolicy } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { netnsPath } from '#sys/netns.ts'
-import type { Route } from '#sys/rtnetlink.ts'
-import type { ControlServer } from './control-server.ts'
-import type { Datapath } from './datapath/datapath.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
-import { enforceable, type Gap, gapWarnings, policyWarnings } from './datapath/enforceable.ts'
+import { enforceable, type Gap } from './datapath/enforceable.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
 import { Revocation, servicePort } from './datapath/revocation.ts'
-import type { SlotAllocator } from './datapath/slots.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
-import type { FileState, FolderChange, PolicyFolder } from './policies/folder.ts'
+import type { AgentParts } from './parts.ts'
+import type { FileState, FolderChange } from './policies/folder.ts'
 import { QuietTime } from './quiet.ts'
+import { Report } from './report.ts'
 import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
-import type { IdentityAllocator } from './workloads/identities.ts'
 import { Ipcache } from './workloads/ipcache.ts'
 import { NodeAddresses } from './workloads/node-addresses.ts'
 import { Subjects } from './workloads/subjects.ts'
@@ -53,26 +38,6 @@ const QUIET_MS = 3000
 
 /** Entries of the ipcache that prefixes of policies may not take: endpoints and nodes must always have room. */
 const IPCACHE_RESERVE = 512
-
-export interface AgentParts {
-  readonly config: Config
-  readonly version: string
-  readonly node: string
-  readonly datapath: Datapath
-  readonly host: Route
-  readonly allocator: IdentityAllocator
-  readonly labelFilter: LabelFilter
-  readonly slots: SlotAllocator
-  readonly control: ControlServer
-  readonly engine: PolicyEngine
-  readonly folder: PolicyFolder
-  readonly flows: FlowRing
-  readonly log: {
-    info(fields: object, message: string): void
-    warn(fields: object, message: string): void
-    error(fields: object, message: string): void
-  }
-}
 
 export class Agent implements LocalBackend, FlowContext {
   readonly flows: FlowRing
@@ -111,7 +76,7 @@ export class Agent implements LocalBackend, FlowContext {
   /** Runs while a policy file is being written in place. */
   #lookTimer: NodeJS.Timeout | undefined
   readonly #readWaiters: (() => void)[] = []
-  #eventsLostBefore: bigint
+  readonly #report: Report
 
   constructor(parts: AgentParts) {
     const { config, datapath } = parts
@@ -119,7 +84,6 @@ export class Agent implements LocalBackend, FlowContext {
     this.flows = parts.flows
     this.node = parts.node
     const { maps } = datapath.kernel
-    this.#eventsLostBefore = readEventsLost(maps.eventBudgetsFd)
     this.#subjects = new Subjects(parts.engine)
     this.#rows = new EndpointRows(datapath.kernel, config.policy.allowLocalhost === 'always')
     this.#sync = new PolicySync(datapath.kernel, parts.slots, parts.control, this.#rows, config.policy.mapEntriesMax, {
@@ -138,6 +102,23 @@ export class Agent implements LocalBackend, FlowContext {
     this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink, parts.labelFilter)
     const { allocator, engine, host, node } = parts
     this.#nodes = new NodeAddresses({ name: node, host, ipcache: this.#ipcache, allocator, engine, commit: () => this.#commit() })
+    this.#report = new Report({
+      parts,
+      endpoints: this.#endpoints,
+      nodes: this.#nodes,
+      subjects: this.#subjects,
+      sync: this.#sync,
+      ipcache: this.#ipcache,
+      prefixes: this.#prefixes,
+      gaps: this.#gaps,
+      notKept: this.#notKept,
+      revision: () => this.#revision,
+      problems: () => [
+        ...(this.#workloadsProblem === '' ? [] : [`workloads file is refused: ${this.#workloadsProblem}`]),
+        ...(this.#folderWarning === '' ? [] : [this.#folderWarning]),
+      ],
+      labelsOf: (identity) => this.labelsOf(identity),
+    })
   }
 
   /** First state after a start: what was accepted before, then what the files say now; then leftovers go. */
@@ -231,39 +212,11 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   identities(): IdentityMessage[] {
-    const reserved = Object.values(RESERVED_IDENTITIES).map((id) => create(IdentitySchema, { id, labels: [...this.labelsOf(id)] }))
-    const ids = new Set([...this.#endpoints.list().map(({ identity }) => identity.id), ...this.#prefixes.values()])
-    for (const { id } of this.#nodes.identities()) if (id !== RESERVED_IDENTITIES.host) ids.add(id)
-    const others = [...ids]
-      .sort((a, b) => a - b)
-      .map((id) =>
-        create(IdentitySchema, {
-          id,
-          labels: [...(this.#parts.allocator.get(id)?.labels ?? [])],
-          endpointCount: this.#subjects.endpointCountOfIdentity(id),
-        }),
-      )
-    return [...reserved, ...others]
+    return this.#report.identities()
   }
 
   policies(): ListPoliciesResponse {
-    const documents = this.#parts.folder.states.flatMap(({ file, documents, refused, problems, state }) => {
-      const selected = this.#parts.engine.subjectsByPolicy(file)
-      const describe = (document: PolicyDocument | RefusedDocument, itsState: string) => {
-        const { kind, namespace, name } = document
-        const groups = [...(selected.get(documentName(document)) ?? [])]
-        const endpointCount = groups.reduce((sum, group) => sum + this.#subjects.endpointCount(group), 0)
-        return { kind, namespace, name, file, state: itsState, problems: [...problems], endpointCount }
-      }
-      return [
-        ...documents.map((document) => describe(document, state)),
-        ...refused.map((document) => describe(document, 'refused')),
-        ...(documents.length + refused.length === 0
-          ? [{ kind: '', namespace: '', name: '', file, state: 'refused', problems: [...problems] }]
-          : []),
-      ]
-    })
-    return create(ListPoliciesResponseSchema, { revision: BigInt(this.#revision), documents })
+    return this.#report.policies()
   }
 
   async waitPolicy(rescan: boolean): Promise<WaitPolicyResponse> {
@@ -277,82 +230,11 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   exportPolicy(): ReturnType<LocalBackend['exportPolicy']> {
-    const { config, folder } = this.#parts
-    const { policy, http } = config
-    return {
-      revision: BigInt(this.#revision),
-      files: folder.sources(),
-      cluster: this.#endpoints.workloads.cluster,
-      dialect: policy.dialect,
-      enforcement: policy.enforcement,
-      audit: policy.audit,
-      regexProgramSizeMax: http.regexProgramSizeMax,
-      l7Proxy: policy.l7Proxy,
-      extendedIpProtocols: policy.extendedIpProtocols,
-      nodes: this.#nodes.list().map(({ address, labels }) => ({ address, labels: [...labels] })),
-      allowLocalhost: policy.allowLocalhost === 'always',
-    }
-  }
-
-  /** What can run full. */
-  #mapFill(): { name: string; entries: number; maxEntries: number }[] {
-    const { config, datapath, slots } = this.#parts
-    const { maps } = datapath.kernel
-    const rowCounts = this.#sync.rowCounts
-    return [
-      { name: 'connections', entries: maps.conntrack.count(), maxEntries: maps.conntrack.maxEntries() },
-      { name: 'ipcache', entries: this.#ipcache.size, maxEntries: maps.ipcache.maxEntries() },
-      {
-        name: 'endpoints',
-        entries: this.#endpoints.list().filter(({ state }) => state === 'ready').length,
-        maxEntries: maps.endpoints.maxEntries(),
-      },
-      { name: 'policy groups', entries: rowCounts.length, maxEntries: maps.policyGroups.maxEntries() },
-      { name: 'rows, largest group', entries: Math.max(0, ...rowCounts), maxEntries: config.policy.mapEntriesMax },
-      { name: 'slots', entries: slots.slots.size, maxEntries: config.datapath.slotsMax },
-    ]
+    return this.#report.exportPolicy()
   }
 
   status(): Status {
-    const { control, datapath, slots, folder, version } = this.#parts
-    const { maps } = datapath.kernel
-    const { proxy } = control
-    const lost = readEventsLost(maps.eventBudgetsFd) - this.#eventsLostBefore
-    return create(StatusSchema, {
-      version,
-      pid: process.pid,
-      epoch: control.epoch,
-      revision: control.revision,
-      processes: [
-        { name: 'agent', pid: process.pid, version, connected: true, revision: control.revision, appliedRevision: control.revision },
-        {
-          name: 'proxy',
-          pid: proxy.pid,
-          version: proxy.version,
-          connected: proxy.connected,
-          revision: control.revision,
-          appliedRevision: proxy.appliedRevision,
-        },
-        { name: 'envoy', version: proxy.envoyVersion, connected: proxy.connected && proxy.envoyConnected },
-      ],
-      maps: this.#mapFill(),
-      counters: readCounters(maps.countersFd).map(({ verdict, reason, direction, packets, bytes }) => ({
-        verdict,
-        reason,
-        direction: direction === 'ingress' ? 1 : 2,
-        packets,
-        bytes,
-      })),
-      refused: [...proxy.refused],
-      refusedPolicies: this.policies().documents.filter(({ state }) => state !== 'in-force'),
-      endpointCount: this.#endpoints.list().length,
-      identityCount: this.identities().length,
-      slotCount: slots.slots.size,
-      flowsSeen: BigInt(this.flows.seen),
-      flowsLost: BigInt(this.flows.lost) + lost,
-      warnings: this.#warnings(folder),
-      kernelRelease: release(),
-    })
+    return this.#report.status()
   }
 
   // ---- what flows are made with
@@ -649,24 +531,6 @@ export class Agent implements LocalBackend, FlowContext {
       { port: value.slotPort, generation: value.slotGeneration },
       { port: row.slotPort, generation: row.slotGeneration },
     )
-  }
-
-  #warnings(folder: PolicyFolder): string[] {
-    const warnings: string[] = []
-    if (this.#workloadsProblem !== '') warnings.push(`workloads file is refused: ${this.#workloadsProblem}`)
-    if (this.#folderWarning !== '') warnings.push(this.#folderWarning)
-    for (const { file, state } of folder.states) {
-      if (state === 'refused') warnings.push(`policy file ${file} is refused; endpoints that it selects are at default deny`)
-      if (state === 'last-accepted') warnings.push(`policy file ${file} is refused; its last accepted version is in force`)
-    }
-    for (const file of this.#notKept) warnings.push(`policy file ${file} is in force, but could not be kept for the next start`)
-    for (const { identity, message } of this.#sync.problems) warnings.push(`policy of identity ${identity} is not in force: ${message}`)
-    const policies = [...this.#inForce.values()].flatMap(({ documents }) => documents.filter(isPolicy))
-    warnings.push(...gapWarnings([...this.#gaps.values()].flat()), ...policies.flatMap(policyWarnings))
-    for (const { key, state, reason } of this.#endpoints.list()) if (state === 'waiting') warnings.push(`endpoint ${key} waits: ${reason}`)
-    if (!this.#parts.control.proxy.connected) warnings.push('the proxy is not connected: new L7 rules do not take effect')
-    else if (!this.#parts.control.proxy.envoyConnected) warnings.push('Envoy is not connected: L7 connections are refused')
-    return warnings
   }
 }
 

@@ -164,14 +164,15 @@ export class SlotAllocator {
     const others = this.#byGroup.get(slot.group)
     others?.delete(slot)
     if (others?.size === 0) this.#byGroup.delete(slot.group)
-    this.#isSaved = false
+    // One that is still on disk after a crash has no group then, and goes again.
+    this.#isFresh = false
     const slotOfRow = this.#slotOfRow.get(slot.group)
     for (const [key, id] of slotOfRow ?? []) if (id === slot.id) slotOfRow?.delete(key)
     if (slotOfRow?.size === 0) this.#slotOfRow.delete(slot.group)
     this.#free.push({ id: slot.id, generation: slot.generation })
   }
 
-  /** Writes the state where slots came or went; to be called before a new slot is told to anybody. */
+  /** Writes the state where slots came; to be called before a new slot is told to anybody. */
   save(): void {
     if (!this.#isSaved) this.#write()
   }
