@@ -101,7 +101,15 @@ export class Agent implements LocalBackend, FlowContext {
     const sink: EndpointSink = { change: (attached, detached) => this.#changeEndpoints(attached, detached) }
     this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink, parts.labelFilter)
     const { allocator, engine, host, node } = parts
-    this.#nodes = new NodeAddresses({ name: node, host, ipcache: this.#ipcache, allocator, engine, commit: () => this.#commit() })
+    this.#nodes = new NodeAddresses({
+      name: node,
+      matchesPrefixes: config.policy.cidrMatchMode.includes('nodes'),
+      host,
+      ipcache: this.#ipcache,
+      allocator,
+      engine,
+      commit: () => this.#commit(),
+    })
     this.#report = new Report({
       parts,
       endpoints: this.#endpoints,
@@ -443,7 +451,7 @@ export class Agent implements LocalBackend, FlowContext {
       for (const prefix of engine.cidrPrefixes()) {
         if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
         const identity = allocator.allocateCidr(prefix)
-        engine.upsertIdentity({ id: identity.id, labels: identity.labels, cidr: prefix })
+        engine.upsertIdentity(identity)
         this.#prefixes.set(prefix, identity.id)
       }
     })

@@ -5,7 +5,7 @@ import { formatLabel } from '#policy/labels.ts'
 import type { Dialect } from '#policy/model.ts'
 import { type ParseOptions, parseOptions } from '#policy/options.ts'
 import type { Problem } from '#policy/problems.ts'
-import { apiServerLabels, NODE_SOURCE } from '#policy/reserved.ts'
+import { addressLabel, apiServerLabels, NODE_SOURCE } from '#policy/reserved.ts'
 import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#policy/trace/scene.ts'
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
 import { sanitize } from './output.ts'
@@ -90,18 +90,21 @@ export async function loadPeople(file: string | undefined, config: Config): Prom
       namedPorts: namedPortsOf(spec.ports),
       audit: spec.audit,
     })),
-    nodes: nodesOf(nodes, kubeApiserver),
+    nodes: nodesOf(nodes, kubeApiserver, config.policy.cidrMatchMode.includes('nodes')),
   }
 }
 
 /** An address of the API server that is no node's is one of its own. */
-function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string[]): SceneNode[] {
+function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string[], matchesPrefixes: boolean): SceneNode[] {
   const apiServers = new Set(kubeApiserver)
-  const known = nodes.map(({ name, labels, addresses }): SceneNode => {
+  const known = nodes.flatMap(({ name, labels, addresses }): SceneNode[] => {
     const own = Object.entries(labels).map(([key, value]) => formatLabel({ source: NODE_SOURCE, key, value }))
     const isApiServer = addresses.some((address) => apiServers.has(address))
     for (const address of addresses) apiServers.delete(address)
-    return { name, labels: ['reserved:remote-node', ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])], addresses }
+    const all = ['reserved:remote-node', ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])]
+    if (!matchesPrefixes || addresses.length === 0) return [{ name, labels: all, addresses }]
+    // Each address is an identity of its own then.
+    return addresses.map((address) => ({ name, labels: [...all, addressLabel(address)], addresses: [address] }))
   })
   return [...known, ...[...apiServers].map((address) => ({ name: '', labels: apiServerLabels(address), addresses: [address] }))]
 }

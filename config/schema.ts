@@ -43,6 +43,10 @@ export const configSchema = z.strictObject({
         .boolean()
         .default(false)
         .describe('Whether verdicts of all policies are reported only: nothing is dropped that policy would deny.'),
+      cidrMatchMode: z
+        .array(z.enum(['nodes']))
+        .default([])
+        .describe('What address prefixes match beside the world: `nodes` means this machine and the nodes of the workloads file.'),
       l7Proxy: z.boolean().default(true).describe('Whether rules on layer 7 are accepted; without, they are refused.'),
       extendedIpProtocols: z
         .boolean()

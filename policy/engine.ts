@@ -13,17 +13,15 @@ import { GroupRows, type LivePeer, type LiveRule, RowTable, type RuleContext } f
 import { LabelSet } from './labels.ts'
 import { documentName, isPolicy, type LabelSelector, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
 import { isReferencePeer, References } from './references.ts'
-import { RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
+import { prefixesOf, RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
 import { DIRECTIONS, type Direction, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
 import { type NamedPortNumber, type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
 /** An identity as the caller knows it. */
 export interface EngineIdentity {
   readonly id: number
-  /** source:key=value; a CIDR identity has to carry reserved:world. */
+  /** source:key=value. Prefixes match it by its labels cidr:PREFIX; one of the world carries reserved:world. */
   readonly labels: readonly string[]
-  /** Canonical prefix, of a CIDR identity. */
-  readonly cidr?: string
   /** Of all endpoints that have it; what egress rules with named ports mean. */
   readonly namedPorts?: readonly NamedPortNumber[]
   /** DNS names that it is known by, lower-case, with a trailing dot. */
@@ -140,11 +138,14 @@ export class PolicyEngine {
   }
 
   /** @throws PolicyError bad-identity for a prefix that is none */
-  upsertIdentity({ id, labels, cidr, namedPorts = [], names = [] }: EngineIdentity): void {
-    const prefix = cidr === undefined ? undefined : parsePrefix(cidr)
-    if (cidr !== undefined && prefix === undefined) throw new PolicyError('bad-identity', `not a prefix: ${cidr}`, id)
+  upsertIdentity({ id, labels, namedPorts = [], names = [] }: EngineIdentity): void {
+    const prefixes = prefixesOf(labels).map((text) => {
+      const prefix = parsePrefix(text)
+      if (prefix === undefined) throw new PolicyError('bad-identity', `not a prefix: ${text}`, id)
+      return prefix
+    })
     const before = this.#index.identity(id)
-    const concerned = this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefix, namedPorts, names })
+    const concerned = this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefixes, namedPorts, names })
     // Rules that name ports mean others for it then, whichever selector they name it by.
     const isRenamed = before !== undefined && JSON.stringify(before.namedPorts) !== JSON.stringify(namedPorts)
     this.#markConcerned(id, isRenamed ? new Set([...concerned, ...this.#index.entriesOf(id)]) : concerned)

@@ -36,17 +36,21 @@ function reserved(name: string): LabelSelector {
 /** Source of the labels that nodes have from their node's own. */
 export const NODE_SOURCE = 'node'
 
-/** Labels of an API server that is no node. */
-export function apiServerLabels(address: string): readonly string[] {
-  return [`${CIDR_SOURCE}:${address}/${address.includes(':') ? 128 : 32}`, 'reserved:kube-apiserver', 'reserved:world']
+const CIDR_LABEL = 'cidr:'
+
+/** Label of an identity that address prefixes match if they cover the address. */
+export function addressLabel(address: string): string {
+  return `${CIDR_LABEL}${address}/${address.includes(':') ? 128 : 32}`
 }
 
-const CIDR_SOURCE = 'cidr'
+/** Labels of an API server that is no node. */
+export function apiServerLabels(address: string): readonly string[] {
+  return [addressLabel(address), 'reserved:kube-apiserver', 'reserved:world']
+}
 
-/** The prefix that an identity with these labels stands for, if it does. */
-export function cidrOf(labels: readonly string[]): { readonly cidr?: string } {
-  const label = labels.find((text) => text.startsWith(`${CIDR_SOURCE}:`))
-  return label === undefined ? {} : { cidr: label.slice(CIDR_SOURCE.length + 1) }
+/** The prefixes that an identity with these labels stands for. */
+export function prefixesOf(labels: readonly string[]): readonly string[] {
+  return labels.filter((label) => label.startsWith(CIDR_LABEL)).map((label) => label.slice(CIDR_LABEL.length))
 }
 
 /** The selectors of nodes, this machine included, that meet requirements. */

@@ -14,8 +14,8 @@ import { selects } from './selector.ts'
 export interface IndexedIdentity {
   readonly id: number
   readonly labels: LabelSet
-  /** Of a CIDR identity. */
-  readonly prefix: Prefix | undefined
+  /** Of a CIDR identity, and of nodes where prefixes are to match them. */
+  readonly prefixes: readonly Prefix[]
   /** Of its endpoints. */
   readonly namedPorts: readonly NamedPortNumber[]
   /** DNS names that it is known by. */
@@ -112,7 +112,7 @@ export class SelectorIndex {
   }
 
   /**
-   * Takes a prefix without its exceptions into use. It selects CIDR identities only, never endpoints or nodes, whatever their
+   * Takes a prefix without its exceptions into use. It selects identities that have prefixes themselves, never endpoints, whatever their
    * addresses; the prefix of everything also selects the world of its family.
    */
   useCidr(cidr: string, except: readonly string[]): SelectorEntry {
@@ -120,9 +120,9 @@ export class SelectorIndex {
     const holes = except.flatMap((text) => parsePrefix(text) ?? [])
     return this.#use(`cidr ${cidr} ${except.join()}`, this.#byPrefix, cidr, (identity) => {
       if (prefix === undefined) return false
-      const { prefix: own } = identity
-      if (own === undefined) return prefix.length === 0 && WORLD_OF_FAMILY[prefix.family].includes(identity.id)
-      return containsPrefix(prefix, own) && !holes.some((hole) => containsPrefix(hole, own))
+      const { prefixes } = identity
+      if (prefixes.length === 0) return prefix.length === 0 && WORLD_OF_FAMILY[prefix.family].includes(identity.id)
+      return prefixes.some((own) => containsPrefix(prefix, own) && !holes.some((hole) => containsPrefix(hole, own)))
     })
   }
 
@@ -173,7 +173,7 @@ export class SelectorIndex {
     return keyed === undefined ? [this.#general, EVERYWHERE] : [this.#byKey, keyed.key]
   }
 
-  *#candidates({ id, labels, prefix, namedPorts, names }: IndexedIdentity): Generator<Entry> {
+  *#candidates({ id, labels, prefixes, namedPorts, names }: IndexedIdentity): Generator<Entry> {
     yield* this.#general.get(EVERYWHERE) ?? []
     if (namedPorts.length > 0) yield* this.#byProperty.get('port') ?? []
     if (names.length > 0) yield* this.#byProperty.get('name') ?? []
@@ -181,8 +181,10 @@ export class SelectorIndex {
       yield* this.#byKey.get(label.key) ?? []
       yield* this.#byValue.get(valuePlace(label)) ?? []
     }
-    if (prefix !== undefined) {
-      for (let length = 0; length <= prefix.length; length++) yield* this.#byPrefix.get(formatPrefix(widenPrefix(prefix, length))) ?? []
+    if (prefixes.length > 0) {
+      for (const prefix of prefixes) {
+        for (let length = 0; length <= prefix.length; length++) yield* this.#byPrefix.get(formatPrefix(widenPrefix(prefix, length))) ?? []
+      }
     } else {
       if (WORLD_OF_FAMILY[4].includes(id)) yield* this.#byPrefix.get('0.0.0.0/0') ?? []
       if (WORLD_OF_FAMILY[6].includes(id)) yield* this.#byPrefix.get('::/0') ?? []

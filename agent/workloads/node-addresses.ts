@@ -5,7 +5,7 @@
  */
 import type { PolicyEngine } from '#policy/engine.ts'
 import { formatLabel } from '#policy/labels.ts'
-import { apiServerLabels, cidrOf, NODE_SOURCE, RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import { addressLabel, apiServerLabels, NODE_SOURCE, RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { Workloads } from './file.ts'
@@ -19,6 +19,8 @@ const API_SERVER_LABEL = 'reserved:kube-apiserver'
 export interface NodeAddressesParts {
   /** Of this node, in the workloads file. */
   readonly name: string
+  /** Whether address prefixes of policies match nodes. */
+  readonly matchesPrefixes: boolean
   readonly host: Pick<Route, 'addresses'>
   readonly ipcache: Pick<Ipcache, 'set' | 'delete'>
   readonly allocator: Pick<IdentityAllocator, 'allocate'>
@@ -51,11 +53,12 @@ export class NodeAddresses {
     const { allocator, commit, engine, ipcache } = this.#parts
     const owners = this.#owners(workloads)
     const host = this.#hostIdentity(workloads, owners)
+    const { matchesPrefixes } = this.#parts
     const wanted = new Map<string, Identity>()
     // Of this machine even without an address, and whatever nodes there are.
     const identities = new Map<number, Identity>([[host.id, host]])
     for (const [address, owner] of owners) {
-      const identity = owner.isHost ? host : identityOf(address, owner, allocator)
+      const identity = owner.isHost ? host : identityOf(address, owner, matchesPrefixes, allocator)
       wanted.set(address, identity)
       if (!isReserved(identity)) identities.set(identity.id, identity)
     }
@@ -63,7 +66,7 @@ export class NodeAddresses {
     const changed = [...identities.values()].filter(
       ({ id, labels }) => labels.join() !== (this.#identities.get(id)?.labels.join() ?? defaultOf(id)),
     )
-    for (const { id, labels } of changed) engine.upsertIdentity({ id, labels, ...cidrOf(labels) })
+    for (const { id, labels } of changed) engine.upsertIdentity({ id, labels })
     if (changed.length > 0) commit()
     for (const address of this.#known.keys()) if (!wanted.has(address)) ipcache.delete(address, 'node')
     for (const [address, { id }] of wanted) if (this.#known.get(address)?.id !== id) ipcache.set(address, 'node', id)
@@ -116,14 +119,24 @@ export class NodeAddresses {
   #hostIdentity({ nodes }: Workloads, owners: ReadonlyMap<string, Owner>): Identity {
     const own = nodes.filter(({ name }) => name === this.#parts.name).flatMap(({ labels }) => nodeLabels(labels))
     const isApiServer = [...owners.values()].some((owner) => owner.isHost && owner.isApiServer)
-    return { id: RESERVED_IDENTITIES.host, labels: sorted([HOST_LABEL, ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])]) }
+    const addresses = this.#parts.matchesPrefixes
+      ? [...owners].filter(([, { isHost }]) => isHost).map(([address]) => addressLabel(address))
+      : []
+    const labels = sorted([HOST_LABEL, ...own, ...(isApiServer ? [API_SERVER_LABEL] : []), ...addresses])
+    return { id: RESERVED_IDENTITIES.host, labels }
   }
 }
 
 /** Of an address that is not this machine's. An API server that is no node is a part of the world too, as prefixes and entities see it. */
-function identityOf(address: string, { isNode, isApiServer, labels }: Owner, allocator: Pick<IdentityAllocator, 'allocate'>): Identity {
+function identityOf(
+  address: string,
+  { isNode, isApiServer, labels }: Owner,
+  matchesPrefixes: boolean,
+  allocator: Pick<IdentityAllocator, 'allocate'>,
+): Identity {
   if (!isNode) return allocator.allocate(apiServerLabels(address))
-  const all = sorted([REMOTE_NODE_LABEL, ...labels, ...(isApiServer ? [API_SERVER_LABEL] : [])])
+  const own = matchesPrefixes ? [addressLabel(address)] : []
+  const all = sorted([REMOTE_NODE_LABEL, ...labels, ...(isApiServer ? [API_SERVER_LABEL] : []), ...own])
   return all.length === 1 ? { id: RESERVED_IDENTITIES['remote-node'], labels: all } : allocator.allocate(all)
 }
 

@@ -30,8 +30,8 @@ import { hasPorts, ICMP_PROTOCOLS, type TracedTraffic } from './traffic.ts'
 /** The other side of a flow, as rules see it. */
 export interface TracedPeer {
   readonly labels: LabelSet
-  /** An address outside of the known endpoints, or the prefix that an identity stands for. */
-  readonly prefix: Prefix | undefined
+  /** An address outside of the known endpoints, or the prefixes that an identity stands for. */
+  readonly prefixes: readonly Prefix[]
   /** DNS names that it is known by, lower-case, with a trailing dot. */
   readonly names: readonly string[]
 }
@@ -85,7 +85,7 @@ function explainPeers({ peers, direction }: PolicyRule, peer: TracedPeer, contex
 }
 
 function selectsPeer(member: Peer, peer: TracedPeer, { clusterName, requires, resolve }: ExplainContext): boolean {
-  const { labels, prefix } = peer
+  const { labels, prefixes } = peer
   const isEndpoint = (selector: LabelSelector) => selects(selector, labels) && requires.every((required) => selects(required, labels))
   switch (member.kind) {
     case 'endpoints':
@@ -93,14 +93,14 @@ function selectsPeer(member: Peer, peer: TracedPeer, { clusterName, requires, re
     case 'entity':
       return selectorsOfEntity(member.entity, clusterName).some((selector) => selects(selector, labels))
     case 'cidr':
-      return isInCidr(member.cidr, member.except, prefix, labels)
+      return isInCidr(member.cidr, member.except, prefixes, labels)
     case 'nodes':
       return selectorsOfNodes(member.selector).some((selector) => selects(selector, labels))
     case 'fqdn':
       return peer.names.some(nameTestOf(member))
     default: {
       const { selectors, cidrs } = resolve(member)
-      return selectors.some(isEndpoint) || cidrs.some((cidr) => isInCidr(cidr, [], prefix, labels))
+      return selectors.some(isEndpoint) || cidrs.some((cidr) => isInCidr(cidr, [], prefixes, labels))
     }
   }
 }
@@ -120,13 +120,13 @@ function nameTestOf(peer: FqdnPeer): (name: string) => boolean {
 }
 
 /** Every address of a family is what an identity stands for that means the world and has no prefix of its own. */
-function isInCidr(cidr: string, except: readonly string[], prefix: Prefix | undefined, labels: LabelSet): boolean {
+function isInCidr(cidr: string, except: readonly string[], prefixes: readonly Prefix[], labels: LabelSet): boolean {
   const outer = parsePrefix(cidr)
   if (outer === undefined || !isWorld(labels)) return false
-  if (prefix === undefined)
+  if (prefixes.length === 0)
     return outer.length === 0 && (labels.has('reserved', 'world') ? outer.family === 4 : isWorld(labels, outer.family))
   const holes = except.flatMap((text) => parsePrefix(text) ?? [])
-  return containsPrefix(outer, prefix) && !holes.some((hole) => containsPrefix(hole, prefix))
+  return prefixes.some((prefix) => containsPrefix(outer, prefix) && !holes.some((hole) => containsPrefix(hole, prefix)))
 }
 
 function isWorld(labels: LabelSet, family?: 4 | 6): boolean {

@@ -9,7 +9,7 @@ import { type EnforcementMode, PolicyEngine } from '../engine.ts'
 import { LabelSet } from '../labels.ts'
 import { isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '../model.ts'
 import { type ReferencePeer, References, type ResolvedReference } from '../references.ts'
-import { CLUSTER_LABEL_KEY, cidrOf, NAMESPACE_LABEL_KEY, RESERVED_IDENTITIES, selectorsOfNodes } from '../reserved.ts'
+import { CLUSTER_LABEL_KEY, NAMESPACE_LABEL_KEY, prefixesOf, RESERVED_IDENTITIES, selectorsOfNodes } from '../reserved.ts'
 import type { ResolvedGroup } from '../resolved.ts'
 import { selects } from '../selector.ts'
 import type { NamedPortNumber } from '../selector-index.ts'
@@ -241,7 +241,7 @@ export class Scene {
       this.#upsert(identity, { labels: set.text })
     }
     const group = this.#groupFor(identity, namedPorts, audit)
-    const party: Party = { name, identity, labels: set, prefix: undefined, names: [], namedPorts, subject: { kind: 'endpoints', group } }
+    const party: Party = { name, identity, labels: set, prefixes: [], names: [], namedPorts, subject: { kind: 'endpoints', group } }
     this.#byName.set(name, party)
     for (const address of addresses) this.#byAddress.set(canonical(address), party)
   }
@@ -269,8 +269,8 @@ export class Scene {
     const isSubject = this.#nodeEngine !== undefined
     if (isSubject) this.#nodeEngine.addSubject({ group: identity, identity, namedPorts: [], audit: false })
     const subject = isSubject ? { kind: 'nodes' as const, group: identity } : undefined
-    const prefix = parsePrefix(cidrOf(labels.text).cidr ?? '')
-    return { ...NOBODY, name: name === '' ? labels.text.join() : name, identity, labels, prefix, subject }
+    const prefixes = prefixesOf(labels.text).flatMap((text) => parsePrefix(text) ?? [])
+    return { ...NOBODY, name: name === '' ? labels.text.join() : name, identity, labels, prefixes, subject }
   }
 
   #addPrefixes(): void {
@@ -280,7 +280,7 @@ export class Scene {
       .map((cidr, index) => {
         const identity = FIRST_CIDR_IDENTITY + index
         const labels = [`cidr:${cidr}`, 'reserved:world']
-        for (const engine of this.#engines()) engine.upsertIdentity({ id: identity, labels, cidr })
+        for (const engine of this.#engines()) engine.upsertIdentity({ id: identity, labels })
         return { prefix: parsePrefix(cidr) as Prefix, identity, labels: new LabelSet(labels) }
       })
       .sort((a, b) => b.prefix.length - a.prefix.length)
@@ -297,7 +297,7 @@ export class Scene {
     if (known !== undefined) return known
     const found = this.#prefixes.find(({ prefix }) => containsPrefix(prefix, address))
     const identity = found?.identity ?? RESERVED_IDENTITIES.world
-    return { ...NOBODY, name: text, identity, labels: found?.labels ?? new LabelSet(['reserved:world']), prefix: address }
+    return { ...NOBODY, name: text, identity, labels: found?.labels ?? new LabelSet(['reserved:world']), prefixes: [address] }
   }
 
   #labels(text: string): Party {
@@ -343,7 +343,7 @@ export class Scene {
 
   #upsert(id: number, { labels, names = [] }: IdentityParts): void {
     const namedPorts = this.#portsOf.get(id) ?? []
-    for (const engine of this.#engines()) engine.upsertIdentity({ id, labels, names, namedPorts, ...cidrOf(labels) })
+    for (const engine of this.#engines()) engine.upsertIdentity({ id, labels, names, namedPorts })
   }
 
   #groupFor(identity: number, namedPorts: readonly NamedPortNumber[], audit: boolean): number {
@@ -370,7 +370,7 @@ export class Scene {
   }
 }
 
-const NOBODY = { prefix: undefined, names: [], namedPorts: [], subject: undefined }
+const NOBODY = { prefixes: [], names: [], namedPorts: [], subject: undefined }
 
 /** Its specs for nodes, with nodes for endpoints; the others are left out. */
 function asPolicyOfEndpoints(policy: Policy): Policy {

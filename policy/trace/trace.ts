@@ -202,7 +202,7 @@ function notesOf(subject: Party, peer: Party, rules: readonly ExplainedRule[], {
   if (subject.subject?.kind === 'nodes')
     return rules.length === 0 ? [] : ['policy for nodes is not enforced by this version: a node lets this traffic through']
   if (verdict === 'denied') {
-    const mayHaveName = peer.prefix !== undefined && rules.some(({ isByName, action }) => isByName && action === 'allow')
+    const mayHaveName = peer.prefixes.length > 0 && rules.some(({ isByName, action }) => isByName && action === 'allow')
     return mayHaveName ? ['which names an address has is not known here: ask about the name'] : []
   }
   const allowing = rules.filter(({ matched, action }) => matched && action === 'allow')

@@ -14,10 +14,11 @@ class World {
   hostAddresses: readonly string[] = ['10.0.0.1']
   readonly #identities: Identity[] = []
 
-  constructor(name = 'here') {
+  constructor(name = 'here', matchesPrefixes = false) {
     const { addresses, done } = this
     this.nodes = new NodeAddresses({
       name,
+      matchesPrefixes,
       host: { addresses: () => this.hostAddresses.map((text) => ({ bytes: addressToBytes(text) })) as never },
       ipcache: {
         set: (address, source, id) => {
@@ -148,4 +149,17 @@ test('an address that this machine gains or loses changes its owner', (t) => {
   t.deepEqual(world.refresh('nodes: [{name: a, addresses: [10.0.0.2]}]'), ['10.0.0.2 is 1'])
   world.hostAddresses = ['10.0.0.1']
   t.deepEqual(world.refresh('nodes: [{name: a, addresses: [10.0.0.2]}]'), ['10.0.0.2 is 6'])
+})
+
+test('with prefixes that match nodes, each address of one is an identity that they cover, and so is this machine', (t) => {
+  const world = new World('here', true)
+  world.hostAddresses = ['10.0.0.1', '192.0.2.1']
+  world.refresh('nodes: [{name: a, labels: {zone: east}, addresses: [10.0.0.2, 10.0.0.3]}]')
+  const host = 'cidr:10.0.0.1/32 cidr:192.0.2.1/32 reserved:host'
+  t.deepEqual(world.list(), [
+    `10.0.0.1 ${host}`,
+    '10.0.0.2 cidr:10.0.0.2/32 node:zone=east reserved:remote-node',
+    '10.0.0.3 cidr:10.0.0.3/32 node:zone=east reserved:remote-node',
+    `192.0.2.1 ${host}`,
+  ])
 })
