@@ -13,7 +13,7 @@ import { GroupRows, type LivePeer, type LiveRule, RowTable, type RuleContext } f
 import { LabelSet } from './labels.ts'
 import { documentName, isPolicy, type LabelSelector, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
 import { isReferencePeer, References } from './references.ts'
-import { prefixesOf, RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
+import { NAMESPACE_LABEL_KEY, prefixesOf, RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
 import { DIRECTIONS, type Direction, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
 import { type NamedPortNumber, type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
@@ -123,7 +123,7 @@ export class PolicyEngine {
    * @param refused documents that are not in force: their subjects are at default deny
    */
   upsertFile(file: string, documents: readonly PolicyDocument[], refused: readonly RefusedDocument[]): void {
-    const changedKeys = this.#references.replace(file, documents)
+    const changedKeys = this.#references.replace(file, documents, refused)
     this.#replace(file, documents, refused)
     this.#resolveReferences(changedKeys, file)
   }
@@ -348,13 +348,14 @@ export class PolicyEngine {
       case 'fqdn': {
         const named = { entry: this.#index.useName(JSON.stringify(peer.name), nameMatcher(peer.name)), isEndpoint: false }
         // Which addresses a denied name has is not known, so none of the world may be reached.
-        return verdict === 'deny' && !this.#options.knowsNames
-          ? [named, ...byLabels(selectorsOfEntity('world', this.#clusterName))]
-          : [named]
+        return verdict === 'deny' && !this.#options.knowsNames ? [named, ...byLabels(WORLD)] : [named]
       }
       default: {
         const { selectors, cidrs } = this.#references.resolve(peer)
-        return [...byLabels(selectors, true), ...cidrs.map((cidr) => byCidr(cidr))]
+        const known = [...byLabels(selectors, true), ...cidrs.map((cidr) => byCidr(cidr))]
+        // Whom else a refused document means is not known: a deny rule denies whoever it may be.
+        if (verdict === 'allow' || !this.#references.isRefused(peer)) return known
+        return [...known, ...byLabels(peer.kind === 'service' ? [...WORLD, ENDPOINTS] : WORLD)]
       }
     }
   }
@@ -490,6 +491,8 @@ export class PolicyEngine {
   }
 }
 
+const WORLD = selectorsOfEntity('world', '')
+const ENDPOINTS: LabelSelector = { requirements: [{ source: 'k8s', key: NAMESPACE_LABEL_KEY, operator: 'Exists', values: [] }] }
 const NO_REQUIRES = { ingress: { allow: [], deny: [] }, egress: { allow: [], deny: [] } } as const
 
 function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] } {

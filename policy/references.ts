@@ -20,6 +20,7 @@ import {
   type PeerGroup,
   type PolicyDocument,
   type ReferenceDocument,
+  type RefusedDocument,
   type Service,
   type ServicePeer,
 } from './model.ts'
@@ -57,6 +58,8 @@ export class References {
   readonly #providers: readonly GroupProvider[]
   /** What each file says, by content. */
   readonly #files = new Map<string, ReadonlyMap<string, ReferenceDocument>>()
+  /** Keys of documents that each file has and that are not in force, because it was refused. */
+  readonly #refused = new Map<string, ReadonlySet<string>>()
   readonly #cidrGroups = new Shelf<CidrGroup>()
   readonly #services = new Shelf<Service>()
   /** By the service that they are of. */
@@ -71,13 +74,14 @@ export class References {
   /**
    * Takes what a file says now in place of what it said before; policies among the documents are not looked at.
    * @param documents empty for a file that is gone
+   * @param refused documents of it that are not in force
    * @returns the keys whose meaning may have changed; empty when the file says the same as before, in whatever order
    */
-  replace(file: string, documents: readonly PolicyDocument[]): ReadonlySet<string> {
+  replace(file: string, documents: readonly PolicyDocument[], refused: readonly RefusedDocument[] = []): ReadonlySet<string> {
     const before = this.#files.get(file) ?? new Map<string, ReferenceDocument>()
     const after = new Map<string, ReferenceDocument>()
     for (const document of documents) if (!isPolicy(document)) after.set(contentOf(document), document)
-    const changed = new Set<string>()
+    const changed = new Set<string>(this.#refuse(file, new Set(refused.flatMap(keysOfRefused))))
     for (const [content, document] of before) {
       if (after.has(content)) {
         // The same object as is shelved, so that it can be found when it goes.
@@ -109,6 +113,20 @@ export class References {
       default:
         return []
     }
+  }
+
+  /** Whether a document that a peer names is there and was refused: it stands for more than is known. */
+  isRefused(peer: Peer): boolean {
+    const keys = this.keysOf(peer)
+    return [...this.#refused.values()].some((refused) => keys.some((key) => refused.has(key)))
+  }
+
+  /** @returns keys that are refused only now, or no longer */
+  #refuse(file: string, keys: ReadonlySet<string>): string[] {
+    const before = this.#refused.get(file) ?? new Set<string>()
+    if (keys.size === 0) this.#refused.delete(file)
+    else this.#refused.set(file, keys)
+    return [...[...before].filter((key) => !keys.has(key)), ...[...keys].filter((key) => !before.has(key))]
   }
 
   /** What a peer stands for now. */
@@ -242,6 +260,22 @@ function keysOfDocument(document: ReferenceDocument): readonly string[] {
       return [serviceKey(document.namespace, document.service), ANY_SERVICE]
     case 'PeerGroup':
       return [ANY_GROUP]
+  }
+}
+
+function keysOfRefused({ kind, namespace, name }: RefusedDocument): readonly string[] {
+  switch (kind) {
+    case 'CiliumCIDRGroup':
+      return [cidrGroupKey(name), ANY_CIDR_GROUP]
+    case 'Service':
+      return [serviceKey(namespace, name), ANY_SERVICE]
+    case 'EndpointSlice':
+      // Of which service it is, is not known.
+      return [ANY_SERVICE]
+    case 'PeerGroup':
+      return [ANY_GROUP]
+    default:
+      return []
   }
 }
 

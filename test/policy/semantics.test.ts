@@ -353,6 +353,22 @@ test('server names on ports of any protocol allow TCP to them, and nothing else'
   t.is(dns.verdict('egress', 'api', '53/SCTP'), 'deny')
 })
 
+test('a deny rule about a document that was refused denies whoever that may be, and an allow rule nobody', (t) => {
+  const group = (prefix: string) =>
+    `apiVersion: cilium.io/v2\nkind: CiliumCIDRGroup\nmetadata: {name: bad}\nspec: {externalCIDRs: ["${prefix}"]}\n`
+  const peers = 'toCIDRSet: [{cidrGroupRef: bad}]'
+  const deny = policy(`egress: [{toEntities: [all]}]\negressDeny: [{${peers}}]`)
+  t.is(new Resolved(deny, group('10.0.0.0/8')).verdict('egress', 'world', '80/TCP'), 'allow')
+  t.is(new Resolved(deny, group('10.0.0.0/99')).verdict('egress', 'world', '80/TCP'), 'deny')
+  t.is(new Resolved(deny, group('10.0.0.0/99')).verdict('egress', 'api', '80/TCP'), 'allow')
+  t.is(new Resolved(deny).verdict('egress', 'world', '80/TCP'), 'allow')
+  t.is(new Resolved(policy(`egress: [{${peers}}]`), group('10.0.0.0/99')).verdict('egress', 'world', '80/TCP'), 'deny')
+  const service = 'apiVersion: v1\nkind: Service\nmetadata: {name: api}\nspec: {selector: [wrong]}\n'
+  const denied = policy('egress: [{toEntities: [all]}]\negressDeny: [{toServices: [{k8sService: {serviceName: api, namespace: default}}]}]')
+  for (const peer of ['world', 'api', 'far'] as const) t.is(new Resolved(denied, service).verdict('egress', peer, '80/TCP'), 'deny', peer)
+  t.is(new Resolved(denied, service).verdict('egress', 'host', '80/TCP'), 'allow')
+})
+
 test('every spec of a policy counts, spec and specs together', (t) => {
   const text = `${policy(`ingress: [{${WEB}}]`)}specs:\n  - {endpointSelector: {}, egress: [{}]}\n`
   const resolved = new Resolved(text)
