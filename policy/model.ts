@@ -11,8 +11,8 @@ import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
 import type { KafkaRule } from '#parsers/kafka/rules.ts'
 import type { TlsContext } from '#parsers/tls/rules.ts'
+import type { Direction } from './direction.ts'
 import type { Position } from './problems.ts'
-import type { Direction } from './resolved.ts'
 
 /** Which language is read: what Cilium accepts and nothing else, or with what Headgate adds (docs/policy-reference.md). */
 export const DIALECTS = ['cilium', 'extended'] as const

@@ -9,10 +9,10 @@
  */
 import type { HttpRule } from '#parsers/http/rules.ts'
 import type { TlsContext } from '#parsers/tls/rules.ts'
+import { DIRECTIONS, type Direction } from './direction.ts'
 import type { L7Kind, L7Rule, ListenerRef } from './model.ts'
 
-export const DIRECTIONS = ['ingress', 'egress'] as const
-export type Direction = (typeof DIRECTIONS)[number]
+export { DIRECTIONS, type Direction }
 
 /** Identity of rows that hold for every peer without rows of its own. */
 export const ANY_IDENTITY = 0

@@ -15,15 +15,7 @@ import type { Problem } from '#policy/problems.ts'
 import { DIRECTIONS } from '#policy/resolved.ts'
 import { AgentError } from '../errors.ts'
 import { digestOf, readText, StateFile, writeText } from '../state-file.ts'
-import { ParsedFiles, type ParseFile } from './parsed-files.ts'
-
-/** What reading one file's text yields. */
-export interface ParsedFile {
-  readonly documents: readonly PolicyDocument[]
-  /** Of a refused file: what is known of its documents. */
-  readonly refused: readonly RefusedDocument[]
-  readonly problems: readonly Problem[]
-}
+import { type ParsedFile, ParsedFiles, type ParseFile } from './parsed-files.ts'
 
 /** What a file means now. */
 export interface FileState {

@@ -1,7 +1,16 @@
 /** Parses policy files, and remembers on disk what came out of those that were accepted. */
 import { join } from 'node:path'
+import type { PolicyDocument, RefusedDocument } from '#policy/model.ts'
+import type { Problem } from '#policy/problems.ts'
 import { CachedValue, contextOf } from '../parse-cache.ts'
-import type { ParsedFile } from './folder.ts'
+
+/** What reading one file's text yields. */
+export interface ParsedFile {
+  readonly documents: readonly PolicyDocument[]
+  /** Of a refused file: what is known of its documents. */
+  readonly refused: readonly RefusedDocument[]
+  readonly problems: readonly Problem[]
+}
 
 export type ParseFile = (text: string, file: string) => ParsedFile
 
