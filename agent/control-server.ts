@@ -10,12 +10,13 @@ import {
   Direction,
   type HttpFlow,
   type HttpRuleSchema,
+  ProxyCapability,
   type ProxyReport,
   type ProxyUpdate,
   ProxyUpdateSchema,
   type RefusedRule,
   ReportFlowsSummarySchema,
-  type RulesetSchema,
+  RulesetSchema,
   type Slot as SlotMessage,
   SlotSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
@@ -128,7 +129,7 @@ export class ControlServer {
   }
 
   #onProxy(call: ServerDuplexStream<ProxyReport, ProxyUpdate>): void {
-    const stream: ProxyStream = { call, sentRevision: undefined }
+    const stream: ProxyStream = { call, sentRevision: undefined, knowsDeny: false }
     const gone = (): void => {
       if (!this.#streams.delete(stream)) return
       this.proxy.connected = this.#streams.size > 0
@@ -141,6 +142,7 @@ export class ControlServer {
         // The first report says where the delta begins; what is unknown, too old or of another epoch gets everything.
         const isKnown = sameEpoch && report.appliedRevision >= this.#removalsSince && report.appliedRevision <= this.#revision
         stream.sentRevision = isKnown ? report.appliedRevision : undefined
+        stream.knowsDeny = report.capabilities.includes(ProxyCapability.HTTP_DENY)
         this.#send(stream)
       }
       this.#note(report, sameEpoch)
@@ -175,7 +177,11 @@ export class ControlServer {
     if (stream.sentRevision === this.#revision) return
     const since = stream.sentRevision
     const full = since === undefined
-    const slots = [...this.#slots.values()].filter(({ revision }) => full || revision > since).map(({ message }) => message)
+    const messages = [...this.#slots.values()].map(({ message, revision }) => ({
+      message: stream.knowsDeny ? message : withoutDeny(message),
+      revision,
+    }))
+    const slots = messages.filter(({ revision }) => full || revision > since).map(({ message }) => message)
     const removedSlotIds = full
       ? []
       : this.#removals.filter(({ id, revision }) => revision > since && !this.#slots.has(id)).map(({ id }) => id)
@@ -186,7 +192,8 @@ export class ControlServer {
         full,
         slots,
         removedSlotIds,
-        digest: digestOfSlots([...this.#slots.values()].map(({ message }) => message)),
+        // One that was told less by another version finds out by it, and asks for everything.
+        digest: digestOfSlots(messages.map(({ message }) => message)),
       }),
     )
     stream.sentRevision = this.#revision
@@ -197,6 +204,13 @@ interface ProxyStream {
   readonly call: ServerDuplexStream<ProxyReport, ProxyUpdate>
   /** Everything up to here was sent or is held; undefined: nothing. */
   sentRevision: bigint | undefined
+  /** Enforces deny rules on layer 7. */
+  knowsDeny: boolean
+}
+
+/** For a proxy that would not see its deny rules: it allows nothing then. */
+function withoutDeny(message: SlotMessage): SlotMessage {
+  return message.ruleset === undefined || message.ruleset.httpDeny.length === 0 ? message : { ...message, ruleset: create(RulesetSchema) }
 }
 
 function slotMessage(slot: Slot): SlotMessage {

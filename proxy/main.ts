@@ -4,7 +4,7 @@
  */
 import { dirname } from 'node:path'
 import { create } from '@bufbuild/protobuf'
-import { ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { ProxyCapability, ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
@@ -66,6 +66,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     report: () => {
       const { epoch, appliedRevision, listening, refused, connected, envoyVersion } = rollout.status()
       return create(ProxyReportSchema, {
+        capabilities: [ProxyCapability.HTTP_DENY],
         epoch,
         appliedRevision,
         refused: [...refused],

@@ -5,10 +5,9 @@ import test from 'ava'
 import fc from 'fast-check'
 import { enforceable } from '#agent/datapath/enforceable.ts'
 import { isSuperset, type Slot, SlotAllocator } from '#agent/datapath/slots.ts'
-import { PolicyEngine } from '#policy/engine.ts'
 import type { PolicyDelta, ResolvedRuleset } from '#policy/resolved.ts'
 import type { RawDocument } from '../policy/naive.ts'
-import { apply, document, ENDPOINTS, Prefixes, subjectOf } from '../policy/world.ts'
+import { apply, document, Prefixes, startEngine } from '../policy/world.ts'
 
 /** Slots of groups, as policy is put in force step by step. */
 class Allocation {
@@ -33,15 +32,6 @@ class Allocation {
     }
     this.#allocator.save()
   }
-}
-
-function startEngine(): PolicyEngine {
-  const engine = new PolicyEngine()
-  for (const endpoint of ENDPOINTS) {
-    engine.upsertIdentity(endpoint)
-    engine.addSubject(subjectOf(endpoint))
-  }
-  return engine
 }
 
 /** Rows by the slot that they lead to, as id/generation. */

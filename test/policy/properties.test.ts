@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { PolicyEngine } from '#policy/engine.ts'
 import type { PolicyRow, ResolvedGroup } from '#policy/resolved.ts'
 import { isInAudit, judge, type RawDocument, type RawIdentity } from './naive.ts'
-import { apply, document, ENDPOINTS, lookUp, Prefixes, probe, RESERVED, subjectOf, verdictOf } from './world.ts'
+import { apply, document, ENDPOINTS, lookUp, Prefixes, probe, RESERVED, startEngine, subjectOf, verdictOf } from './world.ts'
 
 /** Groups by identity, kept up to date by deltas as a reader of the engine keeps them. Nothing in a delta may be no news. */
 class Reader {
@@ -42,15 +42,6 @@ function checkChanges(before: ResolvedGroup | undefined, now: ResolvedGroup): vo
     const actual = [...now.rows].filter(([, row]) => row.classKey === key).map(([rowKey]) => rowKey)
     if (actual.sort().join() !== [...rows].sort().join()) throw new Error(`rows of class ${key} are not its rows`)
   }
-}
-
-function startEngine(): PolicyEngine {
-  const engine = new PolicyEngine()
-  for (const endpoint of ENDPOINTS) {
-    engine.upsertIdentity(endpoint)
-    engine.addSubject(subjectOf(endpoint))
-  }
-  return engine
 }
 
 const documents = fc.tuple(document('one'), document('two'), document('three')).chain((all) => fc.subarray(all, { minLength: 1 }))

@@ -1,6 +1,6 @@
 /** Random policies, identities and flows for the properties: small alphabets, so that rules meet one another often. */
 import fc from 'fast-check'
-import type { EngineSubject, PolicyEngine } from '#policy/engine.ts'
+import { type EngineSubject, PolicyEngine } from '#policy/engine.ts'
 import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import type { NamedRule, PolicyRow, ResolvedGroup, ResolvedRuleset } from '#policy/resolved.ts'
@@ -262,6 +262,16 @@ export class Prefixes {
 /** An identity as the one whose endpoints are judged; its number is its group's too. */
 export function subjectOf({ id, namedPorts = [], audit = false }: RawIdentity): EngineSubject {
   return { group: id, identity: id, namedPorts, audit }
+}
+
+/** An engine that judges every endpoint. */
+export function startEngine(): PolicyEngine {
+  const engine = new PolicyEngine()
+  for (const endpoint of ENDPOINTS) {
+    engine.upsertIdentity(endpoint)
+    engine.addSubject(subjectOf(endpoint))
+  }
+  return engine
 }
 
 /** What the kernel says of a flow: the longest row of the peer's identity and, only if there is none, of any identity. */
