@@ -27,7 +27,11 @@ import { type RBAC, RBACSchema } from '#api/gen/envoy/extensions/filters/http/rb
 import { RegexMatcherSchema } from '#api/gen/envoy/type/matcher/v3/regex_pb.js'
 import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
+import { shapeOfPattern } from '#parsers/http/pattern-shape.ts'
 import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, AUDIT_NONE, DENY_NONE, DENY_PREFIX, NAMED_PREFIX } from './verdict.ts'
+
+/** More alternatives than these are one expression: a configuration of that length costs more than it saves. */
+const PLAIN_TEXTS_MAX = 8
 
 const ANYTHING = create(PermissionSchema, { rule: { case: 'any', value: true } })
 const ANYBODY = [create(PrincipalSchema, { identifier: { case: 'any', value: true } })]
@@ -74,7 +78,7 @@ function compileReported({ allowAll, http, httpDeny, shadow }: Ruleset): Policie
 
 function policiesOf(prefix: string, rules: readonly HttpRule[]): Policies {
   const policies: Policies = {}
-  for (const rule of sorted(rules)) policies[prefix + rule.name] = policyOf(permissionOf(headersOf(rule)))
+  for (const rule of sorted(rules)) policies[prefix + rule.name] = policyOf(permissionOf(rule))
   return policies
 }
 
@@ -89,7 +93,7 @@ function policyOf(permission: Permission): Policy {
 
 function noneOf(rules: readonly HttpRule[]): Permission {
   if (rules.length === 0) return ANYTHING
-  const permissions = sorted(rules).map((rule) => permissionOf(headersOf(rule)))
+  const permissions = sorted(rules).map(permissionOf)
   return not(create(PermissionSchema, { rule: { case: 'orRules', value: { rules: permissions } } }))
 }
 
@@ -97,22 +101,37 @@ function not(value: Permission): Permission {
   return create(PermissionSchema, { rule: { case: 'notRule', value } })
 }
 
-/** @param headers all have to match; none: everything matches */
-function permissionOf(headers: readonly HeaderMatcher[]): Permission {
-  const rules = headers.map((value) => create(PermissionSchema, { rule: { case: 'header', value } }))
-  if (rules.length === 1) return rules[0]!
-  if (rules.length === 0) return ANYTHING
-  return create(PermissionSchema, { rule: { case: 'andRules', value: { rules } } })
+/** All conditions of the rule have to hold; without any, everything matches. */
+function permissionOf(rule: HttpRule): Permission {
+  const conditions = conditionsOf(rule)
+  if (conditions.length === 1) return conditions[0]!
+  if (conditions.length === 0) return ANYTHING
+  return create(PermissionSchema, { rule: { case: 'andRules', value: { rules: conditions } } })
 }
 
-function headersOf(rule: HttpRule): HeaderMatcher[] {
-  const matchers: HeaderMatcher[] = []
-  // The cheapest and the most selective first: all have to match.
-  if (rule.method !== undefined) matchers.push(patternOf(':method', rule.method))
-  if (rule.path !== undefined) matchers.push(patternOf(':path', rule.path))
-  if (rule.host !== undefined) matchers.push(patternOf(':authority', rule.host))
-  for (const { name, value } of rule.headers) matchers.push(value === undefined ? presenceOf(name) : exactOf(name, value))
-  return matchers
+function conditionsOf(rule: HttpRule): Permission[] {
+  const conditions: Permission[] = []
+  // The cheapest and the most selective first: all have to hold.
+  if (rule.method !== undefined) conditions.push(patternCondition(':method', rule.method))
+  if (rule.path !== undefined) conditions.push(patternCondition(':path', rule.path))
+  if (rule.host !== undefined) conditions.push(patternCondition(':authority', rule.host))
+  for (const { name, value } of rule.headers)
+    conditions.push(headerCondition(value === undefined ? presenceOf(name) : exactOf(name, value)))
+  return conditions
+}
+
+/** Most patterns are a few plain texts, which need no regular expression to be compared. What begins like one does: a dot is no byte. */
+function patternCondition(name: string, pattern: string): Permission {
+  const shape = shapeOfPattern(pattern)
+  const texts = shape.kind === 'fixed' ? shape.texts : []
+  if (texts.length === 0 || texts.length > PLAIN_TEXTS_MAX || texts.some(({ text, isPrefix }) => isPrefix || text === ''))
+    return headerCondition(patternOf(name, pattern))
+  const conditions = texts.map(({ text }) => headerCondition(exactOf(name, text)))
+  return conditions.length === 1 ? conditions[0]! : create(PermissionSchema, { rule: { case: 'orRules', value: { rules: conditions } } })
+}
+
+function headerCondition(value: HeaderMatcher): Permission {
+  return create(PermissionSchema, { rule: { case: 'header', value } })
 }
 
 function patternOf(name: string, regex: string): HeaderMatcher {

@@ -63,3 +63,17 @@ test('a verdict tells the rule that decided, and no request is allowed without o
   t.deepEqual(verdict('denied', 'deny/b', 'audit-none'), { allowed: false, audit: false, rule: 'b' })
   t.deepEqual(verdict('denied', 'none', 'rule/a'), { allowed: false, audit: false, rule: '' })
 })
+
+test('patterns that are a few plain texts are compared as texts, all others as expressions', (t) => {
+  const formOf = (path: string) => {
+    const rule = compile({ http: [{ name: 'a', path }] }).rules?.policies['a']?.permissions[0]?.rule
+    if (rule?.case === 'orRules') return `or ${rule.value.rules.length}`
+    const value = rule?.case === 'header' ? rule.value.headerMatchSpecifier : undefined
+    return value?.case === 'stringMatch' ? (value.value.matchPattern.case ?? '') : ''
+  }
+  t.is(formOf('/a'), 'exact')
+  t.is(formOf('^/a\\.b$'), 'exact')
+  t.is(formOf('/a|/b'), 'or 2')
+  t.is(formOf('/(a|b|c|d)(e|f)'), 'or 8')
+  for (const pattern of ['/(a|b|c)(d|e|f)', '/a/.*', '/a.', '/[a]', 'a?', '(?i)/a']) t.is(formOf(pattern), 'safeRegex', pattern)
+})
