@@ -89,6 +89,7 @@ test('slots outlive policies that only add: what stays one class keeps its slot,
     { numRuns: 300, includeErrorInReport: true },
   )
   rmSync(folder, { recursive: true, force: true })
+  t.log({ kept })
   t.true(kept > 100, `${kept} slots`)
 })
 
