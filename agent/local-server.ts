@@ -23,7 +23,7 @@ import { filterProblem, matchesFilter } from '#flows/filter.ts'
 import type { FlowRing } from '#flows/ring.ts'
 import { AgentError } from './errors.ts'
 import type { EndpointEntry } from './workloads/endpoints.ts'
-import { type EndpointSpec, endpointSpecSchema } from './workloads/file.ts'
+import { type EndpointSpec, endpointSpecSchema, namedPortsOf } from './workloads/file.ts'
 
 /** What the server asks of the agent. */
 export interface LocalBackend {
@@ -136,11 +136,7 @@ function endpointMessage(entry: EndpointEntry, enforced: { readonly ingress: boo
       attachment: spec.netns === undefined ? { case: 'interface', value: spec.interface ?? '' } : { case: 'netns', value: spec.netns },
       ipv4: attachment?.addresses.filter((address) => !address.includes(':')) ?? spec.ipv4,
       ipv6: attachment?.addresses.filter((address) => address.includes(':')) ?? spec.ipv6,
-      ports: Object.entries(spec.ports).map(([name, text]) => ({
-        name,
-        port: Number.parseInt(text, 10),
-        protocol: text.split('/')[1] ?? '',
-      })),
+      ports: namedPortsOf(spec),
       audit: spec.audit,
     },
     identity: entry.identity.id,

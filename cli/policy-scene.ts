@@ -1,11 +1,10 @@
 /** What `policy trace`, `test` and `diff` ask: a scene made of files or of what an agent has in force, and answers made readable. */
 import type { Config } from '#config/schema.ts'
 import { LabelFilter } from '#policy/label-filter.ts'
-import { formatLabel } from '#policy/labels.ts'
 import type { Dialect } from '#policy/model.ts'
 import { type ParseOptions, parseOptions } from '#policy/options.ts'
 import type { Problem } from '#policy/problems.ts'
-import { addressLabel, apiServerLabels, NODE_SOURCE } from '#policy/reserved.ts'
+import { addressLabel, apiServerLabels, nodeLabels } from '#policy/reserved.ts'
 import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#policy/trace/scene.ts'
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
 import { sanitize } from './output.ts'
@@ -76,7 +75,7 @@ const NOBODY: People = { endpoints: [], nodes: [], namespaces: [], clusterName: 
 /** @param file workloads file @throws CliError HG-1111, AgentError HG-2001, ConfigError */
 export async function loadPeople(file: string | undefined, config: Config): Promise<People> {
   if (file === undefined) return NOBODY
-  const [{ parseWorkloads }, { endpointLabels }] = await Promise.all([loadWorkloadsFile(), loadIdentities()])
+  const [{ namedPortsOf, parseWorkloads }, { endpointLabels }] = await Promise.all([loadWorkloadsFile(), loadIdentities()])
   const { cluster, namespaces, nodes, endpoints, kubeApiserver } = parseWorkloads(readText(file), file)
   const filter = new LabelFilter(config.policy.labels)
   const labelsOf = new Map(namespaces.map(({ name, labels }) => [name, labels]))
@@ -87,7 +86,7 @@ export async function loadPeople(file: string | undefined, config: Config): Prom
       name: `${spec.namespace}/${spec.name}`,
       labels: endpointLabels(spec, cluster, labelsOf.get(spec.namespace) ?? {}, filter),
       addresses: [...spec.ipv4, ...spec.ipv6],
-      namedPorts: namedPortsOf(spec.ports),
+      namedPorts: namedPortsOf(spec),
       audit: spec.audit,
     })),
     nodes: nodesOf(nodes, kubeApiserver, config.policy.cidrMatchMode.includes('nodes')),
@@ -98,22 +97,14 @@ export async function loadPeople(file: string | undefined, config: Config): Prom
 function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string[], matchesPrefixes: boolean): SceneNode[] {
   const apiServers = new Set(kubeApiserver)
   const known = nodes.flatMap(({ name, labels, addresses }): SceneNode[] => {
-    const own = Object.entries(labels).map(([key, value]) => formatLabel({ source: NODE_SOURCE, key, value }))
     const isApiServer = addresses.some((address) => apiServers.has(address))
     for (const address of addresses) apiServers.delete(address)
-    const all = ['reserved:remote-node', ...own, ...(isApiServer ? [API_SERVER_LABEL] : [])]
+    const all = ['reserved:remote-node', ...nodeLabels(labels), ...(isApiServer ? [API_SERVER_LABEL] : [])]
     if (!matchesPrefixes || addresses.length === 0) return [{ name, labels: all, addresses }]
     // Each address is an identity of its own then.
     return addresses.map((address) => ({ name, labels: [...all, addressLabel(address)], addresses: [address] }))
   })
   return [...known, ...[...apiServers].map((address) => ({ name: '', labels: apiServerLabels(address), addresses: [address] }))]
-}
-
-function namedPortsOf(ports: Readonly<Record<string, string>>): NonNullable<SceneEndpoint['namedPorts']> {
-  return Object.entries(ports).map(([name, text]) => {
-    const [port, protocol] = text.split('/')
-    return { name, port: Number(port), protocol: protocol as 'TCP' | 'UDP' | 'SCTP' }
-  })
 }
 
 /** An answer as people read it. */

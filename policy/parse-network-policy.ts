@@ -18,12 +18,12 @@ import {
   type SelectorOperator,
   type Traffic,
 } from './model.ts'
+import { LABEL_VALUE, REQUIREMENTS_MAX } from './parse-selector.ts'
 import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX } from './reserved.ts'
 import { DIRECTIONS, type Direction } from './resolved.ts'
 
 const K8S_SOURCE = 'k8s'
 const RULES_MAX = 10_000
-const REQUIREMENTS_MAX = 100
 const PORT_LAST = 65535
 const PROTOCOLS = ['TCP', 'UDP', 'SCTP'] as const
 type Protocol = (typeof PROTOCOLS)[number]
@@ -31,7 +31,6 @@ const TYPE_OF: Readonly<Record<Direction, string>> = { ingress: 'Ingress', egres
 
 const LABEL_NAME = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/
 const LABEL_PREFIX = /^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/
-const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const PORT_NAME = /^(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(?:-[a-z0-9]+)*$/
 
 export interface ParsedNetworkPolicy {

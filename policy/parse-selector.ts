@@ -4,8 +4,8 @@ import { ANY_SOURCE } from './labels.ts'
 import { type LabelRequirement, type LabelSelector, SELECTOR_OPERATORS, type SelectorOperator } from './model.ts'
 import { NAMESPACE_LABEL_KEY, NAMESPACE_LABELS_PREFIX, RESERVED_IDENTITIES } from './reserved.ts'
 
-const REQUIREMENTS_MAX = 100
-const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
+export const REQUIREMENTS_MAX = 100
+export const LABEL_VALUE = /^(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$/
 const LABEL_NAME = /^[A-Za-z0-9](?:[-A-Za-z0-9_./]{0,251}[A-Za-z0-9])?$/
 const RESERVED_PREFIX = 'reserved.'
 const LABEL_SOURCES = new Set([

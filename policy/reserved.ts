@@ -2,6 +2,7 @@
  * The reserved identities, whose numbers and labels are the same everywhere, and the entities of the language in terms of them.
  * Numbers and labels are Cilium's (pkg/identity/numericidentity.go, pkg/policy/api/entity.go).
  */
+import { formatLabel } from './labels.ts'
 import type { Entity, LabelSelector } from './model.ts'
 
 export const RESERVED_IDENTITIES = {
@@ -33,8 +34,10 @@ function reserved(name: string): LabelSelector {
   return { requirements: [{ source: 'reserved', key: name, operator: 'In', values: [''] }] }
 }
 
-/** Source of the labels that nodes have from their node's own. */
-export const NODE_SOURCE = 'node'
+/** Labels that a node has in policy from its own. */
+export function nodeLabels(labels: Readonly<Record<string, string>>): readonly string[] {
+  return Object.entries(labels).map(([key, value]) => formatLabel({ source: 'node', key, value }))
+}
 
 const CIDR_LABEL = 'cidr:'
 

@@ -4,6 +4,8 @@
  */
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
+import type { PortProtocol } from '#policy/compile.ts'
+import type { NamedPortNumber } from '#policy/selector-index.ts'
 import { kubectlTags } from '#policy/yaml.ts'
 import { isAddress } from '#sys/addresses.ts'
 import { AgentError } from '../errors.ts'
@@ -124,4 +126,12 @@ function duplicates(workloads: Workloads): string[] {
     seen.add(key)
   }
   return problems
+}
+
+/** Ports of an endpoint that have a name, in the order of the file. */
+export function namedPortsOf({ ports }: Pick<EndpointSpec, 'ports'>): NamedPortNumber[] {
+  return Object.entries(ports).map(([name, text]) => {
+    const [port = '', protocol = ''] = text.split('/')
+    return { name, port: Number(port), protocol: protocol as PortProtocol }
+  })
 }

@@ -4,8 +4,7 @@
  * this node are on the identity of the host.
  */
 import type { PolicyEngine } from '#policy/engine.ts'
-import { formatLabel } from '#policy/labels.ts'
-import { addressLabel, apiServerLabels, NODE_SOURCE, RESERVED_IDENTITIES } from '#policy/reserved.ts'
+import { addressLabel, apiServerLabels, nodeLabels, RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { Route } from '#sys/rtnetlink.ts'
 import type { Workloads } from './file.ts'
@@ -147,10 +146,6 @@ function isReserved({ id }: Identity): boolean {
 /** Labels that the engine knows an identity by from the start. */
 function defaultOf(id: number): string | undefined {
   return id === RESERVED_IDENTITIES.host ? HOST_LABEL : undefined
-}
-
-function nodeLabels(labels: Readonly<Record<string, string>>): readonly string[] {
-  return Object.entries(labels).map(([key, value]) => formatLabel({ source: NODE_SOURCE, key, value }))
 }
 
 function sorted(labels: Iterable<string>): readonly string[] {

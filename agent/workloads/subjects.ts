@@ -1,11 +1,12 @@
 /**
- * Policy groups: endpoints of one identity, with the same named ports and the same audit mode, have the same policy and share its rows. A group's number is that of the
- * identity where nothing else tells its endpoints apart, and else made from what does, so that the same endpoints find the same rows
- * and slots after a restart. The engine hears of groups and identities as endpoints come and go.
+ * Policy groups: endpoints of one identity, with the same named ports and the same audit mode, have the same policy and share its rows.
+ * A group's number is that of the identity where nothing else tells its endpoints apart, and else made from what does, so that the same
+ * endpoints find the same rows and slots after a restart. The engine hears of groups and identities as endpoints come and go.
  */
 import { createHash } from 'node:crypto'
 import type { PolicyEngine } from '#policy/engine.ts'
-import type { EndpointSpec } from './file.ts'
+import type { NamedPortNumber } from '#policy/selector-index.ts'
+import { type EndpointSpec, namedPortsOf } from './file.ts'
 import type { Identity } from './identities.ts'
 
 /** What of an endpoint tells its group. */
@@ -14,15 +15,9 @@ export interface Subject {
   readonly spec: Pick<EndpointSpec, 'ports' | 'audit'>
 }
 
-export interface NamedPort {
-  readonly name: string
-  readonly protocol: 'TCP' | 'UDP' | 'SCTP'
-  readonly port: number
-}
-
 interface Group {
   readonly key: string
-  readonly namedPorts: readonly NamedPort[]
+  readonly namedPorts: readonly NamedPortNumber[]
   readonly audit: boolean
   endpointCount: number
 }
@@ -53,7 +48,7 @@ export class Subjects {
     }
     const { identity, spec } = subject
     const number = this.#freeNumber(subject, key)
-    const namedPorts = namedPortsOf(spec)
+    const namedPorts = sortedPorts(spec)
     this.#numbers.set(key, number)
     this.#groups.set(number, { key, namedPorts, audit: spec.audit, endpointCount: 1 })
     const holder = this.#identities.get(identity.id)
@@ -127,19 +122,14 @@ export class Subjects {
 }
 
 function keyOf({ identity, spec }: Subject): string {
-  return `${identity.id} ${namedPortsOf(spec).map(textOf).join()} ${spec.audit ? 'audit' : ''}`
+  return `${identity.id} ${sortedPorts(spec).map(textOf).join()} ${spec.audit ? 'audit' : ''}`
 }
 
 /** In the order of their names. */
-function namedPortsOf({ ports }: Subject['spec']): NamedPort[] {
-  return Object.entries(ports)
-    .map(([name, text]) => {
-      const [port = '', protocol = ''] = text.split('/')
-      return { name, protocol: protocol as NamedPort['protocol'], port: Number(port) }
-    })
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
+function sortedPorts(spec: Subject['spec']): NamedPortNumber[] {
+  return namedPortsOf(spec).sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
-function textOf({ name, protocol, port }: NamedPort): string {
+function textOf({ name, protocol, port }: NamedPortNumber): string {
   return `${name}=${port}/${protocol}`
 }

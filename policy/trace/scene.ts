@@ -3,6 +3,7 @@
  * entity, and the rows that the kernel would have. Label sets and names that nobody has are asked about too, so identities are made as
  * questions come.
  */
+import { normalizeName } from '#parsers/dns/name-pattern.ts'
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { type CompiledSpec, compilePolicy } from '../compile.ts'
 import { type EnforcementMode, PolicyEngine } from '../engine.ts'
@@ -319,8 +320,7 @@ export class Scene {
   }
 
   #dnsName(text: string): Party {
-    const lower = text.toLowerCase()
-    const name = lower.endsWith('.') ? lower : `${lower}.`
+    const name = normalizeName(text)
     const key = `name ${name}`
     const before = this.#nextIdentity
     const identity = this.#identityOf(key, { labels: ['reserved:world'], names: [name] })
