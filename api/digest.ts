@@ -35,3 +35,10 @@ export function digestOfSlots(slots: Iterable<Slot>): Uint8Array {
   }
   return hash.digest()
 }
+
+/** SHA-256 over the keys of all rulesets of an extension host, sorted, each with a zero byte after it. */
+export function digestOfKeys(keys: Iterable<string>): Uint8Array {
+  const hash = createHash('sha256')
+  for (const key of [...keys].sort()) hash.update(key).update('\0')
+  return hash.digest()
+}

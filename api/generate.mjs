@@ -16,7 +16,15 @@ const ENVOY_FILES = [
   'envoy/service/accesslog/v3/als.proto',
   'envoy/config/bootstrap/v3/bootstrap.proto',
   'envoy/extensions/access_loggers/grpc/v3/als.proto',
+  'envoy/extensions/common/matching/v3/extension_matcher.proto',
+  'envoy/extensions/filters/http/composite/v3/composite.proto',
+  'envoy/extensions/filters/http/ext_proc/v3/ext_proc.proto',
+  'envoy/extensions/filters/http/filter_chain/v3/filter_chain.proto',
   'envoy/extensions/filters/http/rbac/v3/rbac.proto',
+  'envoy/extensions/filters/http/set_metadata/v3/set_metadata.proto',
+  'envoy/service/ext_proc/v3/external_processor.proto',
+  'envoy/type/matcher/v3/http_inputs.proto',
+  'xds/type/matcher/v3/matcher.proto',
   'envoy/extensions/filters/http/router/v3/router.proto',
   'envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto',
   'envoy/extensions/filters/listener/original_dst/v3/original_dst.proto',
@@ -36,6 +44,10 @@ for (const name of ['control', 'local']) {
   mkdirSync(join(stage, 'headgate/v1'), { recursive: true })
   cpSync(join(root, `api/${name}.proto`), join(stage, `headgate/v1/${name}.proto`))
 }
+// Younger than the package as a whole.
+const filterChain = join(stage, 'envoy/extensions/filters/http/filter_chain/v3')
+mkdirSync(filterChain, { recursive: true })
+cpSync(join(root, 'api/envoy/filter_chain.proto'), join(filterChain, 'filter_chain.proto'))
 
 // The package's validate.proto is older than the Envoy protos beside it: they use `ignore_empty`, which it does not declare.
 const validatePath = join(stage, 'validate/validate.proto')
@@ -64,12 +76,31 @@ for (const message of messages) {
 }
 writeFileSync(validatePath, validate)
 
-// Younger than the package: a listener in another network namespace (SocketAddress, Envoy 1.36 and later).
-const addressPath = join(stage, 'envoy/config/core/v3/address.proto')
-const address = readFileSync(addressPath, 'utf8')
-if (!address.includes('network_namespace_filepath')) {
-  const last = 'bool ipv4_compat = 6;'
-  writeFileSync(addressPath, address.replace(last, `${last}\n  string network_namespace_filepath = 7;`))
+// Fields younger than the package.
+const YOUNGER = [
+  // A listener in another network namespace, Envoy 1.36 and later.
+  {
+    file: 'envoy/config/core/v3/address.proto',
+    after: 'bool ipv4_compat = 6;',
+    field: 'string network_namespace_filepath = 7;',
+  },
+  // What a request gets when the server fails that should have judged it.
+  {
+    file: 'envoy/extensions/filters/http/ext_proc/v3/ext_proc.proto',
+    after: 'google.protobuf.Duration deferred_close_timeout = 19;',
+    field: 'envoy.type.v3.HttpStatus status_on_error = 24;',
+    imports: 'envoy/type/v3/http_status.proto',
+  },
+]
+for (const { file, after, field, imports } of YOUNGER) {
+  const path = join(stage, file)
+  let text = readFileSync(path, 'utf8')
+  const name = field.split(' ')[1]
+  if (new RegExp(`\\b${name} = \\d+`).test(text)) continue
+  if (!text.includes(after)) throw new Error(`${file} has no ${after}`)
+  text = text.replace(after, `${after}\n  ${field}`)
+  if (imports !== undefined && !text.includes(`import "${imports}"`)) text = text.replace(/^import /m, `import "${imports}";\nimport `)
+  writeFileSync(path, text)
 }
 
 writeFileSync(join(stage, 'buf.yaml'), 'version: v2\n')

@@ -93,8 +93,12 @@ export function createServer(): Server {
   return new Server(LIMITS)
 }
 
-/** Adds a service to a server. */
-export function addService<S extends GenServiceMethods>(server: Server, service: GenService<S>, handlers: ServiceHandlers<S>): void {
+/** Adds a service to a server. A method without a handler is answered with UNIMPLEMENTED. */
+export function addService<S extends GenServiceMethods>(
+  server: Server,
+  service: GenService<S>,
+  handlers: Partial<ServiceHandlers<S>>,
+): void {
   const definition: Record<string, MethodDefinition<unknown, unknown>> = {}
   for (const [name, method] of Object.entries<DescMethod>(service.method)) {
     definition[name] = methodDefinition(method) as MethodDefinition<unknown, unknown>

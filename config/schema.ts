@@ -26,6 +26,9 @@ export const configSchema = z.strictObject({
       bpf: absolutePath.default('/sys/fs/bpf/headgate').describe('Pinned maps, programs and links.'),
       policies: absolutePath.default('/etc/headgate/policies').describe('Folder of policy files, watched.'),
       workloads: absolutePath.default('/etc/headgate/workloads.yaml').describe('File of workloads, watched.'),
+      secrets: absolutePath
+        .default('/etc/headgate/secrets')
+        .describe('Folder of secrets that rules name, watched: one file each, under NAMESPACE/NAME, or NAMESPACE/NAME/KEY.'),
     })
     .prefault({}),
   group: z.string().default('headgate').describe('Group that may use the local socket; root alone if it does not exist.'),
@@ -107,7 +110,19 @@ export const configSchema = z.strictObject({
     .prefault({}),
   http: z
     .strictObject({
-      deniedBody: z.string().max(4096).default('Access denied').describe('Body of the 403 that a denied request gets.'),
+      deniedBody: z.string().max(4096).default('Access denied').describe('Body of the answer that a denied request gets.'),
+      deniedStatus: z
+        .int()
+        .min(400)
+        .max(599)
+        .default(403)
+        .describe('Status of that answer. gRPC clients get PERMISSION_DENIED whatever it is.'),
+      extHostTimeoutMs: z
+        .int()
+        .min(10)
+        .max(60000)
+        .default(2000)
+        .describe('How long a request waits for the extension host, where rules need it; then it is refused with 504.'),
       regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
     })
     .prefault({}),
@@ -137,6 +152,7 @@ export const configSchema = z.strictObject({
           agent: logLevel.optional().describe('Level of this process; log.level when not given.'),
           proxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
           envoy: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          extHost: logLevel.optional().describe('Level of this process; log.level when not given.'),
         })
         .prefault({}),
     })

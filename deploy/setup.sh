@@ -188,7 +188,7 @@ fi
 
 # ---- generated code
 generate_code() {
-  api_hash=$(hash_of api/*.proto api/generate.mjs package-lock.json)
+  api_hash=$(hash_of api/*.proto api/envoy/*.proto api/generate.mjs package-lock.json)
   if ! stamped api "$api_hash" || [ ! -f api/gen/headgate/v1/local_pb.js ]; then
     begin "protobuf types"
     bin/node api/generate.mjs || fail "the protobuf types could not be generated"

@@ -3,6 +3,8 @@
  * `-o json` and later the Observer API share. Plain data, JSON-safe: times are ISO strings, numbers stay below 2^53.
  */
 
+import type { MismatchAction } from '#parsers/http/rules.ts'
+
 /** audit: forwarded, and policy in audit would have denied it. */
 export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
@@ -32,6 +34,12 @@ export interface FlowOrigin {
   readonly log?: string
 }
 
+/** A header that was not as a rule wants it, and what was done about it. Never its value. */
+export interface HeaderNote {
+  readonly name: string
+  readonly action: MismatchAction
+}
+
 export interface HttpRequestSummary {
   readonly method: string
   readonly scheme: string
@@ -42,6 +50,8 @@ export interface HttpRequestSummary {
   /** 0 when the client never got an answer. */
   readonly status: number
   readonly durationMs: number
+  /** Absent when there are none. */
+  readonly headers?: readonly HeaderNote[]
 }
 
 export interface Flow {

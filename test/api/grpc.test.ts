@@ -20,7 +20,7 @@ import { isAnswering } from '#api/unix-socket.ts'
 const folder = mkdtempSync(join(tmpdir(), 'headgate-api-'))
 test.after.always(() => rmSync(folder, { recursive: true, force: true }))
 
-const echoRevisions: ServiceHandlers<typeof Control.method> = {
+const echoRevisions: Partial<ServiceHandlers<typeof Control.method>> = {
   syncProxy: (call) => {
     call.on('data', (report) => call.write(create(ProxyUpdateSchema, { epoch: report.epoch, revision: report.appliedRevision + 1n })))
     call.on('end', () => call.end())

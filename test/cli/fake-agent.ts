@@ -45,7 +45,7 @@ export async function serveFakeAgent(
 ): Promise<{ observed: ObserveRequest[]; close(): void }> {
   const observed: ObserveRequest[] = []
   const server = createServer()
-  const handlers: Handlers = {
+  const handlers: Partial<Handlers> = {
     getStatus: (_call, reply) => reply(null, create(StatusSchema, { version: '0.1.0', pid: 42, revision: 9n, kernelRelease: '6.6.0' })),
     addEndpoint: (_call, reply) => reply(null, WEB),
     removeEndpoint: (_call, reply) => reply(null, WEB),

@@ -124,7 +124,7 @@ export class Stack {
 }
 
 /** A slot of the egress direction. */
-export function slotOf(id: number, ruleset: MessageInitShape<typeof RulesetSchema>, more: Partial<Slot> = {}): Slot {
+export function slotOf(id: number, ruleset: MessageInitShape<typeof RulesetSchema>, more: Partial<Omit<Slot, '$typeName'>> = {}): Slot {
   const port = 20_000 + id
   return create(SlotSchema, {
     id,
