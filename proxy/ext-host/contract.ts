@@ -1,0 +1,30 @@
+/**
+ * What Envoy's configuration and the extension host have to agree on, each in this one place: proxy/xds/ writes it into listeners and
+ * clusters, the extension host serves it, and the access log reads it back. Nothing here is a setting.
+ */
+
+/** Metadata of the gRPC stream in which Envoy names the ruleset of a request: Slot.ext_host_key. */
+export const RULESET_METADATA = 'x-headgate-ruleset'
+
+/** Headers that every judgement needs, besides those that the rules of the ruleset name (`forward_rules`). */
+export const FORWARDED_HEADERS = [':method', ':path', ':authority'] as const
+
+/** Dynamic metadata of a judged request: `metadata_options.receiving_namespaces.untyped`, and where the access log finds it. */
+export const METADATA_NAMESPACE = 'headgate.ext'
+
+/** Fields in that namespace. */
+export const METADATA_FIELDS = {
+  /** RESULT_ALLOWED or RESULT_DENIED. */
+  result: 'result',
+  /** Name of the rule that decided; empty when none matched. */
+  rule: 'rule',
+  /** What was done about headers that were not as wanted, by name; absent when nothing was. */
+  headers: 'headers',
+} as const
+
+export const RESULT_ALLOWED = 'allowed'
+export const RESULT_DENIED = 'denied'
+
+/** Status and response code details of a denial; the listener's local reply configuration puts the configured ones in their place. */
+export const DENIED_STATUS = 403
+export const DENIED_DETAILS = 'headgate_denied'
