@@ -2,7 +2,7 @@
 import { open } from 'node:fs/promises'
 import type { Config } from '#config/schema.ts'
 import type { Dialect } from '#policy/model.ts'
-import { answerQuestion, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
+import { answerQuestion, parseGrpcCall, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
 import type { TraceAnswer } from '#policy/trace/trace.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
@@ -20,6 +20,7 @@ export interface TraceOptions {
   readonly to?: string
   readonly port?: string
   readonly http?: string
+  readonly grpc?: string
   readonly host?: string
   readonly header?: readonly string[]
   readonly dns?: string
@@ -75,22 +76,27 @@ function answerOrFail(scene: Scene, question: unknown): TraceAnswer {
   }
 }
 
-function httpOf({ http, host, header = [] }: TraceOptions): Question['http'] {
-  if (http === undefined) {
+function httpOf({ http, grpc, host, header = [] }: TraceOptions): Question['http'] {
+  if (http === undefined && grpc === undefined) {
     if (host !== undefined || header.length > 0)
-      throw new CliError('HG-1108', '--host and --header say more about --http, which is not there')
+      throw new CliError('HG-1108', '--host and --header say more about --http or --grpc, which are not there')
     return undefined
   }
-  const request = parseRequestLine(http)
-  if (request === undefined) throw new CliError('HG-1108', `expected 'METHOD /path', not ${http}`)
-  const headers = Object.fromEntries(
-    header.map((text) => {
-      const colon = text.indexOf(':')
-      if (colon < 1) throw new CliError('HG-1108', `expected 'Name: value', not ${text}`)
-      return [text.slice(0, colon), text.slice(colon + 1).trim()]
-    }),
-  )
-  return { ...request, ...(host === undefined ? {} : { host }), headers }
+  if (http !== undefined && grpc !== undefined) throw new CliError('HG-1108', 'a question is about one request, not about http and grpc')
+  const request = grpc === undefined ? parseRequestLine(http ?? '') : parseGrpcCall(grpc)
+  if (request === undefined)
+    throw new CliError(
+      'HG-1108',
+      grpc === undefined ? `expected 'METHOD /path', not ${http}` : `expected package.Service/Method, not ${grpc}`,
+    )
+  const headers = new Map<string, string[]>()
+  for (const text of header) {
+    const colon = text.indexOf(':')
+    if (colon < 1) throw new CliError('HG-1108', `expected 'Name: value', not ${text}`)
+    const name = text.slice(0, colon).toLowerCase()
+    headers.set(name, [...(headers.get(name) ?? []), text.slice(colon + 1).trim()])
+  }
+  return { ...request, ...(host === undefined ? {} : { host }), headers: { ...request.headers, ...Object.fromEntries(headers) } }
 }
 
 /** One answer a line, in the order of the questions; a question that cannot be answered gets its error. */

@@ -41,8 +41,8 @@ const TRACE_HELP = `
 WHO is an endpoint (shop/web), labels (k8s:app=web,…; of the namespace default unless they say), an address, a DNS name, node/NAME, or
 reserved:ENTITY. Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select
 it; every rule of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port":
-"80/TCP", "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}; instead of http there may be "dns", "kafka"
-or "cassandra", and "sni" beside it.`
+"80/TCP", "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}; instead of http there may be "grpc", "dns",
+"kafka" or "cassandra", and "sni" beside it.`
 
 const DIFF_HELP = `
 Asked about are all endpoints, nodes, the world, this host, every prefix and name that either side mentions, on all ports where either side
@@ -113,6 +113,7 @@ export function define(command: Command): void {
     .option('--to <who>', 'the same')
     .option('--port <port>', 'port of the receiver: 80/TCP, a port’s name, icmp/8, icmpv6/128, or a protocol like gre')
     .option('--http <request>', "a request, for example 'GET /path'")
+    .option('--grpc <call>', "a gRPC call, for example 'package.Service/Method'")
     .option('--host <host>', 'its Host header')
     .option('--header <header>', "another header, 'Name: value'; may be repeated", collect)
     .option('--dns <name>', 'a DNS query for this name, to port 53/UDP unless --port says another')

@@ -3,11 +3,14 @@ import type { Cursor, MapCursor } from './cursor.ts'
 import type { DnsRules, L7Kind, L7Rules, ParserRules } from './model.ts'
 import { parseCassandraRules } from './parse-cassandra.ts'
 import { boundedList, isExtended, LIST_LENGTH_MAX, type MemberContext, TEXT_LENGTH_MAX } from './parse-context.ts'
+import { parseGrpcRules } from './parse-grpc.ts'
 import { parseHttpRules } from './parse-http.ts'
 import { parseKafkaRules } from './parse-kafka.ts'
 import { parseDnsFields } from './parse-peers.ts'
 
-const KINDS = ['http', 'dns', 'kafka', 'cassandra', 'l7proto'] as const
+const FIELDS = ['http', 'grpc', 'dns', 'kafka', 'cassandra', 'l7proto'] as const
+/** Both are read as rules of one kind, so they can stand together. */
+const HTTP_FIELDS: readonly string[] = ['http', 'grpc']
 const PARSER_NAME = /^[a-z][a-z0-9.-]{0,62}$/
 const KEYS_MAX = 100
 const VALUE_LENGTH_MAX = 4096
@@ -16,37 +19,44 @@ const VALUE_LENGTH_MAX = 4096
 export function parseL7(cursor: Cursor, context: MemberContext): L7Rules | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
-  const fields = KINDS.flatMap((kind) => {
-    const field = map.get(kind)
-    return field === undefined ? [] : [[kind, field] as const]
+  const fields = FIELDS.flatMap((name) => {
+    const field = map.get(name)
+    return field === undefined ? [] : [[name, field] as const]
   })
   const l7Cursor = map.get('l7')
-  map.finish({ grpc: 'write it as http: method POST and path /package.Service/Method' })
+  map.finish()
   if (l7Cursor !== undefined && map.get('l7proto') === undefined)
     l7Cursor.error('l7 needs l7proto, which says whose rules these are', 'for example l7proto: cassandra')
-  if (fields.length > 1)
-    map.error(`${fields.map(([kind]) => kind).join(' and ')} cannot stand in one member of toPorts`, 'write one for each')
+  if (fields.length > 1 && !fields.every(([name]) => HTTP_FIELDS.includes(name)))
+    map.error(`${fields.map(([name]) => name).join(' and ')} cannot stand in one member of toPorts`, 'write one for each')
   if (context.verdict === 'deny' && !isExtended(cursor, 'rules in a deny rule', context)) return undefined
-  const all = fields.flatMap(([kind, field]) => parseKind(kind, field, l7Cursor, context) ?? [])
-  const [first] = all
-  if (first === undefined) {
+  const read = united(fields.flatMap(([name, field]) => parseField(name, field, l7Cursor, context) ?? []))
+  if (read === undefined) {
     if (context.verdict === 'deny' && fields.length > 0)
       map.warning('an empty list is no L7 rules at all: everything on these ports is denied', 'remove rules, or say what is denied')
     return undefined
   }
-  checkPlace(map, first.kind, context)
-  return first
+  checkPlace(map, read.kind, context)
+  return read
 }
 
-function parseKind(
-  kind: (typeof KINDS)[number],
+/** Rules of one kind as one list; of more, which are refused, the first. */
+function united([first, ...others]: readonly L7Rules[]): L7Rules | undefined {
+  if (first?.kind !== 'http') return first
+  return { kind: 'http', rules: [first, ...others].flatMap((one) => (one.kind === 'http' ? one.rules : [])) }
+}
+
+function parseField(
+  name: (typeof FIELDS)[number],
   cursor: Cursor,
   l7Cursor: Cursor | undefined,
   context: MemberContext,
 ): L7Rules | undefined {
-  switch (kind) {
+  switch (name) {
     case 'http':
       return parseHttpRules(cursor, context)
+    case 'grpc':
+      return isExtended(cursor, 'grpc', context) ? parseGrpcRules(cursor, context) : undefined
     case 'dns':
       return parseDnsRules(cursor)
     case 'kafka':

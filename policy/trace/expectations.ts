@@ -2,7 +2,7 @@
 import { Cursor, type MapCursor } from '../cursor.ts'
 import { type Position, type Problem, ProblemList } from '../problems.ts'
 import { parseSource } from '../source.ts'
-import { parseRequestLine, type Question, type QuestionRequest, REQUEST_FIELDS } from './question.ts'
+import { parseGrpcCall, parseRequestLine, type Question, type QuestionRequest, REQUEST_FIELDS } from './question.ts'
 
 export interface Expectation {
   readonly at: Position
@@ -52,10 +52,13 @@ function parseExpectation(cursor: Cursor): Expectation | undefined {
   const [from, to] = ['from', 'to'].map((field) => needed(map, field))
   const http = map.get('http')
   const request = http && parseRequest(http)
-  const said: { dns?: string; kafka?: string; cassandra?: string; sni?: string } = {}
-  for (const field of ['dns', 'kafka', 'cassandra', 'sni'] as const) {
-    const text = map.get(field)?.string()
-    if (text !== undefined) said[field] = text
+  const said: { grpc?: string; dns?: string; kafka?: string; cassandra?: string; sni?: string } = {}
+  for (const field of ['grpc', 'dns', 'kafka', 'cassandra', 'sni'] as const) {
+    const cursor = map.get(field)
+    const text = cursor?.string()
+    if (text === undefined) continue
+    said[field] = text
+    if (field === 'grpc' && parseGrpcCall(text) === undefined) cursor?.error(`not a call: ${text}`, 'for example package.Service/Method')
   }
   // A DNS query has a port of its own.
   const port = said.dns === undefined ? needed(map, 'port') : map.get('port')?.string()
@@ -90,21 +93,27 @@ function parseRequest(cursor: Cursor): QuestionRequest | undefined {
   }
   const map = cursor.map()
   if (map === undefined) return undefined
-  const request: { method?: string; path?: string; host?: string; headers?: Record<string, string> } = {}
+  const request: { method?: string; path?: string; host?: string; headers?: Record<string, readonly string[]> } = {}
   for (const field of ['method', 'path', 'host'] as const) {
     const value = map.get(field)?.string()
     if (value !== undefined) request[field] = value
   }
   const headers = map.get('headers')?.map()
-  if (headers !== undefined)
-    request.headers = Object.fromEntries([...headers.entries()].map(([name, value]) => [name, value.string() ?? '']))
+  if (headers !== undefined) request.headers = Object.fromEntries([...headers.entries()].map(([name, value]) => [name, parseHeader(value)]))
   map.finish()
   return request
 }
 
+/** One value, or a list for a header that comes several times. */
+function parseHeader(cursor: Cursor): readonly string[] {
+  return (cursor.value.kind === 'list' ? (cursor.list() ?? []) : [cursor]).flatMap((item) => item.string() ?? [])
+}
+
 /** `shop/web -> shop/api 80/TCP GET /products` */
-export function describeQuestion({ from, to, port, http, dns, kafka, cassandra, sni }: Question): string {
+export function describeQuestion({ from, to, port, http, grpc, dns, kafka, cassandra, sni }: Question): string {
   const request = http === undefined ? '' : `${http.method ?? 'GET'} ${http.host ?? ''}${http.path ?? '/'}`
-  const said = [request, dns, kafka, cassandra, sni === undefined ? '' : `to ${sni}`].filter((text) => text !== undefined && text !== '')
+  const said = [request, grpc, dns, kafka, cassandra, sni === undefined ? '' : `to ${sni}`].filter(
+    (text) => text !== undefined && text !== '',
+  )
   return [`${from} -> ${to}`, port ?? '53/UDP', ...said].join(' ')
 }

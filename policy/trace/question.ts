@@ -16,8 +16,10 @@ export interface Question {
   readonly to: string
   /** Of the receiver: `80/TCP`, `53/UDP`, `80`, a port’s name, `icmp/8`, `icmpv6/128`, `gre`; of a DNS query 53/UDP when absent. */
   readonly port?: string
-  /** One of the four at most. */
+  /** One of the five at most. */
   readonly http?: QuestionRequest
+  /** `package.Service/Method`: short for the HTTP request that this call is. */
+  readonly grpc?: string
   /** The name that is asked for. */
   readonly dns?: string
   /** `produce TOPIC`, `consume TOPIC`, or the name of a request and what it names (parseKafkaRequest). */
@@ -32,11 +34,12 @@ export interface QuestionRequest {
   readonly method?: string
   readonly path?: string
   readonly host?: string
-  readonly headers?: Readonly<Record<string, string>>
+  /** A list for a header that comes several times. */
+  readonly headers?: Readonly<Record<string, string | readonly string[]>>
 }
 
 /** What can be said on a connection. */
-export const REQUEST_FIELDS = ['http', 'dns', 'kafka', 'cassandra'] as const
+export const REQUEST_FIELDS = ['http', 'grpc', 'dns', 'kafka', 'cassandra'] as const
 
 /** It cannot be answered as it is. */
 export class QuestionError extends Error {
@@ -44,7 +47,8 @@ export class QuestionError extends Error {
 }
 
 const REQUEST_LINE = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+)$/
-const TEXT_FIELDS = ['from', 'to', 'port', 'dns', 'kafka', 'cassandra', 'sni'] as const
+const GRPC_CALL = /^\/?([\w.-]+\/[\w.-]+)$/
+const TEXT_FIELDS = ['from', 'to', 'port', 'grpc', 'dns', 'kafka', 'cassandra', 'sni'] as const
 const FIELDS: ReadonlySet<string> = new Set([...TEXT_FIELDS, 'http'])
 const DNS_PORT = '53/UDP'
 
@@ -52,6 +56,12 @@ const DNS_PORT = '53/UDP'
 export function parseRequestLine(text: string): QuestionRequest | undefined {
   const match = REQUEST_LINE.exec(text)
   return match === null ? undefined : { method: match[1] ?? '', path: match[2] ?? '' }
+}
+
+/** `package.Service/Method`, as the request that it is on the wire. @returns undefined when it is none */
+export function parseGrpcCall(text: string): QuestionRequest | undefined {
+  const match = GRPC_CALL.exec(text)
+  return match === null ? undefined : { method: 'POST', path: `/${match[1]}`, headers: { 'content-type': 'application/grpc' } }
 }
 
 /** @param question from outside, of whatever shape @throws QuestionError */
@@ -82,7 +92,7 @@ function checkedQuestion(question: unknown): Question {
   if (unknown !== undefined) throw new QuestionError(`no such field: ${unknown}`)
   const { http } = question
   if (http !== undefined && !isRequest(http))
-    throw new QuestionError('http: method, path and host are strings, headers an object of strings')
+    throw new QuestionError('http: method, path and host are strings, headers an object of strings or lists of them')
   const requests = REQUEST_FIELDS.filter((field) => question[field] !== undefined)
   if (requests.length > 1) throw new QuestionError(`a question is about one request, not about ${requests.join(' and ')}`)
   return question as unknown as Question
@@ -96,11 +106,19 @@ function isRequest(value: unknown): value is QuestionRequest {
   if (!isObject(value)) return false
   const { method = '', path = '', host = '', headers = {}, ...others } = value
   const isText = (text: unknown): boolean => typeof text === 'string'
-  return [method, path, host].every(isText) && isObject(headers) && Object.values(headers).every(isText) && Object.keys(others).length === 0
+  const isHeader = (text: unknown): boolean => isText(text) || (Array.isArray(text) && text.length > 0 && text.every(isText))
+  return (
+    [method, path, host].every(isText) && isObject(headers) && Object.values(headers).every(isHeader) && Object.keys(others).length === 0
+  )
 }
 
-function requestOf({ http, dns, kafka, cassandra }: Question): TracedRequest | undefined {
+function requestOf({ http, grpc, dns, kafka, cassandra }: Question): TracedRequest | undefined {
   if (http !== undefined) return { kind: 'http', request: httpOf(http) }
+  if (grpc !== undefined) {
+    const request = parseGrpcCall(grpc)
+    if (request === undefined) throw new QuestionError(`expected package.Service/Method, not ${grpc}`)
+    return { kind: 'http', request: httpOf(request) }
+  }
   if (dns !== undefined) {
     if (!isMatchName(dns)) throw new QuestionError(`not a DNS name: ${dns}`)
     return { kind: 'dns', name: normalizeName(dns) }
@@ -123,6 +141,6 @@ function httpOf({ method = 'GET', path = '/', host = '', headers = {} }: Questio
   const normalized = normalizePath(path)
   if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy answers 400: ${path}`)
   const byName = new Map<string, string[]>()
-  for (const [name, value] of Object.entries(headers)) byName.set(name.toLowerCase(), [...(byName.get(name.toLowerCase()) ?? []), value])
+  for (const [name, value] of Object.entries(headers)) byName.set(name.toLowerCase(), (byName.get(name.toLowerCase()) ?? []).concat(value))
   return { method, path: normalized.path, authority: host, headers: byName }
 }

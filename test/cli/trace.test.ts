@@ -64,7 +64,9 @@ test('trace says what it cannot do with its arguments or files', async (t) => {
   for (const [args, message] of [
     [['--from', 'shop/web'], /--from, --to and --port are needed/],
     [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--http', 'GET'], /expected 'METHOD \/path', not GET/],
-    [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--host', 'x'], /say more about --http/],
+    [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--host', 'x'], /say more about --http or --grpc/],
+    [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--grpc', 'shop.Cart'], /expected package.Service\/Method, not shop.Cart/],
+    [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--http', 'GET /', '--grpc', 'a/b'], /not about http and grpc/],
     [['--from', 'shop/web', '--to', 'shop/api', '--port', '80', '--http', 'GET /', '--header', 'x'], /expected 'Name: value', not x/],
     [['--batch', join(folder, 'none')], /HG-1111/],
     [['--live'], /--policy, --endpoints and --dialect do not go with it/],

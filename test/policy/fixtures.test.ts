@@ -23,6 +23,8 @@ const REFUSED_IN_CILIUM: Readonly<Record<string, RegExp>> = {
   'l4/protocols-without-ports.yaml': /only when policy.extendedIpProtocols is set: GRE/,
   'l7/cassandra.yaml': /only the dialect extended has this: cassandra/,
   'l7/dns-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
+  'l7/grpc.yaml': /only the dialect extended has this: grpc/,
+  'l7/grpc-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
   'l7/http-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
   'l7/kafka-api-keys.yaml': /only the dialect extended has this: kafka/,
   'l7/kafka-clients.yaml': /only the dialect extended has this: kafka/,

@@ -16,12 +16,13 @@ function l7Of(spec: string, variant?: Variant): L7Rules | undefined {
 test('one kind of L7 rules stands in a member of toPorts', (t) => {
   t.deepEqual(said(rule('http: [{}], dns: [{matchName: a.example}]')), ['http and dns cannot stand in one member of toPorts'])
   t.deepEqual(said(rule('http: [], kafka: []')), ['http and kafka cannot stand in one member of toPorts'])
-  t.deepEqual(said(rule('grpc: []')), ['not supported: grpc'])
+  t.deepEqual(said(rule('grpc: [{}], dns: [{matchName: a.example}]')), ['grpc and dns cannot stand in one member of toPorts'])
   t.deepEqual(said(rule('htp: []')), ['unknown field: htp'])
 })
 
 test('an empty list is no L7 rules, and an empty rule allows everything', (t) => {
-  for (const kind of ['http', 'dns', 'kafka', 'cassandra']) t.is(l7Of(rule(`${kind}: []`, { ports: '{port: "0"}' })), undefined, kind)
+  for (const kind of ['http', 'grpc', 'dns', 'kafka', 'cassandra'])
+    t.is(l7Of(rule(`${kind}: []`, { ports: '{port: "0"}' })), undefined, kind)
   t.is(l7Of(rule('')), undefined)
   t.deepEqual(l7Of(rule('http: [{}]')), { kind: 'http', rules: [{ headers: [] }] })
   t.deepEqual(l7Of(rule('kafka: [{}]')), { kind: 'kafka', rules: [{}] })
@@ -31,6 +32,7 @@ test('an empty list is no L7 rules, and an empty rule allows everything', (t) =>
 test('what Cilium has not is refused in its dialect, by name', (t) => {
   for (const [text, what] of [
     ['kafka: []', 'kafka'],
+    ['grpc: [{service: shop.Cart}]', 'grpc'],
     ['cassandra: [{}]', 'cassandra'],
     ['l7proto: memcached, l7: [{}]', 'l7proto'],
   ] as const)
