@@ -5,21 +5,26 @@
  * request is ever a pattern.
  */
 import { RE2JS } from 're2js'
+import { hasPart, joinedValue, type Purpose } from './header-values.ts'
 import { shapeOfPattern } from './pattern-shape.ts'
 import type { HeaderMatch, HeaderRule, HttpRule } from './rules.ts'
 
-/** A request as the proxy sees it after it has normalised the path. */
-export interface HttpRequest {
+/** What a request is for, as the proxy sees it after it has normalised the path. */
+export interface HttpTarget {
   readonly method: string
   /** :path, with its query string. */
   readonly path: string
   /** Host or :authority, with its port if it states one. */
   readonly authority: string
+}
+
+/** A request as the proxy sees it. */
+export interface HttpRequest extends HttpTarget {
   /** Values by lower-case name, one for each time that the header occurs. */
   readonly headers: ReadonlyMap<string, readonly string[]>
 }
 
-type Test = (request: HttpRequest) => boolean
+type Test = (target: HttpTarget) => boolean
 
 interface Candidate {
   readonly index: number
@@ -32,29 +37,34 @@ interface TrieNode {
   readonly candidates: Candidate[]
 }
 
-/** Rules, compiled. An empty list matches nothing, a rule that states nothing matches every request. */
-export class HttpMatcher<Rule extends HttpRule = HttpRule> {
-  readonly #rules: readonly Rule[]
+/**
+ * Which rules' path, method and host a request meets: what stays the same whatever is done to its headers. An empty list matches
+ * nothing, a rule that states nothing matches every request.
+ */
+export class TargetIndex<Rule extends HttpRule = HttpRule> {
+  readonly rules: readonly Rule[]
   readonly #byPath = new Map<string, Candidate[]>()
   readonly #byPrefix: TrieNode = { next: new Map(), candidates: [] }
 
   /** @throws RE2JSException for a pattern that is none; the parser of policies refuses those */
   constructor(rules: readonly Rule[]) {
-    this.#rules = rules
+    this.rules = rules
     for (const [index, rule] of rules.entries()) this.#file(index, rule)
   }
 
-  /** The rules that match, in their order. */
-  matching(request: HttpRequest): Rule[] {
-    const found = new Set<number>()
-    for (const { index, test } of this.#candidates(request.path)) if (!found.has(index) && test(request)) found.add(index)
-    return [...found].sort((a, b) => a - b).flatMap((index) => this.#rules[index] ?? [])
-  }
-
-  /** Whether any rule matches. */
-  matches(request: HttpRequest): boolean {
-    for (const { test } of this.#candidates(request.path)) if (test(request)) return true
-    return false
+  /** Indices of the rules that are met, in their order. */
+  matching(target: HttpTarget): number[] {
+    const found: number[] = []
+    const exact = this.#byPath.get(target.path)
+    if (exact !== undefined) collect(exact, target, found)
+    const { path } = target
+    let node: TrieNode | undefined = this.#byPrefix
+    for (let offset = 0; node !== undefined; offset++) {
+      if (node.candidates.length > 0) collect(node.candidates, target, found)
+      node = offset < path.length ? node.next.get(path.charCodeAt(offset)) : undefined
+    }
+    // A pattern with alternatives is filed several times.
+    return found.length > 1 ? found.sort((a, b) => a - b).filter((index, at) => index !== found[at - 1]) : found
   }
 
   #file(index: number, rule: Rule): void {
@@ -95,26 +105,70 @@ export class HttpMatcher<Rule extends HttpRule = HttpRule> {
     }
     return node
   }
+}
 
-  *#candidates(path: string): Generator<Candidate> {
-    yield* this.#byPath.get(path) ?? []
-    let node: TrieNode | undefined = this.#byPrefix
-    for (let offset = 0; node !== undefined; offset++) {
-      yield* node.candidates
-      node = offset < path.length ? node.next.get(path.charCodeAt(offset)) : undefined
-    }
+function collect(candidates: readonly Candidate[], target: HttpTarget, found: number[]): void {
+  for (const { index, test } of candidates) if (test(target)) found.push(index)
+}
+
+/** Rules, compiled, and whether they are to allow or to deny, on which the meaning of their headers depends. */
+export class HttpMatcher<Rule extends HttpRule = HttpRule> {
+  readonly #index: TargetIndex<Rule>
+  readonly #purpose: Purpose
+
+  /** @throws RE2JSException for a pattern that is none; the parser of policies refuses those */
+  constructor(rules: readonly Rule[], purpose: Purpose) {
+    this.#index = new TargetIndex(rules)
+    this.#purpose = purpose
+  }
+
+  /** The rules that match, in their order. */
+  matching(request: HttpRequest): Rule[] {
+    return this.#index.matching(request).flatMap((index) => {
+      const rule = this.#index.rules[index]
+      return rule !== undefined && this.#meetsHeaders(rule, request) ? [rule] : []
+    })
+  }
+
+  matches(request: HttpRequest): boolean {
+    return this.matching(request).length > 0
+  }
+
+  #meetsHeaders({ headers, headerMatches = [] }: Rule, request: HttpRequest): boolean {
+    return (
+      headers.every((header) => meetsHeader(header, headerValue(request, header.name), this.#purpose)) &&
+      headerMatches.every((match) => meetsMatch(match, headerValue(request, match.name), this.#purpose))
+    )
   }
 }
 
+/** The value that a rule's condition on a header sees. `host` is how policies may call :authority. */
+export function headerValue(request: HttpRequest, name: string): string | undefined {
+  switch (name) {
+    case 'host':
+    case ':authority':
+      return request.authority
+    case ':path':
+      return request.path
+    case ':method':
+      return request.method
+    default:
+      return joinedValue(request.headers.get(name))
+  }
+}
+
+/** @param value as headerValue gives it */
+export function meetsHeader({ value: wanted }: HeaderRule, value: string | undefined, purpose: Purpose): boolean {
+  if (value === undefined) return false
+  if (wanted === undefined || value === wanted) return true
+  return purpose === 'deny' && hasPart(value, wanted)
+}
+
 /** Everything but the path. */
-function compileRest({ method, host, headers, headerMatches = [] }: HttpRule): Test {
+function compileRest({ method, host }: HttpRule): Test {
   const isMethod = compilePattern(method)
   const isHost = compilePattern(host)
-  return (request) =>
-    isMethod(request.method) &&
-    isHost(request.authority) &&
-    headers.every((header) => meetsHeader(header, request.headers.get(header.name))) &&
-    headerMatches.every((match) => meetsMatch(match, request.headers.get(match.name)))
+  return ({ method, authority }) => isMethod(method) && isHost(authority)
 }
 
 /** Patterns match the whole value, however they are anchored. */
@@ -129,15 +183,11 @@ function compilePattern(pattern: string | undefined): (value: string) => boolean
   return (value) => compiled.testExact(value)
 }
 
-/** Of a header that occurs several times, one value that is right is enough (Envoy 1.39 and later look at each by itself). */
-function meetsHeader({ value }: HeaderRule, values: readonly string[] | undefined): boolean {
-  if (values === undefined || values.length === 0) return false
-  return value === undefined || values.includes(value)
-}
-
-/** A mismatch with an action lets the request through, changed; what a secret holds is not known here, so nothing equals it. */
-function meetsMatch({ name, value, secret, mismatch }: HeaderMatch, values: readonly string[] | undefined): boolean {
-  if (mismatch !== undefined) return true
-  if (secret !== undefined) return false
-  return meetsHeader(value === undefined ? { name } : { name, value }, values)
+/**
+ * A mismatch with an action lets the request through, changed. What a secret holds is not known here: nobody is allowed for having it,
+ * and everybody denied.
+ */
+function meetsMatch({ name, value: wanted, secret, mismatch }: HeaderMatch, value: string | undefined, purpose: Purpose): boolean {
+  if (secret !== undefined) return purpose === 'deny' || mismatch !== undefined
+  return mismatch !== undefined || meetsHeader(wanted === undefined ? { name } : { name, value: wanted }, value, purpose)
 }

@@ -76,8 +76,12 @@ export function isServerNameAllowed(patterns: readonly string[], name: string | 
 function compile(kind: L7Kind, rules: readonly L7Rule[]): Matching {
   switch (kind) {
     case 'http': {
-      const matcher = new HttpMatcher(rules as readonly HttpRule[])
-      return anyOf((request) => (request.kind === 'http' ? matcher.matching(request.request) : []))
+      const allowing = new HttpMatcher(rules as readonly HttpRule[], 'allow')
+      const denying = new HttpMatcher(rules as readonly HttpRule[], 'deny')
+      return {
+        allowing: (request) => someOf(request.kind === 'http' ? allowing.matching(request.request) : []),
+        denying: (request) => (request.kind === 'http' ? denying.matching(request.request) : []),
+      }
     }
     case 'dns': {
       const matcher = new DnsMatcher(rules as readonly DnsRule[])
@@ -104,11 +108,9 @@ function compile(kind: L7Kind, rules: readonly L7Rule[]): Matching {
 
 /** One rule that matches is enough, whatever for. */
 function anyOf(matching: (request: TracedRequest) => readonly L7Rule[]): Matching {
-  return {
-    allowing: (request) => {
-      const rules = matching(request)
-      return rules.length === 0 ? undefined : rules
-    },
-    denying: matching,
-  }
+  return { allowing: (request) => someOf(matching(request)), denying: matching }
+}
+
+function someOf(rules: readonly L7Rule[]): readonly L7Rule[] | undefined {
+  return rules.length === 0 ? undefined : rules
 }

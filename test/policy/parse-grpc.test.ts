@@ -17,7 +17,7 @@ function rulesOf(spec: string, variant?: Variant): readonly HttpRule[] {
 }
 
 function isCalled(item: string, path: string, { method = 'POST', section = 'ingress' } = {}): boolean {
-  return new HttpMatcher(rulesOf(grpc(item, section))).matches({ method, path, authority: 'a', headers: new Map() })
+  return new HttpMatcher(rulesOf(grpc(item, section)), 'allow').matches({ method, path, authority: 'a', headers: new Map() })
 }
 
 test('a rule on calls is the rule on requests that says the same', (t) => {

@@ -1,4 +1,5 @@
 import test from 'ava'
+import type { Purpose } from '#parsers/http/header-values.ts'
 import { HttpMatcher, type HttpRequest } from '#parsers/http/match.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
 
@@ -10,12 +11,16 @@ function request({ headers, ...rest }: Partial<Omit<HttpRequest, 'headers'>> & {
   return { method: 'GET', path: '/', authority: 'shop.example', ...rest, headers: new Map(Object.entries(headers ?? {})) }
 }
 
-function matches(rule: Omit<HttpRule, 'headers'> & { headers?: HttpRule['headers'] }, asked: HttpRequest): boolean {
-  return new HttpMatcher([{ headers: [], ...rule }]).matching(asked).length > 0
+function matches(
+  rule: Omit<HttpRule, 'headers'> & { headers?: HttpRule['headers'] },
+  asked: HttpRequest,
+  purpose: Purpose = 'allow',
+): boolean {
+  return new HttpMatcher([{ headers: [], ...rule }], purpose).matching(asked).length > 0
 }
 
 test('no rules match nothing, and a rule that states nothing matches everything', (t) => {
-  t.deepEqual(new HttpMatcher([]).matching(request()), [])
+  t.deepEqual(new HttpMatcher([], 'allow').matching(request()), [])
   t.true(matches({}, request({ method: 'BREW', path: '*', authority: '' })))
 })
 
@@ -43,13 +48,43 @@ test('everything that a rule states has to match', (t) => {
   t.false(matches(rule, request({ path: '/b', headers: { 'x-a': ['1'], 'x-b': [''] } })))
 })
 
-// As Envoy 1.40 answers for its own HeaderMatcher.
-test('of a header that occurs several times one right value is enough, and values are not joined', (t) => {
+// As Envoy 1.40 joins them for its matcher inputs.
+test('an allow rule compares all values of a header as one, joined with commas', (t) => {
   const rule = { headers: [{ name: 'x-k', value: 'true' }] }
-  t.true(matches(rule, request({ headers: { 'x-k': ['true', 'false'] } })))
-  t.true(matches(rule, request({ headers: { 'x-k': ['false', 'true'] } })))
-  t.false(matches(rule, request({ headers: { 'x-k': ['true,true'] } })))
+  t.true(matches(rule, request({ headers: { 'x-k': ['true'] } })))
+  t.false(matches(rule, request({ headers: { 'x-k': ['true', 'false'] } })))
+  t.false(matches(rule, request({ headers: { 'x-k': ['true', 'true'] } })))
+  t.false(matches(rule, request({ headers: { 'x-k': ['true,false'] } })))
   t.false(matches(rule, request({ headers: { 'x-k': ['TRUE'] } })))
+  t.true(matches({ headers: [{ name: 'x-k', value: 'a,b' }] }, request({ headers: { 'x-k': ['a', 'b'] } })))
+})
+
+test('a deny rule looks at each part of a value too', (t) => {
+  const rule = { headers: [{ name: 'x-k', value: 'true' }] }
+  const denies = (...values: string[]) => matches(rule, request({ headers: { 'x-k': values } }), 'deny')
+  for (const values of [['true'], ['true', 'false'], ['false', 'true'], ['a, true ,b'], ['\ttrue'], ['true,'], [',true']])
+    t.true(denies(...values), JSON.stringify(values))
+  for (const values of [[], ['TRUE'], ['untrue'], ['true false'], ['true;false'], ['a,b']])
+    t.false(denies(...values), JSON.stringify(values))
+})
+
+test('the host, the path and the method can be called as headers', (t) => {
+  for (const [name, value] of [
+    ['host', 'shop.example'],
+    [':authority', 'shop.example'],
+    [':path', '/'],
+    [':method', 'GET'],
+  ] as const)
+    t.true(matches({ headers: [{ name, value }] }, request()), name)
+})
+
+// Whoever asks here knows no secret.
+test('nobody is allowed for a secret, and everybody denied', (t) => {
+  const headerMatches = [{ name: 'x-k', secret: { namespace: 'default', name: 's' } }]
+  const asked = request({ headers: { 'x-k': ['true'] } })
+  t.false(matches({ headerMatches }, asked))
+  t.true(matches({ headerMatches }, asked, 'deny'))
+  t.true(matches({ headerMatches: [{ ...headerMatches[0]!, mismatch: 'LOG' }] }, asked))
 })
 
 test('a header without a value is present, and has the empty value', (t) => {
@@ -66,7 +101,7 @@ test('all rules that match are told, in their order', (t) => {
     { name: 'c', headers: [] },
   ]
   t.deepEqual(
-    new HttpMatcher(rules).matching(request({ path: '/ab' })).map(({ name }) => name),
+    new HttpMatcher(rules, 'allow').matching(request({ path: '/ab' })).map(({ name }) => name),
     ['a', 'c'],
   )
 })

@@ -88,15 +88,13 @@ test('a matcher that looks paths up says what RE2 says', (t) => {
           }
         })
         const rules = valid.map((path) => ({ path, headers: [] }))
-        const matcher = new HttpMatcher(rules)
+        const matcher = new HttpMatcher(rules, 'allow')
         for (const path of values) {
           const request = { method: 'GET', path, authority: '', headers: new Map() }
           const expected = valid.filter((text) => RE2JS.compile(text).testExact(path))
           const actual = matcher.matching(request).map((rule) => rule.path)
           checked += valid.length
           if (actual.join('\0') !== expected.join('\0')) throw new Error(JSON.stringify({ valid, path, expected, actual }))
-          if (matcher.matches(request) !== expected.length > 0)
-            throw new Error(`matches and matching differ: ${JSON.stringify({ valid, path })}`)
         }
       },
     ),
