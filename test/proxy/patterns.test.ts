@@ -39,7 +39,7 @@ test.serial('Envoy takes patterns for what RE2 makes of them, whatever they were
     const method = METHODS[index % METHODS.length] ?? 'GET'
     const rule = { name: 'r', path, method }
     await stack.agent.applied(stack.agent.change([slotOf(1, { http: [rule] })]))
-    const matcher = new HttpMatcher([{ path, method, headers: [] }])
+    const matcher = new HttpMatcher([{ path, method, headers: [] }], 'allow')
     for (const asked of ASKED) {
       const request = { method: 'GET', path: asked, authority: 'x', headers: new Map() }
       const expected = matcher.matches(request) ? 200 : 403
