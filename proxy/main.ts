@@ -129,7 +129,7 @@ async function resourceSettings(config: Config, signal: AbortSignal, { resources
       ? resources.ingressNetns
       : (await waitInFolder(dirname(netns), () => readNamespaces(netns), { signal }))?.ingress
   if (signal.aborted) return undefined
-  const { deniedBody } = config.http
+  const { deniedBody: body, deniedStatus: status } = config.http
   const { mode, sampleRate } = config.flows
-  return { ingressNetns, deniedBody, accessLog: { mode, sampleRate }, ...resources }
+  return { ingressNetns, denied: { status, body }, accessLog: { mode, sampleRate }, ...resources }
 }

@@ -42,6 +42,7 @@ import {
 } from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
 import { Direction, type Ruleset, type Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { type AccessLogSettings, accessLogOf } from '../access-log/config.ts'
+import type { DeniedAnswer } from './denied-answer.ts'
 import { createResource, createSealedResource, packAny, type Resource } from './resource.ts'
 import { compileRuleset, denyAll } from './ruleset.ts'
 import {
@@ -58,8 +59,8 @@ import { CLUSTER_TYPE, EXTENSION_CONFIG_TYPE, LISTENER_TYPE } from './type-urls.
 export interface ResourceSettings {
   /** Path of the network namespace that ingress listeners live in. Undefined: Envoy's own, as egress listeners. */
   readonly ingressNetns: string | undefined
-  /** Body of the 403 of a denied request. */
-  readonly deniedBody: string
+  /** What a denied request is answered with. */
+  readonly denied: DeniedAnswer
   readonly accessLog: AccessLogSettings
   /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
   readonly upstream?: { readonly address: string; readonly port: number }
@@ -162,7 +163,7 @@ function connectionManager(name: string, settings: ResourceSettings) {
     },
   })
   return create(HttpConnectionManagerSchema, {
-    ...connectionManagerOptions(settings.deniedBody),
+    ...connectionManagerOptions(settings.denied),
     httpProtocolOptions: downstreamHttp1(),
     http2ProtocolOptions: downstreamHttp2(),
     routeSpecifier: { case: 'routeConfig', value: routesOf(name, CLUSTER_NAME) },

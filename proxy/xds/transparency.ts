@@ -3,14 +3,8 @@
  * are those of an edge proxy, so most of this is switching them off; what has no switch is undone by filters around the rules.
  */
 import { create } from '@bufbuild/protobuf'
-import { AccessLogFilterSchema, ComparisonFilter_Op, ComparisonFilterSchema } from '#api/gen/envoy/config/accesslog/v3/accesslog_pb.js'
 import { HeaderMutationSchema as MutationSchema } from '#api/gen/envoy/config/common/mutation_rules/v3/mutation_rules_pb.js'
-import {
-  HeaderValueOption_HeaderAppendAction,
-  HeaderValueOptionSchema,
-  HeaderValueSchema,
-  RuntimeUInt32Schema,
-} from '#api/gen/envoy/config/core/v3/base_pb.js'
+import { HeaderValueOption_HeaderAppendAction, HeaderValueOptionSchema, HeaderValueSchema } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import { TypedExtensionConfigSchema } from '#api/gen/envoy/config/core/v3/extension_pb.js'
 import {
   Http1ProtocolOptions_HeaderKeyFormatSchema,
@@ -36,11 +30,10 @@ import {
   HttpConnectionManager_UpgradeConfigSchema,
   type HttpFilter,
   HttpFilterSchema,
-  LocalReplyConfigSchema,
-  ResponseMapperSchema,
 } from '#api/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
 import { HeaderMutationSchema as EarlyHeaderMutationSchema } from '#api/gen/envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation_pb.js'
 import { PreserveCaseFormatterConfigSchema } from '#api/gen/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case_pb.js'
+import { type DeniedAnswer, deniedAnswers } from './denied-answer.ts'
 import { packAny } from './resource.ts'
 
 const ZERO = { seconds: 0n }
@@ -53,7 +46,7 @@ const HEADERS_KIB_MAX = 96
 const SAVED_FORWARDED_PROTO = 'x-headgate-saved-forwarded-proto'
 
 /** Everything of the connection manager that is the same for all slots. */
-export function connectionManagerOptions(deniedBody: string) {
+export function connectionManagerOptions(denied: DeniedAnswer) {
   return {
     statPrefix: 'slots',
     codecType: HttpConnectionManager_CodecType.AUTO,
@@ -90,11 +83,7 @@ export function connectionManagerOptions(deniedBody: string) {
     // An Expect: 100-continue is for the server to answer; Envoy's own 100 would come before the verdict.
     proxy100Continue: true,
     upgradeConfigs: UPGRADES.map((upgradeType) => create(HttpConnectionManager_UpgradeConfigSchema, { upgradeType })),
-    localReplyConfig: create(LocalReplyConfigSchema, {
-      mappers: [
-        create(ResponseMapperSchema, { filter: statusFilter(403), body: { specifier: { case: 'inlineString', value: deniedBody } } }),
-      ],
-    }),
+    localReplyConfig: deniedAnswers(denied),
   } satisfies Partial<HttpConnectionManager> | Record<string, unknown>
 }
 
@@ -193,14 +182,4 @@ function setHeader(key: string, value: string) {
 
 function removeHeader(name: string) {
   return create(MutationSchema, { action: { case: 'remove', value: name } })
-}
-
-/**
- * Matches replies of the proxy itself; those of servers are never rewritten. The rules' verdict cannot be asked for: Envoy writes it
- * down after the reply. Of its own accord it answers 403 only to an upgrade that it does not carry.
- */
-function statusFilter(defaultValue: number) {
-  const value = create(RuntimeUInt32Schema, { defaultValue, runtimeKey: 'headgate.denied_status' })
-  const comparison = create(ComparisonFilterSchema, { op: ComparisonFilter_Op.EQ, value })
-  return create(AccessLogFilterSchema, { filterSpecifier: { case: 'statusCodeFilter', value: { comparison } } })
 }

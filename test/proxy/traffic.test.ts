@@ -117,7 +117,7 @@ test.serial('an ingress slot listens in the ingress namespace and only there', a
 })
 
 test('no request is ended for its age, and a slot can take any number of connections', (t) => {
-  const settings = { ingressNetns: '/run/netns/i', deniedBody: 'x', accessLog: { mode: 'all', sampleRate: 1 } } as const
+  const settings = { ingressNetns: '/run/netns/i', denied: { status: 403, body: 'x' }, accessLog: { mode: 'all', sampleRate: 1 } } as const
   const listener = fromBinary(ListenerSchema, listenerResource(slotOf(1, {}, { direction: Direction.INGRESS }), settings).encode('').value)
   t.true(listener.transparent)
   const address = listener.address?.address

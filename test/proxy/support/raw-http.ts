@@ -38,8 +38,11 @@ export class RawUpstream {
   }
 }
 
-/** Sends bytes on a connection of its own. @returns everything that comes back up to the end of one response */
-export async function exchange(port: number, request: string, bodyless = false): Promise<string> {
+/**
+ * Sends bytes on a connection of its own. @param until the end of one response, of its headers, or of the connection
+ * @returns everything that comes back until then
+ */
+export async function exchange(port: number, request: string, until: 'response' | 'headers' | 'end' = 'response'): Promise<string> {
   const socket = createConnection({ host: '127.0.0.1', port })
   socket.setTimeout(5000, () => socket.destroy(new Error('no answer')))
   let seen = ''
@@ -47,7 +50,8 @@ export async function exchange(port: number, request: string, bodyless = false):
   try {
     for await (const chunk of socket) {
       seen += (chunk as Buffer).toString('latin1')
-      const end = bodyless && seen.includes('\r\n\r\n') ? seen.length : endOfMessage(seen)
+      if (until === 'end') continue
+      const end = until === 'headers' && seen.includes('\r\n\r\n') ? seen.length : endOfMessage(seen)
       if (end !== undefined) return seen.slice(0, end)
     }
     return seen

@@ -11,7 +11,7 @@ import { EXTENSION_CONFIG_TYPE, LISTENER_TYPE, type TypeUrl } from '#proxy/xds/t
 import { Stack, slotOf } from '../support/stack.ts'
 
 const stack = new Stack({ upstreamPort: 18085, withoutProxy: true })
-const settings = { ingressNetns: undefined, deniedBody: 'no', accessLog: { mode: 'denied', sampleRate: 0 } } as const
+const settings = { ingressNetns: undefined, denied: { status: 403, body: 'no' }, accessLog: { mode: 'denied', sampleRate: 0 } } as const
 
 test.before(() => stack.start())
 test.after.always(() => stack.close())
