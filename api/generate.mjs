@@ -91,8 +91,15 @@ const YOUNGER = [
     field: 'envoy.type.v3.HttpStatus status_on_error = 24;',
     imports: 'envoy/type/v3/http_status.proto',
   },
+  // Several filters for one match.
+  {
+    file: 'envoy/extensions/filters/http/composite/v3/composite.proto',
+    after: 'config.core.v3.RuntimeFractionalPercent sample_percent = 3;',
+    field: 'FilterChainConfiguration filter_chain = 4;',
+    message: 'message FilterChainConfiguration {\n  repeated config.core.v3.TypedExtensionConfig typed_config = 1;\n}',
+  },
 ]
-for (const { file, after, field, imports } of YOUNGER) {
+for (const { file, after, field, imports, message } of YOUNGER) {
   const path = join(stage, file)
   let text = readFileSync(path, 'utf8')
   const name = field.split(' ')[1]
@@ -100,6 +107,7 @@ for (const { file, after, field, imports } of YOUNGER) {
   if (!text.includes(after)) throw new Error(`${file} has no ${after}`)
   text = text.replace(after, `${after}\n  ${field}`)
   if (imports !== undefined && !text.includes(`import "${imports}"`)) text = text.replace(/^import /m, `import "${imports}";\nimport `)
+  if (message !== undefined && !text.includes(message.split(' {')[0])) text += `\n${message}\n`
   writeFileSync(path, text)
 }
 

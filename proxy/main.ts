@@ -123,13 +123,14 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
 
 /** The namespaces are the agent's to make; nothing can be said to Envoy before they are there. @returns undefined when the signal came */
 async function resourceSettings(config: Config, signal: AbortSignal, { resources }: ProxyOptions): Promise<ResourceSettings | undefined> {
-  const { netns } = proxyPaths(config)
+  const { netns, extHost } = proxyPaths(config)
   const ingressNetns =
     resources !== undefined && 'ingressNetns' in resources
       ? resources.ingressNetns
       : (await waitInFolder(dirname(netns), () => readNamespaces(netns), { signal }))?.ingress
   if (signal.aborted) return undefined
-  const { deniedBody: body, deniedStatus: status } = config.http
+  const { deniedBody: body, deniedStatus: status, extHostTimeoutMs } = config.http
   const { mode, sampleRate } = config.flows
-  return { ingressNetns, denied: { status, body }, accessLog: { mode, sampleRate }, ...resources }
+  const accessLog = { mode, sampleRate }
+  return { ingressNetns, denied: { status, body }, accessLog, extHostSocket: extHost, extHostTimeoutMs, ...resources }
 }

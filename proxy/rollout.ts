@@ -19,7 +19,7 @@ import type { Refusals } from './refusals.ts'
 import { leaveOutRefused, type RulesetSearch, ruleDigest, searchRuleset, type UsableRuleset } from './ruleset-search.ts'
 import type { SlotChange } from './slot-store.ts'
 import type { Resource } from './xds/resource.ts'
-import { clusterResource, listenerResource, type ResourceSettings, rulesetDigest, rulesetResource, slotName } from './xds/resources.ts'
+import { clusterResources, listenerResource, type ResourceSettings, rulesetDigest, rulesetResource, slotName } from './xds/resources.ts'
 import type { XdsObserver } from './xds/server.ts'
 import { Snapshot, type SnapshotChange } from './xds/snapshot.ts'
 import type { ClientNode, Delivery } from './xds/stream.ts'
@@ -88,7 +88,7 @@ export class Rollout implements XdsObserver {
 
   constructor(options: RolloutOptions) {
     this.#options = options
-    this.#snapshot = Snapshot.of([clusterResource(options.settings)])
+    this.#snapshot = Snapshot.of(clusterResources(options.settings))
   }
 
   /** Brings in what changed since the last time. The first call makes the snapshot known: it must hold a complete epoch. */
@@ -252,7 +252,7 @@ export class Rollout implements XdsObserver {
       refusals.size === 0 ? { ruleset: wanted, refused: [] } : leaveOutRefused(wanted, (rule) => refusals.reasonOf(ruleDigest(rule)))
     state.refusedRules = reportOf(refused)
     state.search = undefined
-    state.rules = { ruleset, resource: rulesetResource(state.slot, ruleset) }
+    state.rules = { ruleset, resource: rulesetResource(state.slot, ruleset, this.#options.settings) }
     if (refusals.reasonOf(rulesetDigest(ruleset)) !== undefined) this.#startSearch(state, ruleset)
   }
 
@@ -322,7 +322,7 @@ export class Rollout implements XdsObserver {
 
   /** @returns whether Envoy has to answer; it need not when it has this in force already */
   #offer(state: SlotState, ruleset: Ruleset): boolean {
-    const resource = rulesetResource(state.slot, ruleset)
+    const resource = rulesetResource(state.slot, ruleset, this.#options.settings)
     if (resource.version === state.rules?.resource.version && state.rulesInForce) return false
     state.rules = { ruleset, resource }
     state.rulesInForce = false

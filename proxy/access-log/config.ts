@@ -21,8 +21,19 @@ import { MetadataMatcherSchema } from '#api/gen/envoy/type/matcher/v3/metadata_p
 import type { StringMatcher } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import { FractionalPercent_DenominatorType, FractionalPercentSchema } from '#api/gen/envoy/type/v3/percent_pb.js'
 import { HEADGATE_CLUSTER } from '../envoy/bootstrap.ts'
+import { METADATA_FIELDS, METADATA_NAMESPACE, RESULT_ALLOWED, RESULT_DENIED } from '../ext-host/contract.ts'
 import { packAny } from '../xds/resource.ts'
-import { AUDIT_PREFIX, NAMED_PREFIX, RBAC_ALLOWED, RBAC_DENIED, RBAC_METADATA, RBAC_RESULT, RBAC_SHADOW_POLICY } from '../xds/verdict.ts'
+import {
+  AUDIT_PREFIX,
+  EXT_HOST_RULE,
+  RBAC_ALLOWED,
+  RBAC_DENIED,
+  RBAC_METADATA,
+  RBAC_POLICY,
+  RBAC_RESULT,
+  RBAC_SHADOW_POLICY,
+  SHADOW_ALLOWED,
+} from '../xds/verdict.ts'
 
 /** A stored entry leaves after this at the latest: a denial is to be seen at once, and what policy in audit would deny. */
 const FLUSH_MS = 50
@@ -70,6 +81,9 @@ function urgentFilter(): AccessLogFilter {
   const filters = [
     metadataFilter(RBAC_RESULT, exactly(RBAC_DENIED), { absent: true }),
     metadataFilter(RBAC_SHADOW_POLICY, { case: 'prefix', value: AUDIT_PREFIX }),
+    extHostFilter(exactly(RESULT_DENIED)),
+    // It was to answer and did not.
+    allOf([metadataFilter(RBAC_POLICY, exactly(EXT_HOST_RULE)), extHostFilter(exactly(''), { absent: true })]),
   ]
   return create(AccessLogFilterSchema, { filterSpecifier: { case: 'orFilter', value: create(OrFilterSchema, { filters }) } })
 }
@@ -90,16 +104,29 @@ function sampledFilter(sampleRate: number): AccessLogFilter {
   const filters = [
     sampled,
     metadataFilter(RBAC_RESULT, exactly(RBAC_ALLOWED)),
-    // Envoy's filter knows no "not": what the engine tells is an audit or the rule.
-    metadataFilter(RBAC_SHADOW_POLICY, { case: 'prefix', value: NAMED_PREFIX }, { absent: true }),
+    extHostFilter(exactly(RESULT_ALLOWED), { absent: true }),
+    // Envoy's filter knows no "not": what the shadow tells is an audit or that there is none.
+    metadataFilter(RBAC_SHADOW_POLICY, exactly(SHADOW_ALLOWED), { absent: true }),
   ]
+  return allOf(filters)
+}
+
+function allOf(filters: AccessLogFilter[]): AccessLogFilter {
   return create(AccessLogFilterSchema, { filterSpecifier: { case: 'andFilter', value: create(AndFilterSchema, { filters }) } })
 }
 
+function extHostFilter(matchPattern: StringMatcher['matchPattern'], options?: { absent: boolean }): AccessLogFilter {
+  return metadataFilter(METADATA_FIELDS.result, matchPattern, { ...options, namespace: METADATA_NAMESPACE })
+}
+
 /** @param absent whether a request matches without a value there */
-function metadataFilter(key: string, matchPattern: StringMatcher['matchPattern'], { absent = false } = {}): AccessLogFilter {
+function metadataFilter(
+  key: string,
+  matchPattern: StringMatcher['matchPattern'],
+  { absent = false, namespace = RBAC_METADATA } = {},
+): AccessLogFilter {
   const matcher = create(MetadataMatcherSchema, {
-    filter: RBAC_METADATA,
+    filter: namespace,
     path: [{ segment: { case: 'key', value: key } }],
     value: { matchPattern: { case: 'stringMatch', value: { matchPattern } } },
   })

@@ -1,10 +1,11 @@
 /** One entry of Envoy's access log as a flow. */
-import { create } from '@bufbuild/protobuf'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt'
 import type { Address } from '#api/gen/envoy/config/core/v3/address_pb.js'
 import { RequestMethod } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import { type HTTPAccessLogEntry, HTTPAccessLogEntry_HTTPVersion } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
-import { type HttpFlow, HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { type HeaderNoteSchema, type HttpFlow, HttpFlowSchema, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import { METADATA_FIELDS, METADATA_NAMESPACE } from '../ext-host/contract.ts'
 import { parseSlotName } from '../xds/resources.ts'
 import { RBAC_METADATA, verdictOf } from '../xds/verdict.ts'
 
@@ -21,7 +22,8 @@ const PROTOCOLS: Readonly<Record<number, string>> = {
 export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
   const common = entry.commonProperties
   const request = entry.request
-  const { allowed, audit, rule } = verdictOf(common?.metadata?.filterMetadata[RBAC_METADATA])
+  const { [RBAC_METADATA]: rules, [METADATA_NAMESPACE]: extHost } = common?.metadata?.filterMetadata ?? {}
+  const { allowed, audit, rule } = verdictOf(rules, extHost)
   // The address of the socket, not one that a header claims.
   const source = socketOf(common?.downstreamDirectRemoteAddress)
   const destination = socketOf(common?.downstreamLocalAddress)
@@ -43,7 +45,16 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
     rule,
     details: entry.response?.responseCodeDetails ?? '',
     durationNs: nanosOf(common?.timeToLastDownstreamTxByte ?? common?.duration),
+    headerNotes: notesOf(extHost?.[METADATA_FIELDS.headers]),
   })
+}
+
+function notesOf(headers: unknown): MessageInitShape<typeof HeaderNoteSchema>[] {
+  if (typeof headers !== 'object' || headers === null) return []
+  return Object.entries(headers).map(([name, action]) => ({
+    name,
+    action: MismatchAction[String(action) as keyof typeof MismatchAction] ?? MismatchAction.UNSPECIFIED,
+  }))
 }
 
 function methodOf(method: RequestMethod | undefined, headers: Readonly<Record<string, string>> | undefined): string {

@@ -27,17 +27,22 @@ export function createResource<D extends DescMessage>(typeUrl: TypeUrl, name: st
   return { typeUrl, name, version: digest(value), encode: () => body }
 }
 
-/** A resource whose bytes hold a seal. @param build makes the message for a seal; must be pure */
+/**
+ * A resource whose bytes hold a seal, and that is made only when it is sent.
+ * @param identity of the content: equal exactly when the messages for one seal are equal
+ * @param build makes the message for a seal; must be pure
+ */
 export function createSealedResource<D extends DescMessage>(
   typeUrl: TypeUrl,
   name: string,
   schema: D,
+  identity: Uint8Array,
   build: (seal: string) => MessageShape<D>,
 ): Resource {
   return {
     typeUrl,
     name,
-    version: digest(toBinary(schema, build(''))),
+    version: digest(identity),
     encode: (seal) => create(AnySchema, { typeUrl, value: toBinary(schema, build(seal)) }),
   }
 }

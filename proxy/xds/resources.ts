@@ -2,7 +2,7 @@
  * What one slot is to Envoy: a listener that is bound at once and denies everything, and an extension configuration that holds its
  * rules and is edited in place. Names hold the generation, so that nothing of a slot's former life is ever taken for its present one.
  *
- * The cluster is one for all: it sends a request where the client wanted to go. Everything that would make the proxy visible to
+ * The cluster of the requests is one for all: it sends a request where the client wanted to go. Everything that would make the proxy visible to
  * client or server is switched off (transparency.ts).
  */
 import { createHash } from 'node:crypto'
@@ -29,7 +29,6 @@ import { SocketOption_SocketState, SocketOptionSchema } from '#api/gen/envoy/con
 import { ClusterLoadAssignmentSchema } from '#api/gen/envoy/config/endpoint/v3/endpoint_pb.js'
 import { FilterChainSchema, FilterSchema, ListenerFilterSchema } from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
 import { type Listener, ListenerSchema } from '#api/gen/envoy/config/listener/v3/listener_pb.js'
-import { RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
 import { OriginalDstSchema } from '#api/gen/envoy/extensions/filters/listener/original_dst/v3/original_dst_pb.js'
 import { OriginalSrcSchema } from '#api/gen/envoy/extensions/filters/listener/original_src/v3/original_src_pb.js'
 import {
@@ -40,11 +39,12 @@ import {
   HttpProtocolOptions_UseDownstreamHttpConfigSchema,
   HttpProtocolOptionsSchema as UpstreamHttpProtocolOptionsSchema,
 } from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
-import { Direction, type Ruleset, type Slot } from '#api/gen/headgate/v1/control_pb.js'
+import { Direction, type Ruleset, RulesetSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { type AccessLogSettings, accessLogOf } from '../access-log/config.ts'
 import type { DeniedAnswer } from './denied-answer.ts'
+import { EXT_HOST_CLUSTER } from './ext-host-filter.ts'
 import { createResource, createSealedResource, packAny, type Resource } from './resource.ts'
-import { compileRuleset, denyAll } from './ruleset.ts'
+import { COMPILER_VERSION, compileRuleset, denyAll, RULESET_TYPE_URLS } from './ruleset.ts'
 import {
   connectionManagerOptions,
   downstreamHttp1,
@@ -62,6 +62,9 @@ export interface ResourceSettings {
   /** What a denied request is answered with. */
   readonly denied: DeniedAnswer
   readonly accessLog: AccessLogSettings
+  /** Where the extension host answers, and how long a request waits for it. */
+  readonly extHostSocket: string
+  readonly extHostTimeoutMs: number
   /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
   readonly upstream?: { readonly address: string; readonly port: number }
 }
@@ -88,18 +91,21 @@ export function parseSlotName(name: string): { readonly id: number; readonly gen
 }
 
 /** The rules of a slot. @param ruleset those that are to be in force, which may be fewer than the slot's */
-export function rulesetResource(slot: Slot, ruleset: Ruleset): Resource {
+export function rulesetResource(slot: Slot, ruleset: Ruleset, { extHostTimeoutMs }: ResourceSettings): Resource {
   const name = slotName(slot)
-  return createSealedResource(EXTENSION_CONFIG_TYPE, name, TypedExtensionConfigSchema, (seal) =>
-    create(TypedExtensionConfigSchema, { name, typedConfig: packAny(RBACSchema, compileRuleset(ruleset, seal)) }),
+  const extHost = slot.extHostKey === '' ? undefined : { key: slot.extHostKey, timeoutMs: extHostTimeoutMs }
+  const identity = createHash('sha256')
+    .update(JSON.stringify([COMPILER_VERSION, name, extHost]))
+    .update(toBinary(RulesetSchema, ruleset))
+    .digest()
+  return createSealedResource(EXTENSION_CONFIG_TYPE, name, TypedExtensionConfigSchema, identity, (seal) =>
+    create(TypedExtensionConfigSchema, { name, typedConfig: compileRuleset(ruleset, { seal, extHost }) }),
   )
 }
 
 /** Identifies what Envoy would judge, whichever slot it is for: a ruleset refused once is refused everywhere. */
 export function rulesetDigest(ruleset: Ruleset): string {
-  return createHash('sha256')
-    .update(toBinary(RBACSchema, compileRuleset(ruleset, '')))
-    .digest('hex')
+  return createHash('sha256').update(`${COMPILER_VERSION} `).update(toBinary(RulesetSchema, ruleset)).digest('hex')
 }
 
 /** @param attempt grows when a listener that Envoy refused is to be tried again: the same bytes would not be looked at */
@@ -108,8 +114,11 @@ export function listenerResource(slot: Slot, settings: ResourceSettings, attempt
   return createResource(LISTENER_TYPE, name, ListenerSchema, listenerOf(name, slot, settings, attempt))
 }
 
-export function clusterResource(settings: ResourceSettings): Resource {
-  return createResource(CLUSTER_TYPE, CLUSTER_NAME, ClusterSchema, clusterOf(settings))
+/** Where requests go, and who is asked about some of them. */
+export function clusterResources(settings: ResourceSettings): Resource[] {
+  return [clusterOf(settings), extHostCluster(settings)].map((cluster) =>
+    createResource(CLUSTER_TYPE, cluster.name, ClusterSchema, cluster),
+  )
 }
 
 function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attempt: number): Listener {
@@ -155,10 +164,10 @@ function connectionManager(name: string, settings: ResourceSettings) {
           resourceApiVersion: ApiVersion.V3,
           configSourceSpecifier: { case: 'ads', value: create(AggregatedConfigSourceSchema) },
         }),
-        defaultConfig: packAny(RBACSchema, denyAll()),
+        defaultConfig: denyAll(),
         // Without it the listener would wait for the rules, and with it Envoy's readiness; denying meanwhile is what is wanted.
         applyDefaultConfigWithoutWarming: true,
-        typeUrls: [`type.googleapis.com/${RBACSchema.typeName}`],
+        typeUrls: [...RULESET_TYPE_URLS],
       }),
     },
   })
@@ -173,15 +182,6 @@ function connectionManager(name: string, settings: ResourceSettings) {
 }
 
 function clusterOf(settings: ResourceSettings): Cluster {
-  const thresholds = [RoutingPriority.DEFAULT, RoutingPriority.HIGH].map((priority) =>
-    create(CircuitBreakers_ThresholdsSchema, {
-      priority,
-      maxConnections: UNLIMITED,
-      maxPendingRequests: UNLIMITED,
-      maxRequests: UNLIMITED,
-      maxRetries: UNLIMITED,
-    }),
-  )
   const protocol = create(UpstreamHttpProtocolOptionsSchema, {
     commonHttpProtocolOptions: create(HttpProtocolOptionsSchema, { idleTimeout: { seconds: UPSTREAM_IDLE_SECONDS } }),
     upstreamProtocolOptions: {
@@ -195,13 +195,46 @@ function clusterOf(settings: ResourceSettings): Cluster {
   return create(ClusterSchema, {
     name: CLUSTER_NAME,
     connectTimeout: { seconds: CONNECT_TIMEOUT_SECONDS },
-    circuitBreakers: create(CircuitBreakersSchema, { thresholds }),
+    circuitBreakers: withoutLimits(),
     upstreamConnectionOptions: create(UpstreamConnectionOptionsSchema, { tcpKeepalive: create(TcpKeepaliveSchema) }),
     typedExtensionProtocolOptions: {
       'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(UpstreamHttpProtocolOptionsSchema, protocol),
     },
     ...destinationOf(settings.upstream),
   })
+}
+
+function extHostCluster({ extHostSocket }: ResourceSettings): Cluster {
+  const protocol = create(UpstreamHttpProtocolOptionsSchema, {
+    upstreamProtocolOptions: {
+      case: 'explicitHttpConfig',
+      value: { protocolConfig: { case: 'http2ProtocolOptions', value: {} } },
+    },
+  })
+  const address = create(AddressSchema, { address: { case: 'pipe', value: { path: extHostSocket } } })
+  return create(ClusterSchema, {
+    name: EXT_HOST_CLUSTER,
+    connectTimeout: { seconds: 1n },
+    // One stream a request: Envoy's own limit would refuse the 1,025th at a time.
+    circuitBreakers: withoutLimits(),
+    typedExtensionProtocolOptions: {
+      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(UpstreamHttpProtocolOptionsSchema, protocol),
+    },
+    ...staticEndpoint(EXT_HOST_CLUSTER, address),
+  })
+}
+
+function withoutLimits() {
+  const thresholds = [RoutingPriority.DEFAULT, RoutingPriority.HIGH].map((priority) =>
+    create(CircuitBreakers_ThresholdsSchema, {
+      priority,
+      maxConnections: UNLIMITED,
+      maxPendingRequests: UNLIMITED,
+      maxRequests: UNLIMITED,
+      maxRetries: UNLIMITED,
+    }),
+  )
+  return create(CircuitBreakersSchema, { thresholds })
 }
 
 function destinationOf(upstream: ResourceSettings['upstream']) {
@@ -213,15 +246,15 @@ function destinationOf(upstream: ResourceSettings['upstream']) {
       cleanupInterval: { seconds: 5n },
     } as const
   }
+  return staticEndpoint(CLUSTER_NAME, socketAddress(upstream.address, upstream.port))
+}
+
+function staticEndpoint(clusterName: string, address: Address) {
   return {
     clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.STATIC },
     loadAssignment: create(ClusterLoadAssignmentSchema, {
-      clusterName: CLUSTER_NAME,
-      endpoints: [
-        {
-          lbEndpoints: [{ hostIdentifier: { case: 'endpoint', value: { address: socketAddress(upstream.address, upstream.port) } } }],
-        },
-      ],
+      clusterName,
+      endpoints: [{ lbEndpoints: [{ hostIdentifier: { case: 'endpoint', value: { address } } }] }],
     }),
   } as const
 }

@@ -1,150 +1,145 @@
 /**
- * Compiles a ruleset to the configuration of Envoy's RBAC filter. One policy a rule, tried one after the other: plain, and slow with
- * hundreds of rules. The seam is `compileRuleset`: a faster form only has to keep its meaning, its policy names and its determinism.
+ * Compiles a ruleset to what Envoy runs for a request: an RBAC filter whose rules are a tree (rule-tree.ts), so that a thousand rules
+ * cost what ten cost. What matches no rule is denied, so a rule that is left out denies what it would have allowed.
  *
- * Semantics are Cilium's (pkg/envoy/policy/envoy_l7_rules_translator.go): path, method and host are RE2 patterns that match the whole
- * of :path with its query, :method and :authority with its port; headers are exact or only have to be there. What matches no rule is
- * denied, so a rule that is left out denies what it would have allowed.
- *
- * A filter has two engines, each with one action for all its policies; together they hold everything, so that an edit is never seen
- * half. Without deny rules the enforced one allows; with them it denies what they match and what no allow rule matches. The other one
- * only reports: what the shadow denies, and the allow rule that matches where the enforced one cannot tell. The filter's other form, with
- * an action per match (`matcher`), is no way: it joins the values of a header that comes twice, so a client could slip past a deny.
+ * A filter has two engines; together they hold everything, so that an edit is never seen half. The enforced one knows the deny rules,
+ * behind them the allow rules, and behind those the denial. The shadow only reports what the policies in audit would make of it. Rules
+ * that change headers, or that only the extension host can judge, make the filter a chain of several, which is replaced as one too.
  */
+
 import { create } from '@bufbuild/protobuf'
-import {
-  type Permission,
-  PermissionSchema,
-  type Policy,
-  PolicySchema,
-  PrincipalSchema,
-  RBAC_Action,
-  type RBAC as Rules,
-  RBACSchema as RulesSchema,
-} from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
-import { type HeaderMatcher, HeaderMatcherSchema } from '#api/gen/envoy/config/route/v3/route_components_pb.js'
-import { type RBAC, RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
-import { RegexMatcherSchema } from '#api/gen/envoy/type/matcher/v3/regex_pb.js'
-import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
+import { type Any, AnySchema } from '@bufbuild/protobuf/wkt'
+import { TypedExtensionConfigSchema } from '#api/gen/envoy/config/core/v3/extension_pb.js'
+import { RBAC_Action } from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
+import { FilterChainConfigSchema, FilterChainSchema } from '#api/gen/envoy/extensions/filters/http/filter_chain/v3/filter_chain_pb.js'
+import { RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
-import { shapeOfPattern } from '#parsers/http/pattern-shape.ts'
-import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, AUDIT_NONE, DENY_NONE, DENY_PREFIX, NAMED_PREFIX } from './verdict.ts'
+import { asksSecret, type ExtHostFilter, extHostFilter, needsJudgement } from './ext-host-filter.ts'
+import { headerSteps } from './header-steps.ts'
+import { ANY_VALUE, allOf, encodeMatcher, type Field, holds, not, orElse, type Tree } from './matcher.ts'
+import { packAny } from './resource.ts'
+import { HOST, METHOD, PATH, termsOf } from './rule-terms.ts'
+import { type TreeRule, treeOf } from './rule-tree.ts'
+import {
+  ALLOW_ALL_RULE,
+  AUDIT_DENY_PREFIX,
+  AUDIT_NONE,
+  DENY_INVALID,
+  DENY_NONE,
+  DENY_PREFIX,
+  EXT_HOST_RULE,
+  SHADOW_ALLOWED,
+} from './verdict.ts'
 
-/** More alternatives than these are one expression: a configuration of that length costs more than it saves. */
-const PLAIN_TEXTS_MAX = 8
+/** How a filter that is compiled here can be configured; a listener accepts these and no others. */
+export const RULESET_TYPE_URLS = [RBACSchema, FilterChainConfigSchema].map(({ typeName }) => `type.googleapis.com/${typeName}`)
 
-const ANYTHING = create(PermissionSchema, { rule: { case: 'any', value: true } })
-const ANYBODY = [create(PrincipalSchema, { identifier: { case: 'any', value: true } })]
+/** Grows with each change to what is compiled from the same rules. */
+export const COMPILER_VERSION = 2
 
-type Policies = Record<string, Policy>
+/** What is left where no rule has matched. */
+type Verdict = { readonly name: string; readonly allowed: boolean }
 
-/** @param seal makes otherwise equal configurations differ (resource.ts) */
-export function compileRuleset(ruleset: Ruleset, seal: string): RBAC {
-  const rules = compileEnforced(ruleset)
-  const reported = compileReported(ruleset)
-  // It names counters that nothing counts.
-  if (Object.keys(reported).length === 0) return create(RBACSchema, { rules, shadowRulesStatPrefix: seal })
-  // The name of the counters would be that of the metadata too, so the seal is a policy that matches nothing, the last of all.
-  const policies = { ...reported, [`~${seal}`]: policyOf(not(ANYTHING)) }
-  return create(RBACSchema, { rules, shadowRules: create(RulesSchema, { action: RBAC_Action.DENY, policies }) })
+export interface CompileOptions {
+  /** Makes otherwise equal configurations differ (resource.ts). */
+  readonly seal: string
+  /** Not undefined when some of the requests are judged by the extension host. */
+  readonly extHost: ExtHostFilter | undefined
+}
+
+/** The configuration of the filter that judges a slot's requests: one of RULESET_TYPE_URLS. */
+export function compileRuleset(ruleset: Ruleset, { seal, extHost }: CompileOptions): Any {
+  // Without somebody to compare a secret, nobody has it.
+  const http = extHost === undefined ? ruleset.http.filter((rule) => !asksSecret(rule)) : ruleset.http
+  const enforced = enforcedTree(ruleset.allowAll, http, ruleset.httpDeny, extHost !== undefined)
+  const rbac = encodeRbac(enforced, ruleset.shadow && shadowTree(ruleset.shadow), seal)
+  const further = extHost === undefined ? headerSteps(http) : extHostFilter(ruleset, extHost)
+  if (further.length === 0) return rbac
+  const filters = [create(TypedExtensionConfigSchema, { name: 'rules', typedConfig: rbac }), ...further]
+  const chain = create(FilterChainConfigSchema, { defaultFilterChain: create(FilterChainSchema, { filters }) })
+  return packAny(FilterChainConfigSchema, chain)
 }
 
 /** Denies everything: what a listener does until its ruleset arrives. */
-export function denyAll(): RBAC {
-  return create(RBACSchema, { rules: create(RulesSchema, { action: RBAC_Action.ALLOW }) })
+export function denyAll(): Any {
+  return encodeRbac({ kind: 'leaf', action: { name: DENY_NONE, allowed: false } }, undefined, '')
 }
 
-function compileEnforced({ allowAll, http, httpDeny }: Ruleset): Rules {
-  if (httpDeny.length > 0) return create(RulesSchema, { action: RBAC_Action.DENY, policies: compileDeny(allowAll, http, httpDeny) })
-  const policies = allowAll ? { [ALLOW_ALL_RULE]: policyOf(ANYTHING) } : policiesOf('', http)
-  return create(RulesSchema, { action: RBAC_Action.ALLOW, policies })
+function enforcedTree(allowAll: boolean, http: readonly HttpRule[], httpDeny: readonly HttpRule[], isHelped: boolean): Tree<Verdict> {
+  const judged = isHelped ? needsJudgement : () => false
+  const deny = ruleTree(
+    httpDeny.filter((rule) => !judged(rule)),
+    'deny',
+    ({ name }) => ({ name: DENY_PREFIX + name, allowed: false }),
+  )
+  // Whoever may be meant by these is judged again, behind this filter; its verdict counts.
+  const helped = treeOf([
+    ...http.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: termsOf(rule, 'allow'), action: EXT_HOST })),
+    ...httpDeny.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: termsOf(rule, 'deny'), action: EXT_HOST })),
+  ])
+  const allow = allowAll ? undefined : ruleTree(http, 'allow', ({ name }) => ({ name, allowed: true }))
+  const last: Verdict = allowAll ? { name: ALLOW_ALL_RULE, allowed: true } : { name: DENY_NONE, allowed: false }
+  return inOrder([invalid(httpDeny), deny, helped, allow], last)
 }
 
-function compileDeny(allowAll: boolean, http: readonly HttpRule[], httpDeny: readonly HttpRule[]): Policies {
-  const policies = policiesOf(DENY_PREFIX, httpDeny)
-  if (!allowAll) policies[DENY_NONE] = policyOf(noneOf(http))
-  return policies
+const EXT_HOST: Verdict = { name: EXT_HOST_RULE, allowed: true }
+
+function shadowTree({ allowAll, http, httpDeny }: Ruleset): Tree<Verdict> {
+  const allowed: Verdict = { name: SHADOW_ALLOWED, allowed: true }
+  const deny = ruleTree(httpDeny, 'deny', ({ name }) => ({ name: AUDIT_DENY_PREFIX + name, allowed: false }))
+  const allow = allowAll ? undefined : ruleTree(http, 'allow', () => allowed)
+  return inOrder([deny, allow], allowAll ? allowed : { name: AUDIT_NONE, allowed: false })
 }
 
-function compileReported({ allowAll, http, httpDeny, shadow }: Ruleset): Policies {
-  const policies: Policies = {}
-  if (shadow !== undefined) {
-    Object.assign(policies, policiesOf(AUDIT_DENY_PREFIX, shadow.httpDeny))
-    if (!shadow.allowAll) policies[AUDIT_NONE] = policyOf(noneOf(shadow.http))
-  }
-  if (httpDeny.length > 0 && !allowAll) Object.assign(policies, policiesOf(NAMED_PREFIX, http))
-  return policies
+function inOrder(trees: readonly (Tree<Verdict> | undefined)[], last: Verdict): Tree<Verdict> {
+  const end: Tree<Verdict> = { kind: 'leaf', action: last }
+  return trees.reduceRight<Tree<Verdict>>((rest, tree) => orElse(tree, rest) ?? rest, end)
 }
 
-function policiesOf(prefix: string, rules: readonly HttpRule[]): Policies {
-  const policies: Policies = {}
-  for (const rule of sorted(rules)) policies[prefix + rule.name] = policyOf(permissionOf(rule))
-  return policies
+/** Rules in the order of their names, so that the same ones have the same bytes. */
+function ruleTree(rules: readonly HttpRule[], verdict: 'allow' | 'deny', actionOf: (rule: HttpRule) => Verdict): Tree<Verdict> | undefined {
+  const sorted = [...rules].sort((a, b) => (a.name < b.name ? -1 : 1))
+  return treeOf(sorted.map((rule) => ({ terms: termsOf(rule, verdict), action: actionOf(rule) })))
 }
 
-/** So that the same rules have the same bytes. */
-function sorted(rules: readonly HttpRule[]): HttpRule[] {
-  return [...rules].sort((a, b) => (a.name < b.name ? -1 : 1))
+/** No expression matches bytes that are no UTF-8: a request that has them would walk past the deny rules that look at its field. */
+function invalid(httpDeny: readonly HttpRule[]): Tree<Verdict> | undefined {
+  const looksAt: readonly (readonly [Field, keyof HttpRule])[] = [
+    [PATH, 'path'],
+    [METHOD, 'method'],
+    [HOST, 'host'],
+  ]
+  const fields = looksAt.filter(([, part]) => httpDeny.some((rule) => rule[part] !== undefined)).map(([field]) => field)
+  if (fields.length === 0) return undefined
+  const onMatch: Tree<Verdict> = { kind: 'leaf', action: { name: DENY_INVALID, allowed: false } }
+  const branches = fields.map((field) => ({
+    predicate: allOf([holds(field, ANY_VALUE), not(holds(field, { kind: 'regex', pattern: '(?s).*' }))]),
+    onMatch,
+  }))
+  return { kind: 'list', branches }
 }
 
-function policyOf(permission: Permission): Policy {
-  return create(PolicySchema, { permissions: [permission], principals: ANYBODY })
-}
+const RBAC_ACTION_TYPE = 'type.googleapis.com/envoy.config.rbac.v3.Action'
+/** Fields of envoy.extensions.filters.http.rbac.v3.RBAC. */
+const MATCHER_FIELD = RBACSchema.field.matcher.number
+const SHADOW_MATCHER_FIELD = RBACSchema.field.shadowMatcher.number
+const PER_RULE_STATS_FIELD = RBACSchema.field.trackPerRuleStats.number
 
-function noneOf(rules: readonly HttpRule[]): Permission {
-  if (rules.length === 0) return ANYTHING
-  const permissions = sorted(rules).map(permissionOf)
-  return not(create(PermissionSchema, { rule: { case: 'orRules', value: { rules: permissions } } }))
-}
-
-function not(value: Permission): Permission {
-  return create(PermissionSchema, { rule: { case: 'notRule', value } })
-}
-
-/** All conditions of the rule have to hold; without any, everything matches. */
-function permissionOf(rule: HttpRule): Permission {
-  const conditions = conditionsOf(rule)
-  if (conditions.length === 1) return conditions[0]!
-  if (conditions.length === 0) return ANYTHING
-  return create(PermissionSchema, { rule: { case: 'andRules', value: { rules: conditions } } })
-}
-
-function conditionsOf(rule: HttpRule): Permission[] {
-  const conditions: Permission[] = []
-  // The cheapest and the most selective first: all have to hold.
-  if (rule.method !== undefined) conditions.push(patternCondition(':method', rule.method))
-  if (rule.path !== undefined) conditions.push(patternCondition(':path', rule.path))
-  if (rule.host !== undefined) conditions.push(patternCondition(':authority', rule.host))
-  for (const { name, value } of rule.headers)
-    conditions.push(headerCondition(value === undefined ? presenceOf(name) : exactOf(name, value)))
-  return conditions
-}
-
-/** Most patterns are a few plain texts, which need no regular expression to be compared. What begins like one does: a dot is no byte. */
-function patternCondition(name: string, pattern: string): Permission {
-  const shape = shapeOfPattern(pattern)
-  const texts = shape.kind === 'fixed' ? shape.texts : []
-  if (texts.length === 0 || texts.length > PLAIN_TEXTS_MAX || texts.some(({ text, isPrefix }) => isPrefix || text === ''))
-    return headerCondition(patternOf(name, pattern))
-  const conditions = texts.map(({ text }) => headerCondition(exactOf(name, text)))
-  return conditions.length === 1 ? conditions[0]! : create(PermissionSchema, { rule: { case: 'orRules', value: { rules: conditions } } })
-}
-
-function headerCondition(value: HeaderMatcher): Permission {
-  return create(PermissionSchema, { rule: { case: 'header', value } })
-}
-
-function patternOf(name: string, regex: string): HeaderMatcher {
-  const safeRegex = create(RegexMatcherSchema, { regex })
-  const value = create(StringMatcherSchema, { matchPattern: { case: 'safeRegex', value: safeRegex } })
-  return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: 'stringMatch', value } })
-}
-
-function exactOf(name: string, exact: string): HeaderMatcher {
-  const value = create(StringMatcherSchema, { matchPattern: { case: 'exact', value: exact } })
-  return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: 'stringMatch', value } })
-}
-
-function presenceOf(name: string): HeaderMatcher {
-  return create(HeaderMatcherSchema, { name, headerMatchSpecifier: { case: 'presentMatch', value: true } })
+function encodeRbac(enforced: Tree<Verdict>, shadow: Tree<Verdict> | undefined, seal: string): Any {
+  // The seal is part of a name that nothing reads.
+  const encodeAction = ({ name, allowed }: Verdict) => ({
+    name: `verdict${seal}`,
+    typeUrl: RBAC_ACTION_TYPE,
+    value: new BinaryWriter()
+      .tag(1, WireType.LengthDelimited)
+      .string(name)
+      .tag(2, WireType.Varint)
+      .int32(allowed ? RBAC_Action.ALLOW : RBAC_Action.DENY)
+      .finish(),
+  })
+  const writer = new BinaryWriter().tag(MATCHER_FIELD, WireType.LengthDelimited).bytes(encodeMatcher(enforced, encodeAction))
+  if (shadow !== undefined) writer.tag(SHADOW_MATCHER_FIELD, WireType.LengthDelimited).bytes(encodeMatcher(shadow, encodeAction))
+  writer.tag(PER_RULE_STATS_FIELD, WireType.Varint).bool(true)
+  return create(AnySchema, { typeUrl: `type.googleapis.com/${RBACSchema.typeName}`, value: writer.finish() })
 }

@@ -2,6 +2,7 @@
  * How a verdict is told: the RBAC filter leaves the names of the policies that decided in the request's metadata, where its own rules
  * (ruleset.ts), the filters of the access log and its reader find them.
  */
+import { METADATA_FIELDS, RESULT_ALLOWED } from '../ext-host/contract.ts'
 
 /** Namespace and keys of the metadata. It is written when both engines of a filter have judged. */
 export const RBAC_METADATA = 'envoy.filters.http.rbac'
@@ -14,16 +15,19 @@ export const RBAC_ALLOWED = 'allowed'
 /** What Envoy calls the rule of a ruleset without L7 conditions. It is nobody's name: such a request has rules of L3 and L4 behind it. */
 export const ALLOW_ALL_RULE = '*'
 
-// Of the policies that match, an engine tells the first, in the order of their names.
-
-/** Of the enforced engine when it denies: a rule comes before the lack of one, for which Envoy has the same word. */
+/** Of the enforced engine when it denies. */
 export const DENY_PREFIX = 'deny/'
 export const DENY_NONE = 'none'
-/** Of the shadow engine: what the shadow denies comes before the rule that is only to be named. */
+/** A field that deny rules look at is no UTF-8. */
+export const DENY_INVALID = 'invalid'
+/** Of the enforced engine when the extension host has the last word. */
+export const EXT_HOST_RULE = 'ext-host'
+
+/** Of the shadow engine: what the policies in audit would deny, and everything else. */
 export const AUDIT_PREFIX = 'audit-'
 export const AUDIT_DENY_PREFIX = `${AUDIT_PREFIX}deny/`
 export const AUDIT_NONE = `${AUDIT_PREFIX}none`
-export const NAMED_PREFIX = 'rule/'
+export const SHADOW_ALLOWED = 'ok'
 
 export interface Verdict {
   readonly allowed: boolean
@@ -33,14 +37,20 @@ export interface Verdict {
   readonly rule: string
 }
 
-/** @param metadata of the namespace; undefined when the request ended before its rules saw it, which is no allow */
-export function verdictOf(metadata: Readonly<Record<string, unknown>> | undefined): Verdict {
-  const allowed = metadata?.[RBAC_RESULT] === RBAC_ALLOWED
-  const policy = textOf(metadata?.[RBAC_POLICY])
-  if (!allowed) return { allowed, audit: false, rule: after(DENY_PREFIX, policy) }
-  const reported = textOf(metadata?.[RBAC_SHADOW_POLICY])
-  if (reported.startsWith(AUDIT_PREFIX)) return { allowed, audit: true, rule: after(AUDIT_DENY_PREFIX, reported) }
-  return { allowed, audit: false, rule: policy === ALLOW_ALL_RULE ? '' : policy || after(NAMED_PREFIX, reported) }
+type Metadata = Readonly<Record<string, unknown>>
+
+/**
+ * @param rules metadata of the rules; undefined when the request ended before they saw it, which is no allow
+ * @param extHost metadata of the extension host; undefined when it was not asked, or did not answer
+ */
+export function verdictOf(rules: Metadata | undefined, extHost: Metadata | undefined): Verdict {
+  const policy = textOf(rules?.[RBAC_POLICY])
+  if (rules?.[RBAC_RESULT] !== RBAC_ALLOWED) return { allowed: false, audit: false, rule: after(DENY_PREFIX, policy) }
+  const rule = policy === EXT_HOST_RULE ? textOf(extHost?.[METADATA_FIELDS.rule]) : policy
+  if (policy === EXT_HOST_RULE && extHost?.[METADATA_FIELDS.result] !== RESULT_ALLOWED) return { allowed: false, audit: false, rule }
+  const reported = textOf(rules[RBAC_SHADOW_POLICY])
+  if (reported.startsWith(AUDIT_PREFIX)) return { allowed: true, audit: true, rule: after(AUDIT_DENY_PREFIX, reported) }
+  return { allowed: true, audit: false, rule: rule === ALLOW_ALL_RULE ? '' : rule }
 }
 
 function textOf(value: unknown): string {

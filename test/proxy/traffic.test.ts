@@ -9,7 +9,7 @@ import { ClusterSchema } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { ListenerSchema } from '#api/gen/envoy/config/listener/v3/listener_pb.js'
 import { HttpConnectionManagerSchema } from '#api/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
 import { Direction } from '#api/gen/headgate/v1/control_pb.js'
-import { clusterResource, listenerResource } from '#proxy/xds/resources.ts'
+import { clusterResources, listenerResource } from '#proxy/xds/resources.ts'
 import { get, statusOf } from './support/http.ts'
 import { Stack, slotOf } from './support/stack.ts'
 
@@ -117,7 +117,7 @@ test.serial('an ingress slot listens in the ingress namespace and only there', a
 })
 
 test('no request is ended for its age, and a slot can take any number of connections', (t) => {
-  const settings = { ingressNetns: '/run/netns/i', denied: { status: 403, body: 'x' }, accessLog: { mode: 'all', sampleRate: 1 } } as const
+  const settings = { ingressNetns: '/run/netns/i', denied: { status: 403, body: 'x' }, accessLog: { mode: 'all', sampleRate: 1 }, extHostSocket: '/run/ext-host.sock', extHostTimeoutMs: 1000 } as const
   const listener = fromBinary(ListenerSchema, listenerResource(slotOf(1, {}, { direction: Direction.INGRESS }), settings).encode('').value)
   t.true(listener.transparent)
   const address = listener.address?.address
@@ -129,7 +129,7 @@ test('no request is ended for its age, and a slot can take any number of connect
   t.is(manager?.requestTimeout?.seconds, 0n)
   const routes = manager?.routeSpecifier.case === 'routeConfig' ? manager.routeSpecifier.value.virtualHosts[0]?.routes : []
   for (const route of routes ?? []) t.is(route.action.case === 'route' ? route.action.value.timeout?.seconds : 1n, 0n)
-  const cluster = fromBinary(ClusterSchema, clusterResource(settings).encode('').value)
+  const cluster = fromBinary(ClusterSchema, clusterResources(settings)[0]!.encode('').value)
   for (const threshold of cluster.circuitBreakers?.thresholds ?? []) t.is(threshold.maxConnections, 0xffffffff)
   t.is(cluster.connectTimeout?.seconds, 5n)
 })

@@ -18,7 +18,7 @@ import type { TypeUrl } from '#proxy/xds/type-urls.ts'
 
 /** A resource with any content. */
 export function resource(typeUrl: TypeUrl, name: string, content = 'v1'): Resource {
-  return createSealedResource(typeUrl, name, BytesValueSchema, (seal) =>
+  return createSealedResource(typeUrl, name, BytesValueSchema, Buffer.from(content), (seal) =>
     create(BytesValueSchema, { value: Buffer.from(`${content}${seal === '' ? '' : `|${seal}`}`) }),
   )
 }

@@ -1,48 +1,77 @@
-import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
+import { create, fromBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import test from 'ava'
-import { RBAC_Action } from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
-import { RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
-import { RulesetSchema } from '#api/gen/headgate/v1/control_pb.js'
-import { compileRuleset } from '#proxy/xds/ruleset.ts'
+import { ActionSchema, RBAC_Action } from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
+import { FilterChainConfigSchema } from '#api/gen/envoy/extensions/filters/http/filter_chain/v3/filter_chain_pb.js'
+import { type RBAC, RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
+import { MismatchAction, RulesetSchema } from '#api/gen/headgate/v1/control_pb.js'
+import type { Matcher, Matcher_OnMatch } from '#api/gen/xds/type/matcher/v3/matcher_pb.js'
+import { compileRuleset, RULESET_TYPE_URLS } from '#proxy/xds/ruleset.ts'
 import { verdictOf } from '#proxy/xds/verdict.ts'
 
-const compile = (ruleset: MessageInitShape<typeof RulesetSchema>, seal = 's') => compileRuleset(create(RulesetSchema, ruleset), seal)
-const namesOf = (policies: Readonly<Record<string, unknown>> | undefined) => Object.keys(policies ?? {})
+type Rules = MessageInitShape<typeof RulesetSchema>
+const EXT_HOST = { key: 'k', timeoutMs: 1500 }
+
+const compileAny = (ruleset: Rules, seal = 's', extHost?: typeof EXT_HOST) =>
+  compileRuleset(create(RulesetSchema, ruleset), { seal, extHost })
+
+function compile(ruleset: Rules, seal?: string): RBAC {
+  const { typeUrl, value } = compileAny(ruleset, seal)
+  if (typeUrl !== RULESET_TYPE_URLS[0]) throw new Error(typeUrl)
+  return fromBinary(RBACSchema, value)
+}
+
+/** Names of the actions in the order in which the tree is walked, a minus before what denies. */
+function actionsOf(matcher: Matcher | undefined): string[] {
+  const names: string[] = []
+  const visit = ({ onMatch }: Matcher_OnMatch) => {
+    if (onMatch.case === 'matcher') walk(onMatch.value)
+    if (onMatch.case !== 'action') return
+    const { name, action } = fromBinary(ActionSchema, onMatch.value.typedConfig?.value ?? new Uint8Array())
+    names.push(`${action === RBAC_Action.DENY ? '-' : ''}${name}`)
+  }
+  const walk = ({ matcherType, onNoMatch }: Matcher) => {
+    if (matcherType.case === 'matcherList') for (const { onMatch } of matcherType.value.matchers) if (onMatch) visit(onMatch)
+    if (matcherType.case === 'matcherTree') {
+      const { treeType } = matcherType.value
+      const isMap = treeType.case === 'exactMatchMap' || treeType.case === 'prefixMatchMap'
+      if (isMap) for (const each of Object.values(treeType.value.map)) visit(each)
+    }
+    if (onNoMatch) visit(onNoMatch)
+  }
+  if (matcher) walk(matcher)
+  return names
+}
+
 const a = { name: 'a', path: '/a' }
 const b = { name: 'b', method: 'GET' }
 
-test('without deny rules and shadow there is one engine, which allows', (t) => {
-  const { rules, shadowRules, shadowRulesStatPrefix } = compile({ http: [b, a] })
-  t.is(rules?.action, RBAC_Action.ALLOW)
-  t.deepEqual(namesOf(rules?.policies), ['a', 'b'])
-  t.is(shadowRules, undefined)
-  t.is(shadowRulesStatPrefix, 's')
-  t.deepEqual(namesOf(compile({ allowAll: true }).rules?.policies), ['*'])
+test('allow rules come before the denial, and without conditions everything is allowed', (t) => {
+  t.deepEqual(actionsOf(compile({ http: [b, a] }).matcher), ['a', 'b', '-none'])
+  t.deepEqual(actionsOf(compile({ allowAll: true, http: [a] }).matcher), ['*'])
+  t.deepEqual(actionsOf(compile({}).matcher), ['-none'])
+  t.deepEqual(actionsOf(compile({ http: [{ name: 'any' }, a] }).matcher), ['any'])
+  t.is(compile({ http: [a] }).shadowMatcher, undefined)
 })
 
-test('with deny rules the engine denies, by them before the lack of a rule', (t) => {
-  const { rules, shadowRules } = compile({ http: [a], httpDeny: [b] })
-  t.is(rules?.action, RBAC_Action.DENY)
-  t.deepEqual(namesOf(rules?.policies).toSorted(), ['deny/b', 'none'])
-  t.deepEqual(namesOf(shadowRules?.policies).toSorted(), ['rule/a', '~s'])
-  const open = compile({ allowAll: true, httpDeny: [b] })
-  t.deepEqual(namesOf(open.rules?.policies), ['deny/b'])
-  t.is(open.shadowRules, undefined)
-  t.is(compile({ httpDeny: [b] }).rules?.policies.none?.permissions[0]?.rule.case, 'any')
+test('deny rules come first, and before them what no expression can look at', (t) => {
+  t.deepEqual(actionsOf(compile({ http: [a], httpDeny: [b] }).matcher), ['-invalid', '-deny/b', 'a', '-none'])
+  t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [{ name: 'h', headers: [{ name: 'x', value: 'y' }] }] }).matcher), [
+    '-deny/h',
+    '*',
+  ])
 })
 
-test('a shadow never changes what is enforced, and is told before the rule', (t) => {
+test('a shadow never changes what is enforced', (t) => {
   for (const enforced of [{ http: [a] }, { allowAll: true }, { http: [a], httpDeny: [b] }]) {
-    t.deepEqual(compile({ ...enforced, shadow: { http: [b] } }).rules, compile(enforced).rules)
+    t.deepEqual(compile({ ...enforced, shadow: { http: [b] } }).matcher, compile(enforced).matcher)
   }
-  const { shadowRules } = compile({ http: [a], httpDeny: [b], shadow: { http: [b], httpDeny: [a] } })
-  t.deepEqual(namesOf(shadowRules?.policies).toSorted(), ['audit-deny/a', 'audit-none', 'rule/a', '~s'])
-  t.deepEqual(namesOf(compile({ http: [a], shadow: {} }).shadowRules?.policies).toSorted(), ['audit-none', '~s'])
-  t.deepEqual(namesOf(compile({ http: [a], shadow: { allowAll: true, httpDeny: [a] } }).shadowRules?.policies), ['audit-deny/a', '~s'])
+  t.deepEqual(actionsOf(compile({ http: [a], shadow: { http: [b], httpDeny: [a] } }).shadowMatcher), ['-audit-deny/a', 'ok', '-audit-none'])
+  t.deepEqual(actionsOf(compile({ http: [a], shadow: {} }).shadowMatcher), ['-audit-none'])
+  t.deepEqual(actionsOf(compile({ http: [a], shadow: { allowAll: true, httpDeny: [a] } }).shadowMatcher), ['-audit-deny/a', 'ok'])
 })
 
 test('the same rules have the same bytes in any order, and another seal other bytes', (t) => {
-  const bytes = (...args: Parameters<typeof compile>) => Buffer.from(toBinary(RBACSchema, compile(...args))).toString('hex')
+  const bytes = (ruleset: Rules, seal?: string) => Buffer.from(compileAny(ruleset, seal ?? 's').value).toString('hex')
   const pair = { http: [a, b], httpDeny: [a, b], shadow: { http: [a, b], httpDeny: [a, b] } }
   const turned = { http: [b, a], httpDeny: [b, a], shadow: { http: [b, a], httpDeny: [b, a] } }
   t.is(bytes(pair), bytes(turned))
@@ -51,29 +80,50 @@ test('the same rules have the same bytes in any order, and another seal other by
   }
 })
 
+test('rules with header actions make a chain of filters: the rules, then one filter a rule', (t) => {
+  const replace = { name: 'x', value: 'v', mismatch: MismatchAction.REPLACE }
+  const changing = { ...a, headerMatches: [replace] }
+  const chain = (ruleset: Rules, extHost?: typeof EXT_HOST) => {
+    const { typeUrl, value } = compileAny(ruleset, 's', extHost)
+    t.is(typeUrl, RULESET_TYPE_URLS[1] ?? '')
+    return (fromBinary(FilterChainConfigSchema, value).defaultFilterChain?.filters ?? []).map(
+      ({ name, typedConfig }) => `${name} ${(typedConfig?.typeUrl ?? '').split('.').at(-1)}`,
+    )
+  }
+  t.deepEqual(chain({ http: [changing, b] }), ['rules RBAC', 'where ExtensionWithMatcher'])
+  t.deepEqual(chain({ http: [{ name: 'any', headerMatches: [replace] }] }), ['rules RBAC', 'where ExtensionWithMatcher'])
+  t.deepEqual(chain({ http: [changing] }, EXT_HOST), ['rules RBAC', 'where ExtensionWithMatcher'])
+  // Every request is meant.
+  t.deepEqual(chain({ http: [{ name: 'any', headerMatches: [replace] }] }, EXT_HOST), ['rules RBAC', 'ext-host ExternalProcessor'])
+})
+
+test('without an extension host an allow rule on a secret allows nothing, and a deny rule denies whatever the header is', (t) => {
+  const asking = { ...a, headerMatches: [{ name: 'x', secret: { namespace: 'n', name: 's' } }] }
+  t.deepEqual(actionsOf(compile({ http: [asking, b] }).matcher), ['b', '-none'])
+  t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [asking] }).matcher), ['-invalid', '-deny/a', '*'])
+})
+
+test('no secret and nothing of the extension host is in what Envoy is told, but the key of the ruleset', (t) => {
+  const secret = { namespace: 'shop', name: 'token' }
+  const rule = { ...a, headerMatches: [{ name: 'x-token', value: 'fallback-value', secret }] }
+  const { value } = compileAny({ http: [rule] }, 's', EXT_HOST)
+  t.false(Buffer.from(value).includes('fallback-value'))
+  t.true(Buffer.from(value).includes('x-headgate-ruleset'))
+})
+
 test('a verdict tells the rule that decided, and no request is allowed without one', (t) => {
-  const verdict = (result: string, policy = '', reported = '') =>
-    verdictOf({ enforced_engine_result: result, enforced_effective_policy_id: policy, shadow_effective_policy_id: reported })
-  t.deepEqual(verdictOf(undefined), { allowed: false, audit: false, rule: '' })
+  const verdict = (result: string, policy = '', reported = '', extHost?: Record<string, string>) =>
+    verdictOf({ enforced_engine_result: result, enforced_effective_policy_id: policy, shadow_effective_policy_id: reported }, extHost)
+  t.deepEqual(verdictOf(undefined, undefined), { allowed: false, audit: false, rule: '' })
   t.deepEqual(verdict('allowed', '*'), { allowed: true, audit: false, rule: '' })
   t.deepEqual(verdict('allowed', 'a'), { allowed: true, audit: false, rule: 'a' })
-  t.deepEqual(verdict('allowed', '', 'rule/a'), { allowed: true, audit: false, rule: 'a' })
+  t.deepEqual(verdict('allowed', 'a', 'ok'), { allowed: true, audit: false, rule: 'a' })
   t.deepEqual(verdict('allowed', 'a', 'audit-deny/b'), { allowed: true, audit: true, rule: 'b' })
   t.deepEqual(verdict('allowed', 'a', 'audit-none'), { allowed: true, audit: true, rule: '' })
   t.deepEqual(verdict('denied', 'deny/b', 'audit-none'), { allowed: false, audit: false, rule: 'b' })
-  t.deepEqual(verdict('denied', 'none', 'rule/a'), { allowed: false, audit: false, rule: '' })
-})
-
-test('patterns that are a few plain texts are compared as texts, all others as expressions', (t) => {
-  const formOf = (path: string) => {
-    const rule = compile({ http: [{ name: 'a', path }] }).rules?.policies['a']?.permissions[0]?.rule
-    if (rule?.case === 'orRules') return `or ${rule.value.rules.length}`
-    const value = rule?.case === 'header' ? rule.value.headerMatchSpecifier : undefined
-    return value?.case === 'stringMatch' ? (value.value.matchPattern.case ?? '') : ''
-  }
-  t.is(formOf('/a'), 'exact')
-  t.is(formOf('^/a\\.b$'), 'exact')
-  t.is(formOf('/a|/b'), 'or 2')
-  t.is(formOf('/(a|b|c|d)(e|f)'), 'or 8')
-  for (const pattern of ['/(a|b|c)(d|e|f)', '/a/.*', '/a.', '/[a]', 'a?', '(?i)/a']) t.is(formOf(pattern), 'safeRegex', pattern)
+  t.deepEqual(verdict('denied', 'none', 'ok'), { allowed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('denied', 'invalid'), { allowed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', 'ext-host'), { allowed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'allowed', rule: 'r' }), { allowed: true, audit: false, rule: 'r' })
+  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'denied', rule: 'd' }), { allowed: false, audit: false, rule: 'd' })
 })

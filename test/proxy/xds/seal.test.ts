@@ -4,14 +4,20 @@ import type { Server } from '@grpc/grpc-js'
 import test from 'ava'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import type { Resource } from '#proxy/xds/resource.ts'
-import { clusterResource, listenerResource, rulesetResource, slotName } from '#proxy/xds/resources.ts'
+import { clusterResources, listenerResource, rulesetResource, slotName } from '#proxy/xds/resources.ts'
 import { XdsServer } from '#proxy/xds/server.ts'
 import { Snapshot } from '#proxy/xds/snapshot.ts'
 import { EXTENSION_CONFIG_TYPE, LISTENER_TYPE, type TypeUrl } from '#proxy/xds/type-urls.ts'
 import { Stack, slotOf } from '../support/stack.ts'
 
 const stack = new Stack({ upstreamPort: 18085, withoutProxy: true })
-const settings = { ingressNetns: undefined, denied: { status: 403, body: 'no' }, accessLog: { mode: 'denied', sampleRate: 0 } } as const
+const settings = {
+  ingressNetns: undefined,
+  denied: { status: 403, body: 'no' },
+  accessLog: { mode: 'denied', sampleRate: 0 },
+  extHostSocket: '/run/ext-host.sock',
+  extHostTimeoutMs: 1000,
+} as const
 
 test.before(() => stack.start())
 test.after.always(() => stack.close())
@@ -39,7 +45,11 @@ async function verdictOn(name: string, snapshot: Snapshot, typeUrl: TypeUrl = EX
 
 function snapshotOf(id: number, seal: (rules: Resource) => Resource): Snapshot {
   const slot = slotOf(id, { http: [{ name: 'bad', path: '(' }] })
-  return Snapshot.of([clusterResource(settings), listenerResource(slot, settings), seal(rulesetResource(slot, slot.ruleset!))])
+  return Snapshot.of([
+    ...clusterResources(settings),
+    listenerResource(slot, settings),
+    seal(rulesetResource(slot, slot.ruleset!, settings)),
+  ])
 }
 
 test.serial('without a seal Envoy acknowledges on the next stream what it refused on the last: the trap that seals are for', async (t) => {

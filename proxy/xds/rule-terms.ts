@@ -1,0 +1,50 @@
+/**
+ * What an HTTP rule asks of a request, as Envoy is asked it. Semantics are Cilium's (pkg/envoy/policy/envoy_l7_rules_translator.go):
+ * path, method and host are RE2 patterns that match the whole of :path with its query, :method and :authority with its port; headers are
+ * exact or only have to be there.
+ *
+ * Several lines of a header are one value, joined with commas. An allow rule compares the whole of it: whoever adds a second line does
+ * not get in. A deny rule looks at its parts too: whoever adds one does not get out.
+ */
+import type { HeaderMatch, HttpRule } from '#api/gen/headgate/v1/control_pb.js'
+import { MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import type { Field } from './matcher.ts'
+import { type Term, termsOfPattern } from './rule-tree.ts'
+
+export const PATH: Field = ':path'
+export const METHOD: Field = ':method'
+export const HOST: Field = ':authority'
+
+export type Verdict = 'allow' | 'deny'
+
+/** Of conditions on headers that let the rule hold whatever is in them, and of those on secrets, nothing is asked here. */
+export function termsOf(rule: HttpRule, verdict: Verdict): Term[] {
+  const terms: Term[] = []
+  if (rule.method !== undefined) terms.push(...termsOfPattern(METHOD, rule.method))
+  if (rule.path !== undefined) terms.push(...termsOfPattern(PATH, rule.path))
+  if (rule.host !== undefined) terms.push(...termsOfPattern(HOST, rule.host))
+  const conditions = [...rule.headers, ...rule.headerMatches.filter(isPlainCondition)]
+  for (const { name, value } of conditions) terms.push(headerTerm(name, value, verdict))
+  return terms
+}
+
+function isPlainCondition({ secret, mismatch }: HeaderMatch): boolean {
+  return secret === undefined && mismatch === MismatchAction.UNSPECIFIED
+}
+
+/** Conditions that change the request, or note something, instead of failing the rule. */
+export function actionsOf(rule: HttpRule): readonly HeaderMatch[] {
+  return rule.headerMatches.filter(({ mismatch }) => mismatch !== MismatchAction.UNSPECIFIED)
+}
+
+function headerTerm(field: Field, value: string | undefined, verdict: Verdict): Term {
+  if (value === undefined || value === '') return { kind: 'present', field }
+  const quoted = quote(value)
+  if (verdict === 'deny') return { kind: 'regex', field, pattern: `(?s)(?:\\C*,)?[ \\t]*${quoted}[ \\t]*(?:,\\C*)?`, prefix: '' }
+  return { kind: 'texts', field, texts: [value], pattern: quoted }
+}
+
+/** A text as an expression of RE2 that matches it and nothing else. */
+export function quote(text: string): string {
+  return text.replaceAll(/[!-/:-@[-`{-~]/g, '\\$&')
+}
