@@ -139,8 +139,8 @@ function serverNameOf(text: string): string {
 
 function httpOf({ method = 'GET', path = '/', host = '', headers = {} }: QuestionRequest): HttpRequest {
   const normalized = normalizePath(path)
-  if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy answers 400: ${path}`)
+  if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy refuses it: ${path}`)
   const byName = new Map<string, string[]>()
   for (const [name, value] of Object.entries(headers)) byName.set(name.toLowerCase(), (byName.get(name.toLowerCase()) ?? []).concat(value))
-  return { method, path: normalized.path, authority: host, headers: byName }
+  return { method, path: normalized.path, authority: normalized.authority ?? host, headers: byName }
 }
