@@ -17,6 +17,7 @@ import { loadPeople, readPolicies, sceneOf } from './policy-scene.ts'
 export interface DiffOptions {
   readonly output: OutputFormat
   readonly endpoints?: string
+  readonly secrets?: string
   readonly flows?: string
   readonly dialect?: Dialect
   readonly limit: number
@@ -28,8 +29,8 @@ const FLOW_LINE_LENGTH_MAX = 1 << 20
 export async function runDiff([old, now]: readonly [string, string], options: DiffOptions, config: Config): Promise<void> {
   const parsing = parseOptions(config, options.dialect)
   const people = await loadPeople(options.endpoints, config)
-  const before = sceneOf(await acceptedFiles(old, parsing), people, config)
-  const after = sceneOf(await acceptedFiles(now, parsing), people, config)
+  const before = sceneOf(await acceptedFiles(old, parsing), people, config, options.secrets)
+  const after = sceneOf(await acceptedFiles(now, parsing), people, config, options.secrets)
   const diff = diffPolicies({ before, after, endpoints: people.endpoints, nodes: people.nodes, changesMax: options.limit })
   const flows = new RecordedFlows(people.endpoints.map(({ name }) => name))
   if (options.flows !== undefined) await readFlows(options.flows, flows)

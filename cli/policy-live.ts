@@ -6,12 +6,17 @@ import { parsePolicyFile } from '#policy/parse.ts'
 import { Scene, type SceneEndpoint, type SceneFile } from '#policy/trace/scene.ts'
 import { call, create, type Endpoint, ExportPolicyRequestSchema, type ExportPolicyResponse, withAgent } from './agent-client.ts'
 import { CliError } from './errors.ts'
+import { secretsIn } from './policy-secrets.ts'
 
 const ENFORCEMENTS = ['default', 'always', 'never'] as const
 const PROTOCOLS = ['TCP', 'UDP', 'SCTP'] as const
 
-/** @throws CliError HG-1101 without an agent, HG-1109 for an answer of a version that this one does not understand */
-export async function createLiveScene(config: Config): Promise<Scene> {
+/**
+ * @param secrets folder of them: the agent does not know any
+ * @throws CliError HG-1101 without an agent, HG-1109 for an answer of a version that this one does not understand, HG-1111
+ */
+export async function createLiveScene(config: Config, secrets: string | undefined): Promise<Scene> {
+  const given = secrets === undefined ? {} : { secretOf: secretsIn(secrets) }
   const exported = await withAgent(config, (agent) => call(agent, 'exportPolicy', create(ExportPolicyRequestSchema)))
   const { endpoints, nodes, cluster, audit, allowLocalhost } = exported
   return new Scene({
@@ -22,6 +27,7 @@ export async function createLiveScene(config: Config): Promise<Scene> {
     enforcement: known(ENFORCEMENTS, exported.enforcement),
     audit,
     allowLocalhost,
+    ...given,
   })
 }
 

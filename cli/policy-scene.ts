@@ -9,6 +9,7 @@ import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#poli
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
 import { sanitize } from './output.ts'
 import { formatProblem, policyFilesOf, readText } from './policy-files.ts'
+import { secretsIn } from './policy-secrets.ts'
 import { loadIdentities, loadWorkloadsFile } from './processes.ts'
 
 export interface SceneSource {
@@ -16,6 +17,8 @@ export interface SceneSource {
   readonly policies: readonly string[]
   /** Workloads file. */
   readonly endpoints?: string | undefined
+  /** Folder of secrets. */
+  readonly secrets?: string | undefined
   readonly config: Config
   /** Instead of the configured one. */
   readonly dialect?: Dialect | undefined
@@ -30,18 +33,26 @@ export interface People {
 }
 
 /** Says what is refused, on standard error. @throws CliError HG-1111, AgentError HG-2001 */
-export async function createScene({ policies, endpoints, config, dialect }: SceneSource): Promise<Scene> {
+export async function createScene({ policies, endpoints, secrets, config, dialect }: SceneSource): Promise<Scene> {
   const { files, errors } = await readPolicies(policies, parseOptions(config, dialect))
   for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
   for (const file of new Set(errors.map((problem) => problem.file)))
     process.stderr.write(`${sanitize(file)}: refused; endpoints that it selects are at default deny\n`)
-  return sceneOf(files, await loadPeople(endpoints, config), config)
+  return sceneOf(files, await loadPeople(endpoints, config), config, secrets)
 }
 
-export function sceneOf(files: readonly SceneFile[], { endpoints, nodes, clusterName }: People, { policy }: Config): Scene {
+/** @param secrets folder of them @throws CliError HG-1111 */
+export function sceneOf(
+  files: readonly SceneFile[],
+  { endpoints, nodes, clusterName }: People,
+  { policy }: Config,
+  secrets?: string,
+): Scene {
   const { enforcement, audit } = policy
   // Offline there is no Kubernetes to ask, so auto is what it is without.
-  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost: policy.allowLocalhost === 'always' })
+  const allowLocalhost = policy.allowLocalhost === 'always'
+  const known = secrets === undefined ? {} : { secretOf: secretsIn(secrets) }
+  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, ...known })
 }
 
 /** Files as they were read. */
@@ -107,12 +118,20 @@ function nodesOf(nodes: readonly WorkloadsNode[], kubeApiserver: readonly string
   return [...known, ...[...apiServers].map((address) => ({ name: '', labels: apiServerLabels(address), addresses: [address] }))]
 }
 
+const ACTIONS = {
+  LOG: 'the flow says so',
+  ADD: 'the wanted value is added',
+  DELETE: 'it is removed',
+  REPLACE: 'it is set to the wanted value',
+} as const
+
 /** An answer as people read it. */
 export function answerLines({ verdict, audit, egress, ingress }: TraceAnswer): string[] {
   const sides = Object.entries({ egress, ingress }).flatMap(([name, side]) => [
     `${name}: ${describeSide(side)}`,
     ...side.matched.map((rule) => `  + ${describeRule(rule)}`),
     ...side.unmatched.map((rule) => `  - ${describeRule(rule)}`),
+    ...(side.headers ?? []).map(({ name, action }) => `  header ${name} is not as wanted: ${ACTIONS[action]} (${action})`),
     ...(side.notes ?? []).map((note) => `  note: ${note}`),
   ])
   return [...sides, `verdict: ${verdict}${audit === true ? ', and reported: policies in audit deny it' : ''}`]

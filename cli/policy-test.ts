@@ -16,6 +16,7 @@ export interface TestOptions {
   readonly output: OutputFormat
   readonly policy?: readonly string[]
   readonly endpoints?: string
+  readonly secrets?: string
   readonly dialect?: Dialect
 }
 
@@ -45,7 +46,7 @@ export async function runTests(names: readonly string[], options: TestOptions, c
 }
 
 async function runFile(file: string, options: TestOptions, config: Config): Promise<Outcome[]> {
-  const { policies, endpoints, expectations, problems } = parseExpectations(readText(file), file)
+  const { policies, endpoints, secrets, expectations, problems } = parseExpectations(readText(file), file)
   const errors = problems.filter(({ severity }) => severity === 'error')
   if (errors.length > 0) throw new CliError('HG-1108', `not a file of expectations: ${file}`, { details: errors.map(formatProblem) })
   // Paths in a file are seen from the file, so that it means the same wherever it is run.
@@ -53,7 +54,8 @@ async function runFile(file: string, options: TestOptions, config: Config): Prom
   const policy = options.policy ?? policies.map(fromFile)
   if (policy.length === 0) throw new CliError('HG-1108', `${file} names no policies: give it policies, or --policy`)
   const known = options.endpoints ?? (endpoints === undefined ? undefined : fromFile(endpoints))
-  const scene = await createScene({ policies: policy, endpoints: known, config, dialect: options.dialect })
+  const secretsFolder = options.secrets ?? (secrets === undefined ? undefined : fromFile(secrets))
+  const scene = await createScene({ policies: policy, endpoints: known, secrets: secretsFolder, config, dialect: options.dialect })
   return expectations.map(({ at, name, question, verdict }) => ({
     file,
     line: at.line,

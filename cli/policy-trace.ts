@@ -16,6 +16,7 @@ export interface TraceOptions {
   readonly output: OutputFormat
   readonly policy?: readonly string[]
   readonly endpoints?: string
+  readonly secrets?: string
   readonly from?: string
   readonly to?: string
   readonly port?: string
@@ -46,15 +47,15 @@ export async function runTrace(options: TraceOptions, config: Config): Promise<v
   process.exitCode = answer.verdict === 'allowed' ? EXIT_CODES.OK : EXIT_CODES.FAILED
 }
 
-async function sceneFor({ live = false, policy = [], endpoints, dialect }: TraceOptions, config: Config): Promise<Scene> {
+async function sceneFor({ live = false, policy = [], endpoints, secrets, dialect }: TraceOptions, config: Config): Promise<Scene> {
   if (!live) {
     if (policy.length === 0) throw new CliError('HG-1108', '--policy is needed, or --live')
-    return createScene({ policies: policy, endpoints, config, dialect })
+    return createScene({ policies: policy, endpoints, secrets, config, dialect })
   }
   if (policy.length > 0 || endpoints !== undefined || dialect !== undefined)
     throw new CliError('HG-1108', '--live asks about what the agent has: --policy, --endpoints and --dialect do not go with it')
   const { createLiveScene } = await import('./policy-live.ts')
-  return createLiveScene(config)
+  return createLiveScene(config, secrets)
 }
 
 function questionOf(options: TraceOptions): Partial<Question> {

@@ -37,6 +37,8 @@ The file is validated, written beside the others under its own name in one step,
 and Envoy have it. Applying a file of the same name again replaces it. From standard input (-f -), the name is made from the first
 document, or given with --name.`
 
+const SECRETS_OPTION = 'folder of secrets that rules name: NAMESPACE/NAME is a file, or a folder with one; needed to judge such rules'
+
 const TRACE_HELP = `
 WHO is an endpoint (shop/web), labels (k8s:app=web,…; of the namespace default unless they say), an address, a DNS name, node/NAME, or
 reserved:ENTITY. Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select
@@ -108,6 +110,7 @@ export function define(command: Command): void {
   addOutputOption(reading('trace', 'verdict on one flow and why, from files alone'))
     .option('--policy <path>', 'policy file, or folder of policy files; may be repeated', collect)
     .option('--endpoints <file>', 'workloads file: endpoints, namespaces, nodes, cluster')
+    .option('--secrets <folder>', SECRETS_OPTION)
     .option('--live', 'ask about what the agent has in force, instead of files; needs an agent')
     .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, DNS name, node/name, or reserved:entity')
     .option('--to <who>', 'the same')
@@ -131,6 +134,7 @@ export function define(command: Command): void {
     .argument('<file...>', 'files of kind PolicyTest')
     .option('--policy <path>', 'policy file or folder, instead of those that the file names; may be repeated', collect)
     .option('--endpoints <file>', 'workloads file, instead of the one that the file names')
+    .option('--secrets <folder>', 'folder of secrets, instead of the one that the file names')
     .addHelpText('after', TEST_HELP)
     .action(async (files: string[], options: TestOptions, self: Command) => {
       const config = await configOf(self)
@@ -141,6 +145,7 @@ export function define(command: Command): void {
     .argument('<old>', 'policy file or folder')
     .argument('<new>', 'policy file or folder')
     .option('--endpoints <file>', 'workloads file: endpoints, namespaces, nodes, cluster')
+    .option('--secrets <folder>', SECRETS_OPTION)
     .option('--flows <file>', 'recorded flows, as headgate observe -o json prints them; - for standard input')
     .addOption(new Option('--limit <count>', 'how many changes to print').argParser(parseCount).default(200))
     .addHelpText('after', DIFF_HELP)

@@ -15,6 +15,7 @@ export interface ExpectationFile {
   /** Paths as they stand there. */
   readonly policies: readonly string[]
   readonly endpoints: string | undefined
+  readonly secrets: string | undefined
   readonly expectations: readonly Expectation[]
   /** With errors the rest is not to be used. */
   readonly problems: readonly Problem[]
@@ -27,6 +28,7 @@ export function parseExpectations(text: string, file: string): ExpectationFile {
   const policies: string[] = []
   const expectations: Expectation[] = []
   let endpoints: string | undefined
+  let secrets: string | undefined
   for (const value of source.documents) {
     const map = new Cursor({ source, problems }, value, '').map()
     if (map === undefined) continue
@@ -36,6 +38,7 @@ export function parseExpectations(text: string, file: string): ExpectationFile {
     if (kind?.string() !== 'PolicyTest') (kind ?? map).error('kind is needed', 'kind: PolicyTest')
     policies.push(...(map.get('policies')?.list() ?? []).flatMap((item) => item.string() ?? []))
     endpoints = map.get('endpoints')?.string() ?? endpoints
+    secrets = map.get('secrets')?.string() ?? secrets
     const tests = map.get('tests')
     if (tests === undefined) map.error('tests is needed, a list')
     expectations.push(...(tests?.list() ?? []).flatMap((item) => parseExpectation(item) ?? []))
@@ -43,7 +46,7 @@ export function parseExpectations(text: string, file: string): ExpectationFile {
   }
   if (expectations.length === 0 && problems.errorCount === 0)
     problems.error({ file, line: 1, column: 1, path: '' }, 'the file expects nothing', 'give it tests')
-  return { policies, endpoints, expectations, problems: problems.toArray() }
+  return { policies, endpoints, secrets, expectations, problems: problems.toArray() }
 }
 
 function parseExpectation(cursor: Cursor): Expectation | undefined {

@@ -5,6 +5,7 @@
  */
 import { compileNamePattern, normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
+import type { SecretLookup } from '#parsers/http/judge.ts'
 import { containsPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { PROTOCOL_NUMBERS } from '../compile.ts'
 import type { LabelSet } from '../labels.ts'
@@ -44,6 +45,7 @@ export interface ExplainContext {
   /** Ports that the receiver has names for. */
   readonly namedPorts: readonly NamedPortNumber[]
   readonly resolve: (peer: ReferencePeer) => ResolvedReference
+  readonly secretOf: SecretLookup
 }
 
 export interface Explanation {
@@ -148,7 +150,7 @@ function explainTraffic({ traffic, verdict }: PolicyRule, asked: TracedTraffic, 
     return no(`${name} is none of: ${named.join(', ') || 'no port at all'}`)
   }
   if (covering.some(isWithoutConditions)) return yes(`on ${name}`)
-  const explained = covering.map((rule) => explainRequest(rule, asked, verdict))
+  const explained = covering.map((rule) => explainRequest(rule, asked, verdict, context.secretOf))
   return explained.find(({ isMatch }) => isMatch) ?? (explained[0] as Explanation)
 }
 
@@ -162,6 +164,7 @@ function explainRequest(
   { l7, serverNames = [] }: PortRule,
   { name, request, serverName }: TracedTraffic,
   verdict: PolicyRule['verdict'],
+  secretOf: SecretLookup,
 ): Explanation {
   const isAboutNames = serverNames.length > 0
   if (isAboutNames && (serverName !== undefined || request !== undefined) && !isServerNameAllowed(serverNames, serverName)) {
@@ -177,7 +180,7 @@ function explainRequest(
     if (verdict === 'deny') return no(`on ${name}${names}, for requests that meet one of ${rules}, and none is asked about`)
     return yes(`on ${name}${names}, for requests that meet one of ${rules}`)
   }
-  const matching = matchingRules(l7.kind, l7.rules, request, verdict)
+  const matching = matchingRules(l7.kind, l7.rules, request, verdict, secretOf)
   if (matching === undefined) return no(`on ${name}${names}, but the request meets none of ${rules}`)
   return yes(`on ${name}${names}, the request meets ${(matching[0] && describeL7Rule(matching[0])) || 'the rule without conditions'}`)
 }

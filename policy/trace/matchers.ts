@@ -6,7 +6,8 @@ import { CassandraMatcher, type CassandraRequest } from '#parsers/cassandra/matc
 import type { CassandraRule } from '#parsers/cassandra/rules.ts'
 import { DnsMatcher } from '#parsers/dns/match.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
-import { HttpMatcher, type HttpRequest } from '#parsers/http/match.ts'
+import { HttpJudge, type SecretLookup } from '#parsers/http/judge.ts'
+import { type HttpRequest, TargetIndex } from '#parsers/http/match.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
 import { KafkaMatcher, type KafkaRequest } from '#parsers/kafka/match.ts'
 import type { KafkaRule } from '#parsers/kafka/rules.ts'
@@ -31,7 +32,7 @@ interface Matching {
   readonly denying: (request: TracedRequest) => readonly L7Rule[]
 }
 
-const matchings = new WeakMap<readonly unknown[], Matching>()
+const matchings = new WeakMap<readonly unknown[], Matching & { readonly secretOf: SecretLookup }>()
 const serverNames = new WeakMap<readonly string[], ServerNameMatcher>()
 
 /**
@@ -43,11 +44,12 @@ export function matchingRules(
   list: readonly (L7Rule | NamedRule)[],
   request: TracedRequest,
   purpose: Purpose,
+  secretOf: SecretLookup,
 ): readonly L7Rule[] | undefined {
   if (request.kind !== kind) return undefined
   let matching = matchings.get(list)
-  if (matching === undefined) {
-    matching = compile(kind, list.map(ruleOf))
+  if (matching?.secretOf !== secretOf) {
+    matching = { secretOf, ...compile(kind, list.map(ruleOf), secretOf) }
     matchings.set(list, matching)
   }
   if (purpose === 'allow') return matching.allowing(request)
@@ -73,14 +75,13 @@ export function isServerNameAllowed(patterns: readonly string[], name: string | 
   return matcher.matching(name).length > 0
 }
 
-function compile(kind: L7Kind, rules: readonly L7Rule[]): Matching {
+function compile(kind: L7Kind, rules: readonly L7Rule[], secretOf: SecretLookup): Matching {
   switch (kind) {
     case 'http': {
-      const allowing = new HttpMatcher(rules as readonly HttpRule[], 'allow')
-      const denying = new HttpMatcher(rules as readonly HttpRule[], 'deny')
+      const holding = httpMatching(rules as readonly HttpRule[], secretOf)
       return {
-        allowing: (request) => someOf(request.kind === 'http' ? allowing.matching(request.request) : []),
-        denying: (request) => (request.kind === 'http' ? denying.matching(request.request) : []),
+        allowing: (request) => someOf(request.kind === 'http' ? holding(request.request, 'allow') : []),
+        denying: (request) => (request.kind === 'http' ? holding(request.request, 'deny') : []),
       }
     }
     case 'dns': {
@@ -103,6 +104,25 @@ function compile(kind: L7Kind, rules: readonly L7Rule[]): Matching {
     }
     case 'parser':
       return { allowing: () => undefined, denying: () => [] }
+  }
+}
+
+/** Rules by themselves: each is judged as if it were alone, and only once its path, method and host are met. */
+function httpMatching(rules: readonly HttpRule[], secretOf: SecretLookup): (request: HttpRequest, purpose: Purpose) => readonly HttpRule[] {
+  const index = new TargetIndex(rules)
+  const judges = { allow: new Map<HttpRule, HttpJudge>(), deny: new Map<HttpRule, HttpJudge>() }
+  const judgeOf = (rule: HttpRule, purpose: Purpose): HttpJudge => {
+    let judge = judges[purpose].get(rule)
+    if (judge === undefined) {
+      const alone = [{ ...rule, name: 'rule' }]
+      judge = new HttpJudge({ allowAll: purpose === 'deny', allow: [], deny: [], [purpose]: alone }, secretOf)
+      judges[purpose].set(rule, judge)
+    }
+    return judge
+  }
+  return (request, purpose) => {
+    const met = index.matching(request).flatMap((at) => rules[at] ?? [])
+    return met.filter((rule) => judgeOf(rule, purpose).judge(request).allowed === (purpose === 'allow'))
   }
 }
 

@@ -137,10 +137,14 @@ function serverNameOf(text: string): string {
   return name
 }
 
-function httpOf({ method = 'GET', path = '/', host = '', headers = {} }: QuestionRequest): HttpRequest {
+function httpOf({ method = 'GET', path = '/', host, headers = {} }: QuestionRequest): HttpRequest {
   const normalized = normalizePath(path)
   if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy refuses it: ${path}`)
   const byName = new Map<string, string[]>()
-  for (const [name, value] of Object.entries(headers)) byName.set(name.toLowerCase(), (byName.get(name.toLowerCase()) ?? []).concat(value))
-  return { method, path: normalized.path, authority: normalized.authority ?? host, headers: byName }
+  for (const [name, given] of Object.entries(headers)) {
+    // On the wire, spaces around a value are no part of it.
+    const values = [given].flat().map((value) => value.trim())
+    byName.set(name.toLowerCase(), [...(byName.get(name.toLowerCase()) ?? []), ...values])
+  }
+  return { method, path: normalized.path, authority: normalized.authority ?? host ?? byName.get('host')?.[0] ?? '', headers: byName }
 }

@@ -4,6 +4,7 @@
  * questions come.
  */
 import { normalizeName } from '#parsers/dns/name-pattern.ts'
+import type { SecretLookup } from '#parsers/http/judge.ts'
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { type CompiledSpec, compilePolicy } from '../compile.ts'
 import { type EnforcementMode, PolicyEngine } from '../engine.ts'
@@ -51,6 +52,8 @@ export interface SceneInput {
   readonly audit?: boolean
   /** Whether this host may reach its endpoints whatever policy says. */
   readonly allowLocalhost?: boolean
+  /** What is known of secrets; absent: nothing. */
+  readonly secretOf?: SecretLookup
 }
 
 /** One side of a question. */
@@ -98,6 +101,7 @@ interface Asked {
 export class Scene {
   readonly clusterName: string
   readonly allowLocalhost: boolean
+  readonly secretOf: SecretLookup
   /** What is in force of the files, in their order. */
   readonly specs: readonly CompiledSpec[]
   readonly #references = new References()
@@ -123,6 +127,7 @@ export class Scene {
   constructor({ files, endpoints = [], nodes = [], clusterName = 'default', enforcement = 'default', audit = false, ...rest }: SceneInput) {
     this.clusterName = clusterName
     this.allowLocalhost = rest.allowLocalhost ?? false
+    this.secretOf = rest.secretOf ?? noSecret
     this.specs = files.flatMap(({ documents }) => documents.filter(isPolicy).flatMap(compilePolicy))
     this.#engine = new PolicyEngine({ clusterName, enforcement, audit, knowsNames: true })
     const isAboutNodes = this.specs.some(({ spec }) => spec.subject.kind === 'nodes')
@@ -369,6 +374,8 @@ export class Scene {
     }
   }
 }
+
+const noSecret: SecretLookup = () => undefined
 
 const NOBODY = { prefixes: [], names: [], namedPorts: [], subject: undefined }
 

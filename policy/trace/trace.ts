@@ -2,20 +2,23 @@
  * The verdict on one flow, and why: both sides are judged by the rows that the kernel would have and by the rulesets that proxies would
  * run, and every rule that selects a side says what it makes of the flow.
  */
+import type { HeaderNote, SecretLookup } from '#parsers/http/judge.ts'
 import { blockStart } from '../blocks.ts'
 import type { CompiledSpec } from '../compile.ts'
-import type { LabelSelector, PolicyRule } from '../model.ts'
+import type { L7Kind, LabelSelector, PolicyRule } from '../model.ts'
 import type { Position } from '../problems.ts'
 import {
   ANY_IDENTITY,
   ANY_PROTOCOL,
   type Direction,
+  type NamedRule,
   type PolicyRow,
   type ResolvedGroup,
   type ResolvedRuleset,
   rowKey,
 } from '../resolved.ts'
 import { explainRule } from './explain.ts'
+import { judgeHttp } from './http-ruleset.ts'
 import { isServerNameAllowed, matchingRules } from './matchers.ts'
 import { notEnforced } from './not-enforced.ts'
 import type { Party, Scene } from './scene.ts'
@@ -48,6 +51,8 @@ export interface TracedSide {
   readonly audit?: true
   readonly matched: readonly TracedRule[]
   readonly unmatched: readonly TracedRule[]
+  /** Headers of the request that are not as its rules want them, and what these do about it; absent when there are none. */
+  readonly headers?: readonly HeaderNote[]
   /** Where a node of this version does something else; absent when there is nothing to say. */
   readonly notes?: readonly string[]
 }
@@ -109,27 +114,50 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   }
   const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
   if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
-  return judgeRequest(ruleset, traffic)
+  return judgeRequest(ruleset, traffic, scene.secretOf)
 }
 
-function judgeRequest(ruleset: ResolvedRuleset, traffic: TracedTraffic): Judgement {
-  const said = judgeRuleset(ruleset, traffic)
+function judgeRequest(ruleset: ResolvedRuleset, traffic: TracedTraffic, secretOf: SecretLookup): Judgement {
+  const { unknownSecrets = [], ...said } = judgeRuleset(ruleset, traffic, secretOf)
   const gap = notEnforced(ruleset)
-  const result: Judgement = { verdict: 'redirected', ...said, ...(gap !== undefined && { notes: [gap] }) }
+  const notes = [
+    ...(gap === undefined ? [] : [gap]),
+    ...unknownSecrets.map((name) => `what the secret ${name} holds is not known here (--secrets): judged as where it cannot be read`),
+  ]
+  const result: Judgement = { verdict: 'redirected', ...said, ...(notes.length > 0 && { notes }) }
   const { shadow } = ruleset
   if (shadow === undefined || said.l7 === 'denied') return result
-  const isReported = shadow === 'deny-all' || judgeRuleset(shadow, traffic).l7 === 'denied'
+  const isReported = shadow === 'deny-all' || judgeRuleset(shadow, traffic, secretOf).l7 === 'denied'
   return isReported ? { ...result, reason: 'it is only reported: policies in audit deny it', audit: true } : result
 }
 
 const KIND_NAMES = { http: 'HTTP', dns: 'DNS', kafka: 'Kafka', cassandra: 'Cassandra' } as const
 
-function judgeRuleset(ruleset: ResolvedRuleset, { request, serverName }: TracedTraffic): Pick<Judgement, 'l7' | 'reason'> {
-  const { kind, parser, allow, deny, allowAll, serverNames, listener, conflict } = ruleset
+interface RulesetAnswer extends Pick<Judgement, 'l7' | 'reason' | 'headers'> {
+  /** NAMESPACE/NAME */
+  readonly unknownSecrets?: readonly string[]
+}
+
+function judgeRuleset(ruleset: ResolvedRuleset, traffic: TracedTraffic, secretOf: SecretLookup): RulesetAnswer {
+  const { request } = traffic
+  if (ruleset.kind !== 'http' || request?.kind !== 'http')
+    return judgeRules(ruleset, traffic, (rules, purpose) => {
+      return request !== undefined && matchingRules(ruleset.kind as L7Kind, rules, request, purpose, secretOf) !== undefined
+    })
+  const { verdict, headers, unknownSecrets } = judgeHttp(ruleset, request.request, secretOf)
+  const answer = judgeRules(ruleset, traffic, (_rules, purpose) => verdict === (purpose === 'deny' ? 'denied by a rule' : 'allowed'))
+  return { ...answer, ...(answer.l7 === 'allowed' && headers.length > 0 && { headers }), unknownSecrets }
+}
+
+/** @param isMet whether the rules for a purpose hold for the request */
+function judgeRules(
+  { kind, parser, allow, deny, allowAll, serverNames, listener, conflict }: ResolvedRuleset,
+  { request, serverName }: TracedTraffic,
+  isMet: (rules: readonly NamedRule[], purpose: PolicyRule['verdict']) => boolean,
+): RulesetAnswer {
   if (kind === 'conflict') return { l7: 'denied', reason: `its rules cannot hold together: ${conflict}` }
   const isRead = kind !== 'tls' && kind !== 'listener' && kind !== 'parser'
-  if (isRead && request !== undefined && matchingRules(kind, deny, request, 'deny') !== undefined)
-    return { l7: 'denied', reason: `a deny rule matches the request` }
+  if (isRead && isMet(deny, 'deny')) return { l7: 'denied', reason: `a deny rule matches the request` }
   if (allowAll && (request !== undefined || serverName !== undefined)) {
     return { l7: 'allowed', reason: deny.length > 0 ? 'no deny rule matches it, and a rule allows the rest' : 'a rule allows all requests' }
   }
@@ -146,7 +174,7 @@ function judgeRuleset(ruleset: ResolvedRuleset, { request, serverName }: TracedT
   if (request === undefined) return { l7: null, reason: `${name} rules decide each request` }
   if (request.kind !== kind)
     return { l7: 'denied', reason: `${name} rules stand there, which no request of ${KIND_NAMES[request.kind]} meets` }
-  return matchingRules(kind, allow, request, 'allow') !== undefined
+  return isMet(allow, 'allow')
     ? { l7: 'allowed', reason: `${kind === 'http' ? 'an' : 'a'} ${name} rule allows it` }
     : { l7: 'denied', reason: `no ${name} rule allows it` }
 }
@@ -178,8 +206,8 @@ function rulesOf(scene: Scene, direction: Direction, subject: Party, peer: Party
     rules
       .filter((entry) => entry.direction === direction)
       .map(({ rule, compiled }) => {
-        const { clusterName, resolve } = scene
-        const context = { clusterName, resolve, namedPorts, requires: required[rule.verdict] }
+        const { clusterName, resolve, secretOf } = scene
+        const context = { clusterName, resolve, secretOf, namedPorts, requires: required[rule.verdict] }
         const { isMatch, reason } = explainRule(rule, peer, traffic, context)
         const isByName = rule.peers.kind === 'members' && rule.peers.members.every(({ kind }) => kind === 'fqdn')
         const told = { policy, rule: compiled.name, at: rule.at, action: rule.verdict, matched: isMatch, reason, isByName }

@@ -261,3 +261,37 @@ test('expectations are about every kind of request too', async (t) => {
   writeFileSync(file, `${head}- {from: app=x, to: 8.8.8.8, port: "53", dns: a.example, kafka: produce x, verdict: allowed}\n`)
   t.regex((await headgate(['policy', 'test', file])).stderr, /a test is about one request, not about dns and kafka/)
 })
+
+test('trace is given secrets as a folder, tells what is done to headers, and keeps values to itself', async (t) => {
+  const folder = temporaryFolder(t)
+  const policy = join(folder, 'policy.yaml')
+  const rules =
+    '[{path: /a, headerMatches: [{name: X-Key, secret: {name: key}}]}, {path: /b, headerMatches: [{name: X-Key, secret: {name: pair}, mismatch: ADD}]}]'
+  writeFileSync(
+    policy,
+    `apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {matchLabels: {app: api}}\n  ingress: [{toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: ${rules}}}]}]\n`,
+  )
+  const secrets = join(folder, 'secrets')
+  mkdirSync(join(secrets, 'default/pair'), { recursive: true })
+  writeFileSync(join(secrets, 'default/key'), 'sesame\r\n')
+  writeFileSync(join(secrets, 'default/pair/token'), 'mellon')
+  const ask = (...more: string[]) =>
+    headgate(['policy', 'trace', '--policy', policy, '--from', 'app=web', '--to', 'app=api', '--port', '80', ...more])
+  const right = await ask('--secrets', secrets, '--http', 'GET /a', '--header', 'X-Key: sesame')
+  t.is(right.exitCode, 0, right.stdout)
+  const wrong = await ask('--secrets', secrets, '--http', 'GET /a', '--header', 'X-Key: open')
+  t.is(wrong.exitCode, 1)
+  t.notRegex(wrong.stdout, /sesame|--secrets/)
+  const unknown = await ask('--http', 'GET /a', '--header', 'X-Key: sesame')
+  t.is(unknown.exitCode, 1)
+  t.regex(unknown.stdout, /^ {2}note: what the secret default\/key holds is not known here \(--secrets\)/m)
+  const added = await ask('--secrets', secrets, '--http', 'GET /b')
+  t.is(added.exitCode, 0)
+  t.regex(added.stdout, /^ {2}header x-key is not as wanted: the wanted value is added \(ADD\)$/m)
+  t.notRegex(added.stdout, /mellon/)
+  const json = await ask('--secrets', secrets, '--http', 'GET /b', '-o', 'json')
+  t.like(JSON.parse(json.stdout), { ingress: { headers: [{ name: 'x-key', action: 'ADD' }] } })
+  const none = await ask('--secrets', join(folder, 'none'), '--http', 'GET /b')
+  t.is(none.exitCode, 2)
+  t.regex(none.stderr, /HG-1111: cannot read the folder of secrets/)
+})

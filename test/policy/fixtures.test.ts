@@ -25,6 +25,8 @@ const REFUSED_IN_CILIUM: Readonly<Record<string, RegExp>> = {
   'l7/dns-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
   'l7/grpc.yaml': /only the dialect extended has this: grpc/,
   'l7/grpc-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
+  'l7/http-actions.yaml': /only the dialect extended has this: rules in a deny rule/,
+  'l7/http-secrets.yaml': /only the dialect extended has this: rules in a deny rule/,
   'l7/http-deny.yaml': /only the dialect extended has this: rules in a deny rule/,
   'l7/kafka-api-keys.yaml': /only the dialect extended has this: kafka/,
   'l7/kafka-clients.yaml': /only the dialect extended has this: kafka/,
@@ -78,7 +80,7 @@ function isOfExtended(file: string): boolean {
 }
 
 for (const file of TESTS) {
-  const { policies, endpoints, expectations, problems } = parseExpectations(readFileSync(file, 'utf8'), file)
+  const { policies, endpoints, secrets, expectations, problems } = parseExpectations(readFileSync(file, 'utf8'), file)
   const paths = policies.map((name) => join(dirname(file), name))
   const dialects = paths.some(isOfExtended) ? (['extended'] as const) : DIALECTS
   test(`${nameOf(file)} is met in ${dialects.length === 1 ? 'its dialect' : 'both dialects'}`, async (t) => {
@@ -86,7 +88,7 @@ for (const file of TESTS) {
     const people = await loadPeople(endpoints && join(dirname(file), endpoints), CONFIG)
     for (const dialect of dialects) {
       const files = paths.map((path) => ({ file: path, ...read(path, dialect) }))
-      const scene = sceneOf(files, people, CONFIG)
+      const scene = sceneOf(files, people, CONFIG, secrets && join(dirname(file), secrets))
       const missed = expectations.flatMap(({ at, name, question, verdict }) => {
         const answer = answerQuestion(scene, question)
         return answer.verdict === verdict ? [] : [`${file}:${at.line}: ${name}: not ${verdict} (${dialect})`, ...answerLines(answer)]

@@ -321,3 +321,66 @@ test('policies for nodes are simulated, and said not to be enforced', (t) => {
   t.like(ask('8.8.8.8', 'node/b'), { verdict: 'allowed', matched: [] })
   t.throws(() => ask('node/c', 'node/a'), { message: /no node has that name/ })
 })
+
+const STATION_KEY = 'k1'
+const KEYED = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: api, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: api}}
+  ingress:
+  - toPorts:
+    - ports: [{port: "80", protocol: TCP}]
+      rules:
+        http:
+        - {path: /key, headerMatches: [{name: X-Key, secret: {name: key}}]}
+        - {path: /set, headerMatches: [{name: X-Key, secret: {name: key}, mismatch: REPLACE}, {name: X-Old, value: none, mismatch: DELETE}]}
+        - {path: /plain, headers: ["X-A: 1,2"]}
+  ingressDeny:
+  - toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{headers: ["X-B: 2"]}]}}]
+  - toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: /set, headerMatches: [{name: X-C, secret: {name: key}}]}]}}]
+`
+
+test('what rules do about headers is told, and never what a secret holds', (t) => {
+  const scene = sceneOf({ 'api.yaml': KEYED }, [], {
+    secretOf: (namespace, name) => (namespace === 'default' && name === 'key' ? STATION_KEY : undefined),
+  })
+  const ask = (path: string, headers: Record<string, string | string[]> = {}) =>
+    answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path, headers } })
+  t.is(ask('/key', { 'x-key': STATION_KEY }).verdict, 'allowed')
+  t.is(ask('/key', { 'x-key': 'k2' }).verdict, 'denied')
+  const changed = ask('/set', { 'x-key': 'k2', 'x-old': 'v' })
+  t.like(changed, { verdict: 'allowed', egress: { headers: undefined } })
+  t.deepEqual(changed.ingress.headers, [
+    { name: 'x-key', action: 'REPLACE' },
+    { name: 'x-old', action: 'DELETE' },
+  ])
+  t.deepEqual(ask('/set', { 'x-key': STATION_KEY, 'x-old': 'none' }).ingress.headers, undefined)
+  t.is(ask('/set', { 'x-c': STATION_KEY }).verdict, 'denied')
+  t.is(ask('/set', { 'x-c': STATION_KEY }).ingress.headers, undefined)
+  for (const answer of [changed, ask('/key')]) t.false(JSON.stringify(answer).includes(STATION_KEY))
+  t.false(changed.ingress.notes?.some((note) => note.includes('--secrets')) ?? false)
+})
+
+test('a secret that is not known lets nobody in and denies everybody, and the answer says so', (t) => {
+  const scene = sceneOf({ 'api.yaml': KEYED })
+  const ask = (path: string) => answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path, headers: { 'x-key': STATION_KEY } } })
+  const note = 'what the secret default/key holds is not known here (--secrets): judged as where it cannot be read'
+  t.is(ask('/key').verdict, 'denied')
+  t.true(ask('/key').ingress.notes?.includes(note))
+  t.like(ask('/set'), { verdict: 'denied', ingress: { reason: 'a deny rule matches the request' } })
+  t.true(ask('/set').ingress.notes?.includes(note))
+  t.false(ask('/plain').ingress.notes?.includes(note) ?? false)
+})
+
+test('a header that comes several times is one value, of which a deny rule sees each part', (t) => {
+  const scene = sceneOf({ 'api.yaml': KEYED })
+  const ask = (headers: Record<string, string | string[]>) =>
+    answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path: '/plain', headers } }).verdict
+  t.is(ask({ 'x-a': ['1', '2'] }), 'allowed')
+  t.is(ask({ 'x-a': '1,2' }), 'allowed')
+  for (const headers of [{ 'x-a': '1' }, { 'x-a': ['2', '1'] }, { 'x-a': '1, 2' }, { 'x-a': ['1,2', '1,2'] }]) t.is(ask(headers), 'denied')
+  const allowed = { 'x-a': '1,2' }
+  for (const value of ['2', ['1', '2'], '1 ,\t2 ', ['3', '1,2,4']]) t.is(ask({ ...allowed, 'x-b': value }), 'denied', JSON.stringify(value))
+  for (const value of ['1', '22', '2 2', '1;2']) t.is(ask({ ...allowed, 'x-b': value }), 'allowed', value)
+})
