@@ -138,6 +138,7 @@ function serverNameOf(text: string): string {
 }
 
 function httpOf({ method = 'GET', path = '/', host, headers = {} }: QuestionRequest): HttpRequest {
+  if (method === 'CONNECT') throw new QuestionError('a CONNECT is not simulated: it has no path, so only rules without one are about it')
   const normalized = normalizePath(path)
   if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy refuses it: ${path}`)
   const byName = new Map<string, string[]>()

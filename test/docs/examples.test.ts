@@ -23,7 +23,7 @@ interface Section {
 }
 
 function sectionsOf(page: string): Section[] {
-  return page.split(/^(?=#{2,3} )/m).map((text) => {
+  return page.split(/^(?=#{2,4} )/m).map((text) => {
     const title = /^#+ (.*)$/m.exec(text)?.[1] ?? ''
     const anchor = title
       .toLowerCase()

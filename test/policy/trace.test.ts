@@ -160,6 +160,7 @@ test('questions that cannot be meant are refused by what is wrong with them', (t
     [{ ...question, from: 'reserved:nobody' }, /there are reserved:host/],
     [{ ...question, http: { path: 1 } }, /^http:/],
     [{ ...question, http: { path: '/a', bodies: {} } }, /^http:/],
+    [{ ...question, http: { method: 'CONNECT', path: 'a:443' } }, /not simulated/],
     [{ ...question, http: { path: '/%00' } }, /the proxy refuses it/],
   ] as const) {
     t.throws(() => answerQuestion(scene, wrong), { instanceOf: QuestionError, message })
