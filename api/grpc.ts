@@ -2,8 +2,6 @@
  * gRPC between the processes of one node: the thin seam between protobuf-es, which knows the messages, and grpc-js, which carries them.
  * Everything speaks over UNIX sockets; who may connect is decided by the file's mode, so there are no credentials here.
  */
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, unlinkSync } from 'node:fs'
-import { dirname } from 'node:path'
 import { type DescMessage, type DescMethod, fromBinary, type MessageShape, toBinary } from '@bufbuild/protobuf'
 import type { GenService, GenServiceMethods } from '@bufbuild/protobuf/codegenv2'
 import {
@@ -26,8 +24,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
-import { ApiError } from './errors.ts'
-import { isAnswering } from './unix-socket.ts'
+import { inodeOf, listenAtPath, removeSocket, type SocketOptions } from './socket-path.ts'
 
 type AnyMethod = GenServiceMethods[string]
 type Input<M extends AnyMethod> = MessageShape<M['input']>
@@ -62,11 +59,6 @@ const LIMITS: ChannelOptions = {
   'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
   'grpc.max_send_message_length': MESSAGE_BYTES_MAX,
 }
-
-/** sockaddr_un.sun_path has 108 bytes, one of them for the closing zero. */
-const SOCKET_PATH_BYTES_MAX = 107
-
-const TEMPORARY_SUFFIX = '.new'
 
 /** The part of a method that grpc-js needs. */
 export function methodDefinition<I extends DescMessage, O extends DescMessage>(
@@ -106,39 +98,9 @@ export function addService<S extends GenServiceMethods>(
   server.addService(definition as ServiceDefinition, handlers as unknown as UntypedServiceImplementation)
 }
 
-export interface SocketOptions {
-  /** Permission bits of the socket, such as 0o600. */
-  readonly mode: number
-  /** Group that owns the socket; root's if it does not exist or is empty. */
-  readonly group?: string
-}
-
-/**
- * Lets a server listen on a UNIX socket. It is bound under a temporary name and renamed when its mode and owner are right, so
- * nobody ever sees it with wider permissions, and a socket that a dead process left is replaced in one step.
- * @throws ApiError when a living process answers on the path
- */
+/** Lets a server listen on a UNIX socket. @throws ApiError when a living process answers on the path */
 export async function listenOnSocket(server: Server, path: string, options: SocketOptions): Promise<void> {
-  const temporary = `${path}${TEMPORARY_SUFFIX}`
-  if (Buffer.byteLength(temporary) > SOCKET_PATH_BYTES_MAX) {
-    throw new ApiError('HG-5902', `a socket's path may have ${SOCKET_PATH_BYTES_MAX - TEMPORARY_SUFFIX.length} bytes`, path)
-  }
-  if (await isAnswering(path)) throw new ApiError('HG-5901', 'another process serves this socket', path)
-  try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
-    if (existsSync(temporary)) unlinkSync(temporary)
-    const umask = process.umask(0o177)
-    try {
-      await bind(server, temporary)
-    } finally {
-      process.umask(umask)
-    }
-    chownSync(temporary, 0, groupId(options.group))
-    chmodSync(temporary, options.mode)
-    renameSync(temporary, path)
-  } catch (cause) {
-    throw new ApiError('HG-5903', 'the socket cannot be served', path, { cause })
-  }
+  await listenAtPath(path, options, (temporary) => bind(server, temporary))
 }
 
 function bind(server: Server, path: string): Promise<void> {
@@ -150,21 +112,7 @@ function bind(server: Server, path: string): Promise<void> {
 /** Ends a server with all its calls and removes its socket, unless somebody else's has taken the path meanwhile. */
 export function closeServer(server: Server, path: string, inode = inodeOf(path)): void {
   server.forceShutdown()
-  if (inode !== undefined && inodeOf(path) === inode) unlinkSync(path)
-}
-
-function inodeOf(path: string): bigint | undefined {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
-}
-
-/** @returns 0, root's group, for a group that does not exist */
-function groupId(name: string | undefined): number {
-  if (!name || !existsSync('/etc/group')) return 0
-  for (const line of readFileSync('/etc/group', 'utf8').split('\n')) {
-    const [group, , id] = line.split(':')
-    if (group === name && id !== undefined) return Number.parseInt(id, 10)
-  }
-  return 0
+  removeSocket(path, inode)
 }
 
 /** Backoff of a channel whose server is away: these processes are neighbours, so asking often is cheap. */

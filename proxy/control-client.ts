@@ -1,32 +1,37 @@
 /**
- * The proxy's end of the agent's SyncProxy stream. It dials, and dials again for as long as the process lives; what is in force stays
+ * A process's end of its stream with the agent (SyncProxy, SyncExtHost). It dials, and dials again for as long as the process lives; what is in force stays
  * so while nobody answers. Reports are sent when something in them changed, so silence means that nothing did.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { create, equals } from '@bufbuild/protobuf'
+import { clone, equals, type Message } from '@bufbuild/protobuf'
+import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
 import type { ClientDuplexStream } from '@grpc/grpc-js'
-import { Control, type ProxyReport, ProxyReportSchema, type ProxyUpdate } from '#api/gen/headgate/v1/control_pb.js'
+import { Control } from '#api/gen/headgate/v1/control_pb.js'
 import { createClient, RECONNECT_MS_MAX, RECONNECT_MS_MIN, type ServiceClient } from '#api/grpc.ts'
 
-export interface ControlClientOptions {
+type Report = Message & { appliedRevision: bigint }
+
+export interface ControlClientOptions<R extends Report, Update> {
   readonly socketPath: string
   readonly signal: AbortSignal
+  readonly open: (client: ServiceClient<typeof Control.method>) => ClientDuplexStream<R, Update>
+  readonly reportSchema: GenMessage<R>
   /** What to report now; revision 0 asks for a full update. */
-  readonly report: () => ProxyReport
+  readonly report: () => R
   /** @returns whether it could be applied; if not, a full update is asked for */
-  readonly onUpdate: (update: ProxyUpdate) => boolean
+  readonly onUpdate: (update: Update) => boolean
   readonly onConnection: (connected: boolean, reason: string) => void
 }
 
-export class ControlClient {
-  readonly #options: ControlClientOptions
+export class ControlClient<R extends Report, Update> {
+  readonly #options: ControlClientOptions<R, Update>
   readonly #client: ServiceClient<typeof Control.method>
-  #stream: ClientDuplexStream<ProxyReport, ProxyUpdate> | undefined
-  #lastReport: ProxyReport | undefined
+  #stream: ClientDuplexStream<R, Update> | undefined
+  #lastReport: R | undefined
   #reportDue = false
   #wantsFull = false
 
-  constructor(options: ControlClientOptions) {
+  constructor(options: ControlClientOptions<R, Update>) {
     this.#options = options
     this.#client = createClient(Control, options.socketPath)
   }
@@ -60,9 +65,9 @@ export class ControlClient {
 
   /** @returns whether the agent sent anything */
   #runStream(): Promise<boolean> {
-    const { signal, onUpdate, onConnection } = this.#options
+    const { signal, open, onUpdate, onConnection } = this.#options
     return new Promise((resolve) => {
-      const stream = this.#client.syncProxy()
+      const stream = open(this.#client)
       let served = false
       const end = (reason: string) => {
         signal.removeEventListener('abort', cancel)
@@ -78,7 +83,7 @@ export class ControlClient {
       this.#stream = stream
       this.#lastReport = undefined
       signal.addEventListener('abort', cancel, { once: true })
-      stream.on('data', (update: ProxyUpdate) => {
+      stream.on('data', (update: Update) => {
         if (!served) onConnection(true, '')
         served = true
         if (onUpdate(update)) return
@@ -89,16 +94,17 @@ export class ControlClient {
       })
       stream.on('error', (error) => end(error.message))
       stream.on('end', () => end('the agent closed the stream'))
-      const report = this.#options.report()
-      this.#send(this.#wantsFull ? create(ProxyReportSchema, { ...report, appliedRevision: 0n }) : report, true)
+      const report = clone(this.#options.reportSchema, this.#options.report())
+      if (this.#wantsFull) report.appliedRevision = 0n
+      this.#send(report, true)
       this.#wantsFull = false
     })
   }
 
-  #send(report: ProxyReport, always = false): void {
+  #send(report: R, always = false): void {
     const stream = this.#stream
     if (stream === undefined) return
-    if (!always && this.#lastReport !== undefined && equals(ProxyReportSchema, report, this.#lastReport)) return
+    if (!always && this.#lastReport !== undefined && equals(this.#options.reportSchema, report, this.#lastReport)) return
     this.#lastReport = report
     stream.write(report)
   }

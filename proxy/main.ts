@@ -63,10 +63,12 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
   const control = new ControlClient({
     socketPath: paths.control,
     signal,
+    open: (client) => client.syncProxy(),
+    reportSchema: ProxyReportSchema,
     report: () => {
       const { epoch, appliedRevision, listening, refused, connected, envoyVersion } = rollout.status()
       return create(ProxyReportSchema, {
-        capabilities: [ProxyCapability.HTTP_DENY],
+        capabilities: [ProxyCapability.HTTP_DENY, ProxyCapability.HTTP_HEADER_MATCHES],
         epoch,
         appliedRevision,
         refused: [...refused],

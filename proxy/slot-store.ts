@@ -2,18 +2,13 @@
  * The set of slots as the agent last stated it, and its copy on disk. The copy is written before anything of it reaches Envoy, so a
  * restarted proxy never serves less than what Envoy has already, and can take away what is not in it.
  */
-import { createHash } from 'node:crypto'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { digestOfSlots, encodeSlot } from '#api/digest.ts'
 import { type ProxyUpdate, ProxyUpdateSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
-import { readIfThere, writeDurably } from './durable-file.ts'
-import { ProxyError } from './errors.ts'
+import { readSnapshot, type SnapshotForm, writeSnapshot } from './snapshot-file.ts'
 
-const MAGIC = 'HGPS'
-const VERSION = 1
-const DIGEST_LENGTH = 32
-const HEADER_LENGTH = MAGIC.length + 4 + DIGEST_LENGTH
+const FORM: SnapshotForm = { magic: 'HGPS', version: 1, of: 'slots' }
 
 export interface SlotChange {
   readonly epoch: bigint
@@ -49,9 +44,8 @@ export class SlotStore {
 
   /** Reads the copy on disk, if there is one. @throws ProxyError when it is damaged or too new */
   load(): void {
-    const bytes = readIfThere(this.#path)
-    if (bytes === undefined) return
-    this.#replace(decodeSnapshot(bytes, this.#path))
+    const bytes = readSnapshot(this.#path, FORM)
+    if (bytes !== undefined) this.#replace(fromBinary(ProxyUpdateSchema, bytes))
   }
 
   /** @returns whether the set is now what the agent holds; if not, it is unchanged and a full update is needed */
@@ -79,7 +73,7 @@ export class SlotStore {
   }
 
   persist(): Promise<void> {
-    return writeDurably(this.#path, this.#encode())
+    return writeSnapshot(this.#path, FORM, this.#encode())
   }
 
   #replace(update: ProxyUpdate, next = new Map(update.slots.map((slot) => [slot.id, slot]))): void {
@@ -101,27 +95,10 @@ export class SlotStore {
     const head = create(ProxyUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, digest: digestOfSlots(slots) })
     const body = new BinaryWriter().raw(toBinary(ProxyUpdateSchema, head))
     for (const slot of slots) body.tag(ProxyUpdateSchema.field.slots.number, WireType.LengthDelimited).bytes(encodeSlot(slot))
-    const bytes = body.finish()
-    const header = Buffer.alloc(MAGIC.length + 4)
-    header.write(MAGIC, 0, 'latin1')
-    header.writeUInt32BE(VERSION, MAGIC.length)
-    return Buffer.concat([header, createHash('sha256').update(bytes).digest(), bytes])
+    return body.finish()
   }
 }
 
 function isSame(a: Slot, b: Slot): boolean {
   return a === b || Buffer.compare(encodeSlot(a), encodeSlot(b)) === 0
-}
-
-/** `HGPS`, version (4 bytes, big endian), SHA-256 of the rest, ProxyUpdate. */
-function decodeSnapshot(bytes: Buffer, path: string): ProxyUpdate {
-  if (bytes.length < HEADER_LENGTH || bytes.toString('latin1', 0, MAGIC.length) !== MAGIC) {
-    throw new ProxyError('HG-5001', `not a snapshot of slots: ${path}`)
-  }
-  const version = bytes.readUInt32BE(MAGIC.length)
-  if (version !== VERSION) throw new ProxyError('HG-5001', `snapshot has version ${version}, this program knows ${VERSION}: ${path}`)
-  const body = bytes.subarray(HEADER_LENGTH)
-  const digest = createHash('sha256').update(body).digest()
-  if (!digest.equals(bytes.subarray(MAGIC.length + 4, HEADER_LENGTH))) throw new ProxyError('HG-5001', `snapshot is damaged: ${path}`)
-  return fromBinary(ProxyUpdateSchema, body)
 }

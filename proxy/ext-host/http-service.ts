@@ -1,0 +1,71 @@
+/**
+ * Envoy's HTTP ext_proc: one stream a request, on which the headers come and the verdict goes. Envoy names the ruleset when it opens the
+ * stream. What cannot be judged is failed, which Envoy is told to refuse.
+ */
+import type { HttpJudge } from '#parsers/http/judge.ts'
+import { RULESET_METADATA } from './contract.ts'
+import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from './grpc-framing.ts'
+import { type Answers, decodeRequestHeaders, encodeAllowed, ProcessingError } from './processing.ts'
+
+export const PROCESS_PATH = '/envoy.service.ext_proc.v3.ExternalProcessor/Process'
+
+/** What an invalid byte becomes when text is read. */
+const NO_TEXT = '\ufffd'
+
+/** A ruleset as requests are judged by it. */
+export interface LoadedRuleset {
+  readonly judge: HttpJudge
+  readonly answers: Answers
+}
+
+export interface HttpServiceOptions {
+  /** @returns undefined for a key that is not known */
+  readonly rulesetOf: (key: string) => LoadedRuleset | undefined
+}
+
+export function httpService({ rulesetOf }: HttpServiceOptions): GrpcMethod {
+  return {
+    path: PROCESS_PATH,
+    open: (call) => new Processing(call, rulesetOf),
+  }
+}
+
+class Processing implements GrpcHandler {
+  readonly #call: GrpcCall
+  readonly #rulesetOf: HttpServiceOptions['rulesetOf']
+  #isJudged = false
+
+  constructor(call: GrpcCall, rulesetOf: HttpServiceOptions['rulesetOf']) {
+    this.#call = call
+    this.#rulesetOf = rulesetOf
+  }
+
+  onMessage(message: Buffer): void {
+    const isFirst = !this.#isJudged
+    this.#isJudged = true
+    const key = this.#call.metadata[RULESET_METADATA]
+    const ruleset = typeof key === 'string' ? this.#rulesetOf(key) : undefined
+    if (!isFirst) this.#call.fail(GRPC_STATUS.invalidArgument, 'a request has headers once')
+    else if (ruleset === undefined) this.#call.fail(GRPC_STATUS.unavailable, 'no such ruleset')
+    else this.#answer(ruleset, message)
+  }
+
+  #answer(ruleset: LoadedRuleset, message: Buffer): void {
+    try {
+      this.#call.send(answerTo(ruleset, message))
+    } catch (error) {
+      if (!(error instanceof ProcessingError)) throw error
+      this.#call.fail(GRPC_STATUS.invalidArgument, error.message)
+    }
+  }
+}
+
+/** The verdict on the request in a message, framed. @throws ProcessingError when there is none in it */
+export function answerTo({ judge, answers }: LoadedRuleset, message: Buffer): Buffer {
+  const request = decodeRequestHeaders(message)
+  // RE2 in Envoy would match no pattern with what is no text, and here that would be a character like another.
+  if (request.path.includes(NO_TEXT) || request.authority.includes(NO_TEXT) || request.method.includes(NO_TEXT)) return answers.denied('')
+  const { allowed, rule, edits, notes } = judge.judge(request)
+  if (!allowed) return answers.denied(rule)
+  return notes.length === 0 ? answers.allowed(rule) : encodeAllowed(rule, edits, notes)
+}

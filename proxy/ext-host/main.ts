@@ -1,0 +1,101 @@
+/**
+ * `headgate ext-host`: judges for Envoy what Envoy cannot judge itself, such as whether a header is a secret. Rulesets come from the
+ * agent and are kept on disk; secrets are read where they are and stay here. It can die at any moment: requests that need it are refused
+ * until the next one answers, all others go on.
+ */
+import { create } from '@bufbuild/protobuf'
+import { ExtHostReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { createLogger } from '#config/log.ts'
+import { packageVersion } from '#config/package.ts'
+import type { Config } from '#config/schema.ts'
+import { acquireLock } from '#sys/flock.ts'
+import { shrinkMemory } from '#sys/memory.ts'
+import { ControlClient } from '../control-client.ts'
+import { proxyPaths } from '../paths.ts'
+import { serveGrpc } from './grpc-framing.ts'
+import { httpService } from './http-service.ts'
+import { RulesetStore } from './ruleset-store.ts'
+import { Rulesets } from './rulesets.ts'
+import { SecretFolder } from './secrets.ts'
+
+const SHRINK_AFTER_MS = 3000
+
+/**
+ * Runs until the signal.
+ * @throws LockHeldError when another extension host serves this instance @throws ProxyError when its state cannot be read
+ */
+export async function runExtHost(config: Config, signal: AbortSignal): Promise<void> {
+  const log = createLogger(config, 'extHost')
+  const paths = proxyPaths(config)
+  const version = packageVersion()
+  const lock = acquireLock(paths.extHostLock)
+  const store = new RulesetStore(paths.extHostRulesets)
+  store.load()
+
+  const secrets = new SecretFolder(config.paths.secrets, () => {
+    for (const { secret, reason } of secrets.problems)
+      log.warn({ namespace: secret.namespace, name: secret.name, reason }, 'no such secret')
+    control.touch()
+  })
+  const rulesets = new Rulesets(secrets.valueOf, (key, error) => log.error({ key, err: error }, 'a ruleset cannot be judged by'))
+  const bringIn = (): void => {
+    rulesets.set(store.rulesets)
+    secrets.want(rulesets.secrets())
+  }
+
+  let appliedRevision = 0n
+  const control = new ControlClient({
+    socketPath: paths.control,
+    signal,
+    open: (client) => client.syncExtHost(),
+    reportSchema: ExtHostReportSchema,
+    report: () =>
+      create(ExtHostReportSchema, {
+        epoch: store.epoch,
+        appliedRevision,
+        version,
+        pid: process.pid,
+        secretProblems: secrets.problems,
+      }),
+    onUpdate: (update) => {
+      const { epoch, revision, full } = update
+      const applied = store.apply(update)
+      log.debug({ epoch, revision, full, rulesets: update.rulesets.length, applied }, 'update of the agent')
+      if (!applied) return false
+      bringIn()
+      appliedRevision = store.revision
+      control.touch()
+      void persist()
+      return true
+    },
+    onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
+  })
+
+  /** Updates that come while the disk is busy are written together. Judging does not wait for it: the agent has them all. */
+  let busy = false
+  const persist = async (): Promise<void> => {
+    if (busy) return
+    busy = true
+    for (let written: bigint | undefined; written !== store.revision; ) {
+      written = store.revision
+      await store.persist().catch((error: unknown) => log.error({ err: error }, 'the rulesets cannot be written to disk'))
+    }
+    busy = false
+  }
+
+  bringIn()
+  appliedRevision = store.revision
+  const server = await serveGrpc(paths.extHost, {
+    methods: [httpService({ rulesetOf: (key) => rulesets.get(key) })],
+    onError: (error) => log.error({ err: error }, 'a request could not be judged'),
+  })
+  setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
+  log.info({ revision: store.revision, rulesets: store.rulesets.size }, 'serving envoy')
+  try {
+    await control.run()
+  } finally {
+    await server.close()
+    secrets.close()
+    lock.release()
+  }
+}

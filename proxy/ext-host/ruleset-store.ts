@@ -1,0 +1,62 @@
+/**
+ * The rulesets as the agent last stated them, and their copy on disk, by which a restarted extension host judges before the agent
+ * answers. A ruleset never changes: its key is a digest of what it says.
+ */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
+import { digestOfKeys } from '#api/digest.ts'
+import { type ExtHostUpdate, ExtHostUpdateSchema, type Ruleset } from '#api/gen/headgate/v1/control_pb.js'
+import { readSnapshot, type SnapshotForm, writeSnapshot } from '../snapshot-file.ts'
+
+const FORM: SnapshotForm = { magic: 'HGXR', version: 1, of: 'rulesets' }
+
+export class RulesetStore {
+  readonly #path: string
+  #rulesets: ReadonlyMap<string, Ruleset> = new Map()
+  #epoch = 0n
+  #revision = 0n
+  #holdsEpoch = false
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  get epoch(): bigint {
+    return this.#epoch
+  }
+
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  /** By key. */
+  get rulesets(): ReadonlyMap<string, Ruleset> {
+    return this.#rulesets
+  }
+
+  /** Reads the copy on disk, if there is one. @throws ProxyError when it is damaged or too new */
+  load(): void {
+    const bytes = readSnapshot(this.#path, FORM)
+    if (bytes !== undefined) this.apply(fromBinary(ExtHostUpdateSchema, bytes))
+  }
+
+  /** @returns whether these are now the rulesets that the agent holds; if not, nothing changed and a full update is needed */
+  apply(update: ExtHostUpdate): boolean {
+    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return false
+    const next = new Map(update.full ? [] : this.#rulesets)
+    for (const key of update.removedKeys) next.delete(key)
+    for (const { key, ruleset } of update.rulesets) if (ruleset !== undefined) next.set(key, ruleset)
+    if (Buffer.compare(digestOfKeys(next.keys()), update.digest) !== 0) return false
+    this.#rulesets = next
+    this.#epoch = update.epoch
+    this.#revision = update.revision
+    this.#holdsEpoch = true
+    return true
+  }
+
+  persist(): Promise<void> {
+    const rulesets = Array.from(this.#rulesets, ([key, ruleset]) => ({ key, ruleset }))
+    const digest = digestOfKeys(this.#rulesets.keys())
+    const update = create(ExtHostUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, rulesets, digest })
+    return writeSnapshot(this.#path, FORM, toBinary(ExtHostUpdateSchema, update))
+  }
+}

@@ -1,0 +1,39 @@
+/** The form of a process's copy of what the agent has told it: magic, version (4 bytes, big endian), SHA-256 of the rest, the message. */
+import { createHash } from 'node:crypto'
+import { readIfThere, writeDurably } from './durable-file.ts'
+import { ProxyError } from './errors.ts'
+
+const MAGIC_LENGTH = 4
+const DIGEST_LENGTH = 32
+const HEADER_LENGTH = MAGIC_LENGTH + 4 + DIGEST_LENGTH
+
+export interface SnapshotForm {
+  /** Four letters. */
+  readonly magic: string
+  readonly version: number
+  /** What it is, for errors: slots. */
+  readonly of: string
+}
+
+export function writeSnapshot(path: string, { magic, version }: SnapshotForm, message: Uint8Array): Promise<void> {
+  const header = Buffer.alloc(MAGIC_LENGTH + 4)
+  header.write(magic, 0, 'latin1')
+  header.writeUInt32BE(version, MAGIC_LENGTH)
+  return writeDurably(path, Buffer.concat([header, createHash('sha256').update(message).digest(), message]))
+}
+
+/** @returns the message; undefined when there is no such file @throws ProxyError when it is damaged or too new */
+export function readSnapshot(path: string, form: SnapshotForm): Buffer | undefined {
+  const bytes = readIfThere(path)
+  if (bytes === undefined) return undefined
+  if (bytes.length < HEADER_LENGTH || bytes.toString('latin1', 0, MAGIC_LENGTH) !== form.magic) {
+    throw new ProxyError('HG-5001', `not a snapshot of ${form.of}: ${path}`)
+  }
+  const version = bytes.readUInt32BE(MAGIC_LENGTH)
+  if (version !== form.version)
+    throw new ProxyError('HG-5001', `snapshot has version ${version}, this program knows ${form.version}: ${path}`)
+  const message = bytes.subarray(HEADER_LENGTH)
+  const digest = createHash('sha256').update(message).digest()
+  if (!digest.equals(bytes.subarray(MAGIC_LENGTH + 4, HEADER_LENGTH))) throw new ProxyError('HG-5001', `snapshot is damaged: ${path}`)
+  return message
+}
