@@ -89,14 +89,21 @@ function coversBack(filed: FiledRule, other: FiledRule): boolean {
   return subjectOf(filed) === subjectOf(other) && covers(filed.rule, other.rule)
 }
 
-/** Members of toPorts that narrow what is allowed; those that let every request through are there to be seen in flows. */
+/** Members of toPorts that do nothing but narrow what is allowed. */
 function filteredPorts({ traffic }: PolicyRule): readonly PortRule[] {
   if (traffic.kind !== 'ports') return []
   return traffic.rules.filter(
-    (port) => !isPlain(port) && port.terminatingTls === undefined && port.listener === undefined && !isForSight(port),
+    (port) =>
+      !isPlain(port) && port.terminatingTls === undefined && port.listener === undefined && !isForSight(port) && !changesHeaders(port),
   )
 }
 
+/** What others allow is changed by it all the same. */
+function changesHeaders({ l7 }: PortRule): boolean {
+  return l7?.kind === 'http' && l7.rules.some(({ headerMatches = [] }) => headerMatches.some(({ mismatch }) => mismatch !== undefined))
+}
+
+/** Those that let every request through are there to be seen in flows. */
 function isForSight({ l7, serverNames }: PortRule): boolean {
   const rules: readonly object[] = l7?.rules ?? []
   return serverNames === undefined && rules.some((rule) => Object.values(rule).every((value) => Array.isArray(value) && value.length === 0))

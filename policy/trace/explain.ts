@@ -6,6 +6,7 @@
 import { compileNamePattern, normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { SecretLookup } from '#parsers/http/judge.ts'
+import type { HeaderMatch } from '#parsers/http/rules.ts'
 import { containsPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { PROTOCOL_NUMBERS } from '../compile.ts'
 import type { LabelSet } from '../labels.ts'
@@ -196,14 +197,19 @@ export function describeL7Rule(rule: L7Rule): string {
   if ('matchName' in rule || 'matchPattern' in rule) return describeName(rule as DnsRule)
   const { headers, headerMatches, ...fields } = rule as Readonly<Record<string, unknown>> & {
     readonly headers?: readonly { readonly name: string; readonly value?: string }[]
-    readonly headerMatches?: readonly { readonly name: string; readonly value?: string; readonly mismatch?: string }[]
+    readonly headerMatches?: readonly HeaderMatch[]
   }
   return [
     ...[...NAMED_FIRST].flatMap((name) => (fields[name] === undefined ? [] : [`${name} ${fields[name]}`])),
     ...Object.entries(fields).flatMap(([name, value]) => (NAMED_FIRST.has(name) ? [] : [`${name} ${value}`])),
     ...(headers ?? []).map(({ name, value }) => (value === undefined ? `header ${name}` : `header ${name}: ${value}`)),
-    ...(headerMatches ?? []).map(({ name, mismatch }) => `header ${name}${mismatch === undefined ? '' : ` (else ${mismatch})`}`),
+    ...(headerMatches ?? []).map(describeHeaderMatch),
   ].join(', ')
+}
+
+function describeHeaderMatch({ name, value, secret, mismatch }: HeaderMatch): string {
+  const wanted = secret === undefined ? value : `the secret ${secret.namespace}/${secret.name}`
+  return `header ${name}${wanted === undefined ? '' : `: ${wanted}`}${mismatch === undefined ? '' : ` (else ${mismatch})`}`
 }
 
 function isOnPort(rule: PortRule, { protocol, port }: TracedTraffic, namedPorts: readonly NamedPortNumber[]): boolean {

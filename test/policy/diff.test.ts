@@ -73,6 +73,20 @@ test('ports, protocols, ranges and requests that change are told for endpoints t
   ])
 })
 
+test('calls and conditions on headers that change are told apart by what they say', (t) => {
+  const on = (rules: string) => policy(`  ingress:\n  - ${WEB}\n    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {${rules}}}]\n`)
+  const told = (before: string, after: string) => lines(diff(on(before), on(after)))
+  const pair = 'default/web (and 1 alike) -> default/api 80/TCP'
+  t.deepEqual(told('grpc: [{service: Cart, method: Get}]', 'http: [{method: POST, path: /Cart/Get}]'), [])
+  t.deepEqual(told('grpc: [{service: Cart, method: Get}]', 'grpc: [{service: Cart, method: Set}]'), [
+    `${pair}: redirected: +POST /Cart/Set -POST /Cart/Get`,
+  ])
+  const header = (more: string) => `http: [{headerMatches: [{name: a, ${more}, mismatch: REPLACE}]}]`
+  t.deepEqual(told(header('value: b'), header('secret: {name: c}')), [
+    `${pair}: redirected: +header a: the secret default/c (else REPLACE) -header a: b (else REPLACE)`,
+  ])
+})
+
 test('prefixes, names, nodes and entities that either side names are asked about', (t) => {
   const after = `  ingress:
   - fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]

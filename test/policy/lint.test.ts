@@ -37,6 +37,18 @@ function policy(spec: string, name = 'p', namespace = 'default'): string {
 
 const WEB = 'fromEndpoints: [{matchLabels: {app: web}}]'
 
+test('calls are judged as the requests that they are, and rules that change headers always have an effect', (t) => {
+  const on = (rules: string) =>
+    `  - ${WEB}\n    toPorts: [{ports: [{port: "80", protocol: TCP}]${rules === '' ? '' : `, rules: {${rules}}`}}]\n`
+  const of = (...rules: string[]) => told({ 'a.yaml': policy(`  ingress:\n${rules.map(on).join('')}`) })
+  const call = 'grpc: [{service: shop.Cart, method: Get*}]'
+  t.deepEqual(of(call, 'http: [{method: GET}]'), [])
+  t.regex(of(call, '').join(), /^policy\/l7-useless warning [^,]*these rules have no effect/)
+  t.regex(of(call, call).join(), /^policy\/redundant-rule warning [^,]*says the same/)
+  t.deepEqual(of('http: [{headerMatches: [{name: a, value: b, mismatch: REPLACE}]}]', ''), [])
+  t.is(of('http: [{headerMatches: [{name: a, secret: {name: b}}]}]', '').length, 1)
+})
+
 test('different kinds of rules on one port are an error for the same subject and peers, and a warning where it depends', (t) => {
   const http = `  ingress:\n  - ${WEB}\n    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{method: GET}]}}]\n`
   const kafka = (peers: string, port = '80') =>

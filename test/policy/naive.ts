@@ -38,6 +38,7 @@ export interface RawPortRule {
 export interface RawHttpRule {
   readonly method?: string
   readonly path?: string
+  readonly headers?: readonly string[]
 }
 
 export interface RawSpec {
@@ -228,8 +229,10 @@ function traffic({ toPorts = [], icmps = [] }: RawRule, flow: NaiveFlow): Match[
   return toPorts.flatMap((member) => {
     if (!(member.ports ?? []).some((port) => isPort(port, flow))) return []
     const { serverNames = [], rules = {} } = member
-    if ((rules.http ?? []).length > 0)
-      return [{ kind: 'http', rules: (rules.http ?? []).map(({ method = '', path = '' }) => `${method} ${path}`), serverNames }]
+    if ((rules.http ?? []).length > 0) {
+      const texts = (rules.http ?? []).map(({ method = '', path = '', headers = [] }) => [method, path, ...headers].join(' '))
+      return [{ kind: 'http', rules: texts, serverNames }]
+    }
     if ((rules.kafka ?? []).length > 0) return [{ kind: 'kafka', rules: (rules.kafka ?? []).map(({ topic }) => topic), serverNames }]
     return [serverNames.length > 0 ? { kind: 'tls', rules: [], serverNames } : plain]
   })

@@ -33,11 +33,18 @@ function verdictOfRules({ matched }: TracedSide): 'allowed' | 'denied' {
   return matched.some(({ action }) => action === 'allow') ? 'allowed' : 'denied'
 }
 
-/** What an HTTP ruleset says of GET /b/x; rules are told as `METHOD path`. */
+/** Asked about: a header of two lines, whose value is `a,b` to rules that allow, and each part of it too to those that deny. */
+const ASKED = { method: 'GET', path: '/b/x', headers: { 'X-Key': ['a', 'b'] } }
+const RULE_TEXT = /^(?<method>\w*) (?<path>\S*)(?: x-key(?:: (?<value>\S+))?)?$/
+
+/** What an HTTP ruleset says of the request; rules are told as `METHOD path header: value`. */
 function meets({ kind, allowAll, allow, deny, serverNames }: NaiveRuleset): boolean {
-  const isMet = (text: string) => /^(GET)? (\/b\/\.\*)?$/.test(text)
-  if (kind === 'conflict' || deny.some(isMet)) return false
-  return allowAll || (kind === 'http' && serverNames.length === 0 && allow.some(isMet))
+  const isMet = (text: string, values: readonly string[]) => {
+    const { method = '', path = '', value = 'a,b' } = RULE_TEXT.exec(text)?.groups ?? {}
+    return ['', 'GET'].includes(method) && ['', '/b/.*'].includes(path) && values.includes(value)
+  }
+  if (kind === 'conflict' || deny.some((text) => isMet(text, ['a', 'b', 'a,b']))) return false
+  return allowAll || (kind === 'http' && serverNames.length === 0 && allow.some((text) => isMet(text, ['a,b'])))
 }
 
 test('a trace says what a walk through all rules says, and its explanation amounts to its verdict', (t) => {
@@ -70,7 +77,7 @@ test('a trace says what a walk through all rules says, and its explanation amoun
           const answer = answerQuestion(scene, { from, to, port })[direction]
           const expected = judge(policies, { subject, direction, peer, ...traffic })
           if (expected.ruleset?.kind === 'http') {
-            const { l7, audit = false } = answerQuestion(scene, { from, to, port, http: { method: 'GET', path: '/b/x' } })[direction]
+            const { l7, audit = false } = answerQuestion(scene, { from, to, port, http: ASKED })[direction]
             const isLetThrough = meets(expected.ruleset)
             const { shadow } = expected.ruleset
             const isReported = isLetThrough && shadow !== undefined && (shadow === 'deny-all' || !meets(shadow))

@@ -1,5 +1,6 @@
 /** Random policies, identities and flows for the properties: small alphabets, so that rules meet one another often. */
 import fc from 'fast-check'
+import type { HttpRule } from '#parsers/http/rules.ts'
 import { type EngineSubject, PolicyEngine } from '#policy/engine.ts'
 import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
@@ -87,7 +88,11 @@ const subject: fc.Arbitrary<RawSelector> = fc.oneof(
 )
 
 const http: fc.Arbitrary<RawHttpRule> = fc.record(
-  { method: fc.constantFrom('GET', 'POST'), path: fc.constantFrom('/a', '/b/.*') },
+  {
+    method: fc.constantFrom('GET', 'POST'),
+    path: fc.constantFrom('/a', '/b/.*'),
+    headers: fc.constantFrom(['x-key: a'], ['x-key: b'], ['x-key: a,b'], ['x-key: c'], ['x-key'], []),
+  },
   { requiredKeys: [] },
 )
 
@@ -315,10 +320,10 @@ function rulesetOf({ kind, allowAll, allow, deny, serverNames, shadow }: Resolve
 }
 
 function textsOf(rules: readonly NamedRule[]): string[] {
-  const texts = rules.map(({ rule }) => ('topic' in rule ? String(rule.topic) : `${read(rule, 'method')} ${read(rule, 'path')}`))
+  const texts = rules.map(({ rule }) => ('topic' in rule ? String(rule.topic) : textOf(rule as HttpRule)))
   return [...new Set(texts)].sort()
 }
 
-function read(rule: object, field: string): string {
-  return (rule as Readonly<Record<string, string>>)[field] ?? ''
+function textOf({ method = '', path = '', headers }: HttpRule): string {
+  return [method, path, ...headers.map(({ name, value }) => (value === undefined ? name : `${name}: ${value}`))].join(' ')
 }
