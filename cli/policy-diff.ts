@@ -13,6 +13,7 @@ import type { OutputFormat } from './options.ts'
 import { print, printJson, sanitize } from './output.ts'
 import { formatProblem, STANDARD_INPUT } from './policy-files.ts'
 import { loadPeople, readPolicies, sceneOf } from './policy-scene.ts'
+import { secretsIn } from './policy-secrets.ts'
 
 export interface DiffOptions {
   readonly output: OutputFormat
@@ -29,8 +30,9 @@ const FLOW_LINE_LENGTH_MAX = 1 << 20
 export async function runDiff([old, now]: readonly [string, string], options: DiffOptions, config: Config): Promise<void> {
   const parsing = parseOptions(config, options.dialect)
   const people = await loadPeople(options.endpoints, config)
-  const before = sceneOf(await acceptedFiles(old, parsing), people, config, options.secrets)
-  const after = sceneOf(await acceptedFiles(now, parsing), people, config, options.secrets)
+  const secrets = await secretsIn(options.secrets)
+  const before = sceneOf(await acceptedFiles(old, parsing), people, config, secrets)
+  const after = sceneOf(await acceptedFiles(now, parsing), people, config, secrets)
   const diff = diffPolicies({ before, after, endpoints: people.endpoints, nodes: people.nodes, changesMax: options.limit })
   const flows = new RecordedFlows(people.endpoints.map(({ name }) => name))
   if (options.flows !== undefined) await readFlows(options.flows, flows)

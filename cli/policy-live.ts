@@ -16,7 +16,7 @@ const PROTOCOLS = ['TCP', 'UDP', 'SCTP'] as const
  * @throws CliError HG-1101 without an agent, HG-1109 for an answer of a version that this one does not understand, HG-1111
  */
 export async function createLiveScene(config: Config, secrets: string | undefined): Promise<Scene> {
-  const given = secrets === undefined ? {} : { secretOf: secretsIn(secrets) }
+  const given = await secretsIn(secrets)
   const exported = await withAgent(config, (agent) => call(agent, 'exportPolicy', create(ExportPolicyRequestSchema)))
   const { endpoints, nodes, cluster, audit, allowLocalhost } = exported
   return new Scene({

@@ -9,7 +9,7 @@ import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#poli
 import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
 import { sanitize } from './output.ts'
 import { formatProblem, policyFilesOf, readText } from './policy-files.ts'
-import { secretsIn } from './policy-secrets.ts'
+import { type KnownSecrets, secretsIn } from './policy-secrets.ts'
 import { loadIdentities, loadWorkloadsFile } from './processes.ts'
 
 export interface SceneSource {
@@ -38,21 +38,19 @@ export async function createScene({ policies, endpoints, secrets, config, dialec
   for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
   for (const file of new Set(errors.map((problem) => problem.file)))
     process.stderr.write(`${sanitize(file)}: refused; endpoints that it selects are at default deny\n`)
-  return sceneOf(files, await loadPeople(endpoints, config), config, secrets)
+  return sceneOf(files, await loadPeople(endpoints, config), config, await secretsIn(secrets))
 }
 
-/** @param secrets folder of them @throws CliError HG-1111 */
 export function sceneOf(
   files: readonly SceneFile[],
   { endpoints, nodes, clusterName }: People,
   { policy }: Config,
-  secrets?: string,
+  secrets: KnownSecrets,
 ): Scene {
   const { enforcement, audit } = policy
   // Offline there is no Kubernetes to ask, so auto is what it is without.
   const allowLocalhost = policy.allowLocalhost === 'always'
-  const known = secrets === undefined ? {} : { secretOf: secretsIn(secrets) }
-  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, ...known })
+  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, ...secrets })
 }
 
 /** Files as they were read. */

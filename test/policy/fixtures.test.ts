@@ -6,6 +6,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import test from 'ava'
 import { answerLines, loadPeople, sceneOf } from '#cli/policy-scene.ts'
+import { secretsIn } from '#cli/policy-secrets.ts'
 import { configSchema } from '#config/schema.ts'
 import { DIALECTS, type Dialect } from '#policy/model.ts'
 import { parseOptions } from '#policy/options.ts'
@@ -86,9 +87,10 @@ for (const file of TESTS) {
   test(`${nameOf(file)} is met in ${dialects.length === 1 ? 'its dialect' : 'both dialects'}`, async (t) => {
     t.deepEqual(problems, [])
     const people = await loadPeople(endpoints && join(dirname(file), endpoints), CONFIG)
+    const known = await secretsIn(secrets && join(dirname(file), secrets))
     for (const dialect of dialects) {
       const files = paths.map((path) => ({ file: path, ...read(path, dialect) }))
-      const scene = sceneOf(files, people, CONFIG, secrets && join(dirname(file), secrets))
+      const scene = sceneOf(files, people, CONFIG, known)
       const missed = expectations.flatMap(({ at, name, question, verdict }) => {
         const answer = answerQuestion(scene, question)
         return answer.verdict === verdict ? [] : [`${file}:${at.line}: ${name}: not ${verdict} (${dialect})`, ...answerLines(answer)]
