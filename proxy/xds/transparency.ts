@@ -13,8 +13,13 @@ import {
   HttpProtocolOptionsSchema,
 } from '#api/gen/envoy/config/core/v3/protocol_pb.js'
 import {
+  type HeaderMatcher,
+  HeaderMatcherSchema,
+  type RouteAction_UpgradeConfig,
   RouteAction_UpgradeConfigSchema,
   RouteActionSchema,
+  type RouteMatch,
+  RouteMatch_ConnectMatcherSchema,
   RouteMatchSchema,
   RouteSchema,
   VirtualHostSchema,
@@ -33,12 +38,22 @@ import {
 } from '#api/gen/envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager_pb.js'
 import { HeaderMutationSchema as EarlyHeaderMutationSchema } from '#api/gen/envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation_pb.js'
 import { PreserveCaseFormatterConfigSchema } from '#api/gen/envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case_pb.js'
+import { RegexMatcherSchema } from '#api/gen/envoy/type/matcher/v3/regex_pb.js'
+import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import { type DeniedAnswer, deniedAnswers } from './denied-answer.ts'
 import { packAny } from './resource.ts'
 
 const ZERO = { seconds: 0n }
 /** What may follow a request on its connection; the tunnel is judged once, by its first request. */
-const UPGRADES = ['websocket', 'CONNECT']
+const WEBSOCKET = 'websocket'
+const CONNECT = 'CONNECT'
+const UPGRADES = [WEBSOCKET, CONNECT]
+/**
+ * Envoy resolves `..;x` as servers do that know parameters of segments, but unescapes dots after that: `%2e%2e;` arrives as what they
+ * would resolve and the rules did not. It matches the path without its query.
+ */
+const DOTS_WITH_PARAMETERS = '.*/\\.\\.?;.*'
+const BAD_REQUEST = 400
 const HEADERS_COUNT_MAX = 1000
 const HEADERS_KIB_MAX = 96
 
@@ -87,26 +102,44 @@ export function connectionManagerOptions(denied: DeniedAnswer) {
   } satisfies Partial<HttpConnectionManager> | Record<string, unknown>
 }
 
-/** Everything goes one way. The routes' name is the slot's: that is how an access log entry tells which slot it belongs to. */
+/**
+ * Everything goes one way, except what servers may read in another way than the rules did. The routes' name is the slot's: that is how
+ * an access log entry tells which slot it belongs to.
+ */
 export function routesOf(name: string, cluster: string) {
-  const action = {
-    case: 'route',
-    value: create(RouteActionSchema, {
-      clusterSpecifier: { case: 'cluster', value: cluster },
-      timeout: ZERO,
-      idleTimeout: ZERO,
-      upgradeConfigs: UPGRADES.map((upgradeType) => create(RouteAction_UpgradeConfigSchema, { upgradeType })),
-    }),
-  } as const
+  // A CONNECT has no path for the others to match.
+  const connect = { case: 'connectMatcher', value: create(RouteMatch_ConnectMatcherSchema) } as const
+  const everything = { case: 'prefix', value: '' } as const
   const routes = [
-    // A CONNECT has no path for the other one to match.
-    create(RouteMatchSchema, { pathSpecifier: { case: 'connectMatcher', value: {} } }),
-    create(RouteMatchSchema, { pathSpecifier: { case: 'prefix', value: '' } }),
-  ].map((match) => create(RouteSchema, { name, match, action }))
+    ...[connect, everything].map((pathSpecifier) => create(RouteMatchSchema, { pathSpecifier, headers: [severalHosts()] })),
+    create(RouteMatchSchema, { pathSpecifier: { case: 'safeRegex', value: create(RegexMatcherSchema, { regex: DOTS_WITH_PARAMETERS }) } }),
+  ].map((match) => create(RouteSchema, { name, match, action: { case: 'directResponse', value: { status: BAD_REQUEST } } }))
+  routes.push(routeTo(connect, [upgrade(CONNECT)]), routeTo(everything, [upgrade(WEBSOCKET), upgrade(CONNECT, false)]))
   return create(RouteConfigurationSchema, {
     name,
     virtualHosts: [create(VirtualHostSchema, { name, domains: ['*'], routes })],
   })
+
+  function routeTo(pathSpecifier: RouteMatch['pathSpecifier'], upgradeConfigs: RouteAction_UpgradeConfig[]) {
+    const value = create(RouteActionSchema, {
+      clusterSpecifier: { case: 'cluster', value: cluster },
+      timeout: ZERO,
+      idleTimeout: ZERO,
+      upgradeConfigs,
+    })
+    return create(RouteSchema, { name, match: create(RouteMatchSchema, { pathSpecifier }), action: { case: 'route', value } })
+  }
+}
+
+/** Only the method is a CONNECT: as the value of an Upgrade header it would open a tunnel that no rule speaks of. */
+function upgrade(upgradeType: string, enabled = true): RouteAction_UpgradeConfig {
+  return create(RouteAction_UpgradeConfigSchema, { upgradeType, enabled })
+}
+
+/** Two Host lines, which Envoy joins: servers take the first, the last or neither, rules see both (RFC 9112, 3.2: answered with 400). */
+function severalHosts(): HeaderMatcher {
+  const value = create(StringMatcherSchema, { matchPattern: { case: 'contains', value: ',' } })
+  return create(HeaderMatcherSchema, { name: ':authority', headerMatchSpecifier: { case: 'stringMatch', value } })
 }
 
 /** The filters of a request: it is given back its own headers, for rules may ask for them, then the rules judge it, then it is sent on. */
@@ -146,7 +179,8 @@ export function upstreamHttp1() {
 }
 
 export function downstreamHttp2() {
-  return create(Http2ProtocolOptionsSchema, { allowConnect: true })
+  // A client may carry the requests of many: one that is malformed ends itself, not the connection.
+  return create(Http2ProtocolOptionsSchema, { allowConnect: true, overrideStreamErrorOnInvalidHttpMessage: true })
 }
 
 export function upstreamHttp2() {
