@@ -1,29 +1,28 @@
 /**
  * The agent's side of api/control.proto: keeps the desired slots, sends each proxy what changed since it last had everything, and
  * learns from the reports what listens and what is in force. State is a map and a log of changes; nothing is sent twice.
+ *
+ * Where a slot needs a ruleset of the extension host that this does not have yet, the proxy is told a moment later, so that no request
+ * is refused in between: not longer than EXT_HOST_WAIT_MS, since the change may be one that tightens.
  */
-import { create, type MessageInitShape } from '@bufbuild/protobuf'
+import { create } from '@bufbuild/protobuf'
 import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { digestOfSlots } from '#api/digest.ts'
 import {
   Control,
-  Direction,
   type HttpFlow,
-  type HttpRuleSchema,
-  ProxyCapability,
+  type ProxyCapability,
   type ProxyReport,
   type ProxyUpdate,
   ProxyUpdateSchema,
   type RefusedRule,
   ReportFlowsSummarySchema,
-  RulesetSchema,
-  type Slot as SlotMessage,
-  SlotSchema,
+  type Ruleset,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
-import type { HttpRule } from '#parsers/http/rules.ts'
-import { httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
-import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
+import type { Slot } from './datapath/slots.ts'
+import { ExtHostFeed } from './ext-host-feed.ts'
+import { asUnderstood, type SlotMessages, slotMessages } from './slot-messages.ts'
 
 /** What is known of the proxy process. */
 export interface ProxyState {
@@ -47,6 +46,9 @@ const REMOVALS_MAX = 4096
 
 const LISTENING_GENERATION_BITS = 12
 
+/** How long a change of slots may wait for the extension host. */
+const EXT_HOST_WAIT_MS = 500
+
 export class ControlServer {
   readonly epoch: bigint
   readonly proxy: ProxyState = {
@@ -60,7 +62,9 @@ export class ControlServer {
   }
   readonly #events: ControlEvents
   readonly #server = createServer()
-  readonly #slots = new Map<number, { message: SlotMessage; revision: bigint }>()
+  /** Rulesets of the extension host. */
+  readonly extHost: ExtHostFeed
+  readonly #slots = new Map<number, SlotMessages & { revision: bigint }>()
   readonly #removals: { id: number; revision: bigint }[] = []
   readonly #streams = new Set<ProxyStream>()
   #listening = new Set<number>()
@@ -68,12 +72,17 @@ export class ControlServer {
   #revision: bigint
   /** Revision below which removals are forgotten. */
   #removalsSince: bigint
+  /** Runs while what changed waits for the extension host. */
+  #hold: NodeJS.Timeout | undefined
+  /** It did not keep up, and nothing waits for it until it does. */
+  #isExtHostLate = false
 
   constructor(epoch: bigint, firstRevision: bigint, events: ControlEvents) {
     this.epoch = epoch
     this.#revision = firstRevision
     this.#removalsSince = firstRevision
     this.#events = events
+    this.extHost = new ExtHostFeed(epoch, firstRevision, () => this.#onExtHost())
   }
 
   get revision(): bigint {
@@ -83,6 +92,7 @@ export class ControlServer {
   async listen(path: string): Promise<() => void> {
     addService(this.#server, Control, {
       syncProxy: (call) => this.#onProxy(call),
+      syncExtHost: (call) => this.extHost.serve(call),
       reportFlows: (call, callback) => {
         call.on('data', (batch) => this.#events.onFlows(batch.http, batch.lost))
         call.on('end', () => callback(null, create(ReportFlowsSummarySchema)))
@@ -91,20 +101,30 @@ export class ControlServer {
       },
     })
     await listenOnSocket(this.#server, path, { mode: 0o660 })
-    return () => closeServer(this.#server, path)
+    return () => {
+      clearTimeout(this.#hold)
+      closeServer(this.#server, path)
+    }
   }
 
   /** Changes the desired set as one revision and sends it. */
   update(changed: readonly Slot[], removed: readonly Slot[]): void {
     if (changed.length === 0 && removed.length === 0) return
     this.#revision++
-    for (const slot of changed) this.#slots.set(slot.id, { message: slotMessage(slot), revision: this.#revision })
+    for (const slot of changed) this.#slots.set(slot.id, { ...slotMessages(slot), revision: this.#revision })
     for (const slot of removed) {
       if (!this.#slots.delete(slot.id)) continue
       this.#removals.push({ id: slot.id, revision: this.#revision })
     }
     while (this.#removals.length > REMOVALS_MAX) this.#removalsSince = this.#removals.shift()?.revision ?? this.#removalsSince
-    for (const stream of this.#streams) this.#send(stream)
+    this.extHost.setNeeded(this.#judgedRulesets(), this.#revision)
+    if (!this.extHost.isBehind || this.#isExtHostLate) this.#sendAll()
+    else {
+      this.#hold ??= setTimeout(() => {
+        this.#isExtHostLate = true
+        this.#sendAll()
+      }, EXT_HOST_WAIT_MS)
+    }
   }
 
   /** Whether Envoy has acknowledged a slot's listener. */
@@ -118,18 +138,32 @@ export class ControlServer {
     return slot !== undefined && this.isListening(id, generation) && this.proxy.appliedRevision >= slot.revision
   }
 
-  /** Resolves when the proxy has everything of now in force. */
+  /** Resolves when the proxy has everything of now in force, and the extension host what is needed of it. */
   applied(): Promise<void> {
     const wanted = this.#revision
     return new Promise((resolve) => {
-      const check = (): boolean => this.#slots.size === 0 || this.proxy.appliedRevision >= wanted
+      const check = (): boolean => this.#slots.size === 0 || (this.proxy.appliedRevision >= wanted && this.extHost.isApplied)
       if (check()) resolve()
       else this.#waiters.push({ check, resolve })
     })
   }
 
+  #judgedRulesets(): Map<string, Ruleset> {
+    const rulesets = new Map<string, Ruleset>()
+    for (const { slot, judged } of this.#slots.values()) if (judged !== undefined) rulesets.set(slot.extHostKey, judged)
+    return rulesets
+  }
+
+  #onExtHost(): void {
+    if (!this.extHost.isBehind) {
+      this.#isExtHostLate = false
+      if (this.#hold !== undefined) this.#sendAll()
+    }
+    this.#wake()
+  }
+
   #onProxy(call: ServerDuplexStream<ProxyReport, ProxyUpdate>): void {
-    const stream: ProxyStream = { call, sentRevision: undefined, knowsDeny: false }
+    const stream: ProxyStream = { call, sentRevision: undefined, capabilities: new Set() }
     const gone = (): void => {
       if (!this.#streams.delete(stream)) return
       this.proxy.connected = this.#streams.size > 0
@@ -142,7 +176,7 @@ export class ControlServer {
         // The first report says where the delta begins; what is unknown, too old or of another epoch gets everything.
         const isKnown = sameEpoch && report.appliedRevision >= this.#removalsSince && report.appliedRevision <= this.#revision
         stream.sentRevision = isKnown ? report.appliedRevision : undefined
-        stream.knowsDeny = report.capabilities.includes(ProxyCapability.HTTP_DENY)
+        stream.capabilities = new Set(report.capabilities)
         this.#send(stream)
       }
       this.#note(report, sameEpoch)
@@ -166,19 +200,30 @@ export class ControlServer {
       refused: report.refused,
     })
     this.#listening = new Set(sameEpoch ? report.listening : [])
+    this.extHost.onProxyApplied(this.proxy.appliedRevision)
+    this.#wake()
+    this.#events.onProxyReport()
+  }
+
+  #wake(): void {
     for (const waiter of this.#waiters.splice(0)) {
       if (waiter.check()) waiter.resolve()
       else this.#waiters.push(waiter)
     }
-    this.#events.onProxyReport()
+  }
+
+  #sendAll(): void {
+    clearTimeout(this.#hold)
+    this.#hold = undefined
+    for (const stream of this.#streams) this.#send(stream)
   }
 
   #send(stream: ProxyStream): void {
     if (stream.sentRevision === this.#revision) return
     const since = stream.sentRevision
     const full = since === undefined
-    const messages = [...this.#slots.values()].map(({ message, revision }) => ({
-      message: stream.knowsDeny ? message : withoutDeny(message),
+    const messages = [...this.#slots.values()].map(({ slot, revision }) => ({
+      message: asUnderstood(slot, stream.capabilities),
       revision,
     }))
     const slots = messages.filter(({ revision }) => full || revision > since).map(({ message }) => message)
@@ -204,43 +249,5 @@ interface ProxyStream {
   readonly call: ServerDuplexStream<ProxyReport, ProxyUpdate>
   /** Everything up to here was sent or is held; undefined: nothing. */
   sentRevision: bigint | undefined
-  /** Enforces deny rules on layer 7. */
-  knowsDeny: boolean
-}
-
-/** For a proxy that would not see its deny rules: it allows nothing then. */
-function withoutDeny(message: SlotMessage): SlotMessage {
-  return message.ruleset === undefined || message.ruleset.httpDeny.length === 0 ? message : { ...message, ruleset: create(RulesetSchema) }
-}
-
-function slotMessage(slot: Slot): SlotMessage {
-  return create(SlotSchema, {
-    id: slot.id,
-    generation: slot.generation,
-    direction: slot.direction === 'egress' ? Direction.EGRESS : Direction.INGRESS,
-    port: slot.port,
-    mark: slotMark(slot),
-    upstreamMark: upstreamMark(slot.direction),
-    ruleset: rulesetMessage(slot.ruleset),
-  })
-}
-
-function rulesetMessage({ allowAll, allow, deny, shadow }: ResolvedRuleset): MessageInitShape<typeof RulesetSchema> {
-  return {
-    allowAll,
-    http: httpRules(allow).map(httpRuleMessage),
-    httpDeny: httpRules(deny).map(httpRuleMessage),
-    // One that allows nothing says so by being there.
-    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? {} : rulesetMessage(shadow) }),
-  }
-}
-
-function httpRuleMessage({ name, rule: { path, method, host, headers } }: NamedRule<HttpRule>): MessageInitShape<typeof HttpRuleSchema> {
-  return {
-    name,
-    ...(path === undefined ? {} : { path }),
-    ...(method === undefined ? {} : { method }),
-    ...(host === undefined ? {} : { host }),
-    headers: headers.map((header) => ({ name: header.name, ...(header.value === undefined ? {} : { value: header.value }) })),
-  }
+  capabilities: ReadonlySet<ProxyCapability>
 }

@@ -17,6 +17,7 @@ import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } fro
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { type Gap, gapWarnings, policyWarnings } from './datapath/enforceable.ts'
 import type { PolicySync } from './datapath/policy-sync.ts'
+import type { ExtHostFeed } from './ext-host-feed.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { AgentParts } from './parts.ts'
 import type { Endpoints } from './workloads/endpoints.ts'
@@ -133,7 +134,7 @@ export class Report {
   status(): Status {
     const { control, datapath, flows, slots, version } = this.#sources.parts
     const { maps } = datapath.kernel
-    const { proxy } = control
+    const { proxy, extHost } = control
     const lost = readEventsLost(maps.eventBudgetsFd) - this.#eventsLostBefore
     return create(StatusSchema, {
       version,
@@ -149,6 +150,14 @@ export class Report {
           connected: proxy.connected,
           revision: control.revision,
           appliedRevision: proxy.appliedRevision,
+        },
+        {
+          name: 'ext-host',
+          pid: extHost.state.pid,
+          version: extHost.state.version,
+          connected: extHost.state.connected,
+          revision: extHost.revision,
+          appliedRevision: extHost.state.appliedRevision,
         },
         { name: 'envoy', version: proxy.envoyVersion, connected: proxy.connected && proxy.envoyConnected },
       ],
@@ -192,10 +201,18 @@ export class Report {
       sync.problems.map(({ identity, message }) => `policy of identity ${identity} is not in force: ${message}`),
       gapWarnings([...gaps.values()].flat()),
       policies.flatMap(policyWarnings),
+      extHostWarnings(control.extHost),
       waiting.map(({ key, reason }) => `endpoint ${key} waits: ${reason}`),
       proxy,
     ].flatMap(firstOf)
   }
+}
+
+/** Nobody is told of a process that no policy needs. */
+function extHostWarnings({ isNeeded, state }: ExtHostFeed): string[] {
+  if (!isNeeded) return []
+  if (!state.connected) return ['the extension host is not connected: requests that need it are refused']
+  return state.secretProblems.map(({ secret, reason }) => `secret ${secret?.namespace}/${secret?.name} cannot be used: ${reason}`)
 }
 
 /** A machine can have thousands of endpoints that wait: nobody reads the hundredth line. */

@@ -80,6 +80,7 @@ export class Machine {
         bpf: `/sys/fs/bpf/${this.id}`,
         policies: this.policiesFolder,
         workloads: this.workloadsFile,
+        secrets: join(this.folder, 'secrets'),
       },
       datapath: { conntrackEntriesMax: 65536, ipcacheEntriesMax: 16384 },
       flows: { mode: 'all' },

@@ -1,4 +1,4 @@
-/** Headgate's three processes on a test's machine, and the agent's local API, without a process per question. */
+/** Headgate's processes on a test's machine, and the agent's local API, without a process per question. */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -18,7 +18,7 @@ import { createClient, type ServiceClient } from '#api/grpc.ts'
 import type { Flow } from '#flows/flow.ts'
 import { Machine, ROOT, type Workload } from './machine.ts'
 
-export const PROCESSES = ['agent', 'proxy', 'envoy'] as const
+export const PROCESSES = ['agent', 'proxy', 'ext-host', 'envoy'] as const
 export type ProcessName = (typeof PROCESSES)[number]
 
 /** A CiliumNetworkPolicy, as short as tests want it. */

@@ -1,0 +1,142 @@
+/**
+ * The rulesets that this node's extension host judges by: offered as soon as a slot needs one, and taken back when Envoy cannot ask by
+ * it any more, which is when the proxy has applied that no slot has it. A ruleset has a digest of its content for a key, so there is
+ * nothing to change, and a client that holds another revision than ours is simply told everything.
+ */
+import { create } from '@bufbuild/protobuf'
+import type { ServerDuplexStream } from '@grpc/grpc-js'
+import { digestOfKeys } from '#api/digest.ts'
+import {
+  type ExtHostReport,
+  type ExtHostUpdate,
+  ExtHostUpdateSchema,
+  type Ruleset,
+  type SecretProblem,
+} from '#api/gen/headgate/v1/control_pb.js'
+
+/** What is known of the extension host process. */
+export interface ExtHostState {
+  connected: boolean
+  pid: number
+  version: string
+  appliedRevision: bigint
+  secretProblems: readonly SecretProblem[]
+}
+
+/** Rulesets that no slot has and the proxy has not let go of; of more, the oldest go, and what asks by them is refused. */
+const RELEASED_MAX = 4096
+
+type Stream = ServerDuplexStream<ExtHostReport, ExtHostUpdate>
+
+export class ExtHostFeed {
+  readonly state: ExtHostState = { connected: false, pid: 0, version: '', appliedRevision: 0n, secretProblems: [] }
+  readonly #epoch: bigint
+  readonly #onReport: () => void
+  readonly #rulesets = new Map<string, Ruleset>()
+  /** Keys that no slot has, and since which revision of the proxy. */
+  readonly #released = new Map<string, bigint>()
+  readonly #streams = new Set<Stream>()
+  #revision: bigint
+  /** That brought the newest ruleset. */
+  #offeredRevision: bigint
+
+  /** @param onReport a report came, or the extension host came or went */
+  constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
+    this.#epoch = epoch
+    this.#revision = firstRevision
+    this.#offeredRevision = firstRevision
+    this.#onReport = onReport
+  }
+
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  /** Whether a slot needs it. */
+  get isNeeded(): boolean {
+    return this.#rulesets.size > this.#released.size
+  }
+
+  /** Whether it is there and does not have every ruleset that a slot needs yet. */
+  get isBehind(): boolean {
+    return this.state.connected && !this.isApplied
+  }
+
+  /** Whether it has every ruleset that a slot needs. */
+  get isApplied(): boolean {
+    return !this.isNeeded || this.state.appliedRevision >= this.#offeredRevision
+  }
+
+  /**
+   * States what slots need now.
+   * @param needed by key @param proxyRevision in which they are
+   */
+  setNeeded(needed: ReadonlyMap<string, Ruleset>, proxyRevision: bigint): void {
+    const added = [...needed].filter(([key]) => !this.#rulesets.has(key))
+    for (const key of needed.keys()) this.#released.delete(key)
+    for (const key of this.#rulesets.keys()) if (!needed.has(key) && !this.#released.has(key)) this.#released.set(key, proxyRevision)
+    const removed = [...this.#released.keys()].slice(0, Math.max(0, this.#released.size - RELEASED_MAX))
+    if (added.length > 0) this.#offeredRevision = this.#revision + 1n
+    this.#change(added, removed)
+  }
+
+  /** The proxy has this revision in force, and Envoy asks by nothing older. */
+  onProxyApplied(proxyRevision: bigint): void {
+    if (this.#released.size === 0) return
+    const isDone = ([, since]: [string, bigint]): boolean => since <= proxyRevision
+    this.#change(
+      [],
+      [...this.#released].filter(isDone).map(([key]) => key),
+    )
+  }
+
+  serve(stream: Stream): void {
+    const gone = (): void => {
+      if (!this.#streams.delete(stream)) return
+      this.state.connected = this.#streams.size > 0
+      this.#onReport()
+    }
+    stream.on('data', (report: ExtHostReport) => {
+      const appliedRevision = report.epoch === this.#epoch ? report.appliedRevision : 0n
+      if (!this.#streams.has(stream)) {
+        this.#streams.add(stream)
+        if (appliedRevision !== this.#revision) this.#sendAll(stream)
+      }
+      const { pid, version, secretProblems } = report
+      Object.assign(this.state, { connected: true, pid, version, appliedRevision, secretProblems })
+      this.#onReport()
+    })
+    stream.on('end', () => {
+      gone()
+      stream.end()
+    })
+    stream.on('error', gone)
+    stream.on('close', gone)
+  }
+
+  #change(added: readonly (readonly [string, Ruleset])[], removedKeys: readonly string[]): void {
+    if (added.length === 0 && removedKeys.length === 0) return
+    this.#revision++
+    for (const [key, ruleset] of added) this.#rulesets.set(key, ruleset)
+    for (const key of removedKeys) {
+      this.#rulesets.delete(key)
+      this.#released.delete(key)
+    }
+    const update = this.#update(added, { removedKeys: [...removedKeys] })
+    for (const stream of this.#streams) stream.write(update)
+  }
+
+  #sendAll(stream: Stream): void {
+    stream.write(this.#update([...this.#rulesets], { full: true }))
+  }
+
+  #update(rulesets: readonly (readonly [string, Ruleset])[], rest: { full?: true; removedKeys?: string[] }): ExtHostUpdate {
+    return create(ExtHostUpdateSchema, {
+      epoch: this.#epoch,
+      revision: this.#revision,
+      rulesets: rulesets.map(([key, ruleset]) => ({ key, ruleset })),
+      digest: digestOfKeys(this.#rulesets.keys()),
+      ...rest,
+    })
+  }
+}

@@ -1,0 +1,112 @@
+/** Slots and rulesets as api/control.proto says them, whole or as far as a proxy of an older version understands. */
+import { createHash } from 'node:crypto'
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
+import {
+  Direction,
+  type HttpRule as HttpRuleMessage,
+  type HttpRuleSchema,
+  MismatchAction as MessageAction,
+  ProxyCapability,
+  type Ruleset,
+  RulesetSchema,
+  type Slot as SlotMessage,
+  SlotSchema,
+} from '#api/gen/headgate/v1/control_pb.js'
+import type { HttpRule, MismatchAction } from '#parsers/http/rules.ts'
+import { httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
+import { needsExtHost } from './datapath/needs-ext-host.ts'
+import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
+
+const KEY_LENGTH = 32
+
+export interface SlotMessages {
+  readonly slot: SlotMessage
+  /** What the extension host judges by for it, under the slot's ext_host_key. */
+  readonly judged?: Ruleset
+}
+
+export function slotMessages(slot: Slot): SlotMessages {
+  const judged = needsExtHost(slot.ruleset) ? create(RulesetSchema, enforcedMessage(slot.ruleset)) : undefined
+  const message = create(SlotSchema, {
+    id: slot.id,
+    generation: slot.generation,
+    direction: slot.direction === 'egress' ? Direction.EGRESS : Direction.INGRESS,
+    port: slot.port,
+    mark: slotMark(slot),
+    upstreamMark: upstreamMark(slot.direction),
+    ruleset: rulesetMessage(slot.ruleset),
+    extHostKey: judged === undefined ? '' : keyOf(judged),
+  })
+  return judged === undefined ? { slot: message } : { slot: message, judged }
+}
+
+/** A digest of what it says, so that another content has another key. */
+function keyOf(ruleset: Ruleset): string {
+  return createHash('sha256').update(toBinary(RulesetSchema, ruleset)).digest('hex').slice(0, KEY_LENGTH)
+}
+
+function rulesetMessage(ruleset: ResolvedRuleset): MessageInitShape<typeof RulesetSchema> {
+  const { shadow } = ruleset
+  return {
+    ...enforcedMessage(ruleset),
+    // One that allows nothing says so by being there.
+    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? {} : rulesetMessage(shadow) }),
+  }
+}
+
+function enforcedMessage({ allowAll, allow, deny }: ResolvedRuleset) {
+  return { allowAll, http: httpRules(allow).map(httpRuleMessage), httpDeny: httpRules(deny).map(httpRuleMessage) }
+}
+
+function httpRuleMessage({ name, rule }: NamedRule<HttpRule>): MessageInitShape<typeof HttpRuleSchema> {
+  const { path, method, host, headers, headerMatches = [] } = rule
+  return {
+    name,
+    ...(path === undefined ? {} : { path }),
+    ...(method === undefined ? {} : { method }),
+    ...(host === undefined ? {} : { host }),
+    headers: headers.map((header) => ({ name: header.name, ...(header.value === undefined ? {} : { value: header.value }) })),
+    headerMatches: headerMatches.map(({ name: header, value, secret, mismatch }) => ({
+      name: header,
+      ...(value === undefined ? {} : { value }),
+      ...(secret === undefined ? {} : { secret: { namespace: secret.namespace, name: secret.name } }),
+      ...(mismatch === undefined ? {} : { mismatch: ACTIONS[mismatch] }),
+    })),
+  }
+}
+
+const ACTIONS: Readonly<Record<MismatchAction, MessageAction>> = {
+  LOG: MessageAction.LOG,
+  ADD: MessageAction.ADD,
+  DELETE: MessageAction.DELETE,
+  REPLACE: MessageAction.REPLACE,
+}
+
+/** What a proxy is told that knows no more than these: less is allowed than was meant, never more. */
+export function asUnderstood(message: SlotMessage, capabilities: ReadonlySet<ProxyCapability>): SlotMessage {
+  const { ruleset } = message
+  if (ruleset === undefined) return message
+  if (!capabilities.has(ProxyCapability.HTTP_DENY) && ruleset.httpDeny.length > 0) {
+    return { ...message, ruleset: create(RulesetSchema), extHostKey: '' }
+  }
+  if (capabilities.has(ProxyCapability.HTTP_HEADER_MATCHES) || !hasHeaderMatches(ruleset)) return message
+  return { ...message, ruleset: withoutHeaderMatches(ruleset), extHostKey: '' }
+}
+
+function hasHeaderMatches({ http, httpDeny, shadow }: Ruleset): boolean {
+  return [...http, ...httpDeny].some(isMatching) || (shadow !== undefined && hasHeaderMatches(shadow))
+}
+
+function isMatching({ headerMatches }: HttpRuleMessage): boolean {
+  return headerMatches.length > 0
+}
+
+function withoutHeaderMatches(ruleset: Ruleset): Ruleset {
+  const { http, httpDeny, shadow } = ruleset
+  return {
+    ...ruleset,
+    http: http.filter((rule) => !isMatching(rule)),
+    httpDeny: httpDeny.map((rule) => (isMatching(rule) ? { ...rule, headerMatches: [] } : rule)),
+    ...(shadow === undefined ? {} : { shadow: withoutHeaderMatches(shadow) }),
+  }
+}
