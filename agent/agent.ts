@@ -1,4 +1,5 @@
 import { create } from '@bufbuild/protobuf'
+import { CountsSource } from '#api/gen/headgate/v1/control_pb.js'
 import {
   type Identity as IdentityMessage,
   type ListPoliciesResponse,
@@ -15,6 +16,7 @@ import { bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { netnsPath } from '#sys/netns.ts'
+import { COUNTS_TIMEOUT_MS_MAX } from './counts.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
 import { enforceable, type Gap } from './datapath/enforceable.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
@@ -243,6 +245,13 @@ export class Agent implements LocalBackend, FlowContext {
 
   status(): Status {
     return this.#report.status()
+  }
+
+  counts({ totalsOnly, timeoutMs }: Parameters<LocalBackend['counts']>[0]): ReturnType<LocalBackend['counts']> {
+    const { counts, extHost, proxy } = this.#parts.control
+    const expected = [{ source: CountsSource.PROXY, connected: proxy.connected }]
+    if (extHost.isNeeded || extHost.state.connected) expected.push({ source: CountsSource.EXT_HOST, connected: extHost.state.connected })
+    return counts.ask({ expected, totalsOnly, timeoutMs: Math.min(timeoutMs || COUNTS_TIMEOUT_MS_MAX, COUNTS_TIMEOUT_MS_MAX) })
   }
 
   // ---- what flows are made with

@@ -20,6 +20,7 @@ import {
   type Ruleset,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import { CountsCollector } from './counts.ts'
 import type { Slot } from './datapath/slots.ts'
 import { ExtHostFeed } from './ext-host-feed.ts'
 import { asUnderstood, type SlotMessages, slotMessages } from './slot-messages.ts'
@@ -60,6 +61,7 @@ export class ControlServer {
     appliedRevision: 0n,
     refused: [],
   }
+  readonly counts = new CountsCollector()
   readonly #events: ControlEvents
   readonly #server = createServer()
   /** Rulesets of the extension host. */
@@ -99,6 +101,7 @@ export class ControlServer {
         // A sender that dies mid-stream is no news: its flows so far were taken.
         call.on('error', () => {})
       },
+      reportCounts: (call) => this.counts.accept(call),
     })
     await listenOnSocket(this.#server, path, { mode: 0o660 })
     return () => {

@@ -1,11 +1,13 @@
 /** The agent's side of api/local.proto: translates between messages and the agent, and errors to gRPC statuses with their code. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { Metadata, type ServerWritableStream, type sendUnaryData, status } from '@grpc/grpc-js'
+import type { CountsReport } from '#api/gen/headgate/v1/control_pb.js'
 import {
   type Endpoint,
   EndpointSchema,
   type EndpointSpec as EndpointSpecMessage,
   ExportPolicyResponseSchema,
+  GetCountsResponseSchema,
   type Identity,
   ListEndpointsResponseSchema,
   ListIdentitiesResponseSchema,
@@ -36,6 +38,7 @@ export interface LocalBackend {
   status(): Status
   policies(): ListPoliciesResponse
   waitPolicy(rescan: boolean): Promise<WaitPolicyResponse>
+  counts(options: { readonly totalsOnly: boolean; readonly timeoutMs: number }): Promise<CountsReport[]>
   /** All but the endpoints. */
   exportPolicy(): MessageInitShape<typeof ExportPolicyResponseSchema>
 }
@@ -67,6 +70,7 @@ export async function serveLocal(path: string, group: string, backend: LocalBack
     exportPolicy: unary(() =>
       create(ExportPolicyResponseSchema, { ...backend.exportPolicy(), endpoints: backend.listEndpoints().map(describe) }),
     ),
+    getCounts: unary(async (request) => create(GetCountsResponseSchema, { reports: await backend.counts(request) })),
     observe: (call) => observe(call, backend.flows),
   })
   await listenOnSocket(server, path, { mode: 0o660, group })

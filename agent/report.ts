@@ -176,6 +176,7 @@ export class Report {
       slotCount: slots.slots.size,
       flowsSeen: BigInt(flows.seen),
       flowsLost: BigInt(flows.lost) + lost,
+      flowsLostKernel: lost,
       warnings: this.#warnings(),
       kernelRelease: release(),
     })

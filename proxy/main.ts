@@ -4,7 +4,7 @@
  */
 import { dirname } from 'node:path'
 import { create } from '@bufbuild/protobuf'
-import { ProxyCapability, ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, ProxyCapability, ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
@@ -13,12 +13,14 @@ import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
 import { registerAccessLog } from './access-log/server.ts'
 import { ControlClient } from './control-client.ts'
+import { reportCounts } from './counts-reporter.ts'
 import { readNamespaces } from './envoy/netns.ts'
 import { FlowReporter } from './flow-reporter.ts'
 import { proxyPaths } from './paths.ts'
 import { Refusals } from './refusals.ts'
 import { Rollout, type RolloutOptions } from './rollout.ts'
 import { SlotStore } from './slot-store.ts'
+import { readEnvoyCounts } from './verdict-counts.ts'
 import { waitInFolder } from './wait-for.ts'
 import type { ResourceSettings } from './xds/resources.ts'
 import { XdsServer } from './xds/server.ts'
@@ -91,6 +93,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
   })
   const flows = new FlowReporter(control.client, signal)
+  const read = (totalsOnly: boolean) => readEnvoyCounts(paths.envoyAdmin, totalsOnly)
 
   /** Disk first, Envoy second; updates that come while the disk is busy are brought in together. */
   let busy = false
@@ -115,7 +118,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
   setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ revision: store.revision, holdsSlots: store.holdsEpoch }, 'serving envoy')
   try {
-    await Promise.all([control.run(), flows.run()])
+    await Promise.all([control.run(), flows.run(), reportCounts({ client: control.client, signal, source: CountsSource.PROXY, read })])
   } finally {
     rollout.close()
     closeServer(server, paths.xds)

@@ -18,14 +18,27 @@ const RE2_PROGRAM_SIZE_MAX = 100_000_000
 const RECONNECT_INTERVAL_MIN = '0.1s'
 const RECONNECT_INTERVAL_MAX = '1s'
 
-/** Counters worth their memory: none of one slot, which would be thousands. */
+/** What the connection managers of all slots call themselves in statistics: counted is all of them together. */
+export const SLOTS_STAT_PREFIX = 'slots'
+/** Statistics of the filters that judge (../verdict-counts.ts reads them). */
+export const RULES_STATS = `http.${SLOTS_STAT_PREFIX}.rbac.`
+export const EXT_HOST_STATS = `http.${SLOTS_STAT_PREFIX}.ext_proc.`
+export const ACCESS_LOG_STATS = 'access_logs.grpc_access_log.'
+
+/**
+ * Counters worth their memory: none of one slot, which would be thousands. Each rule has one from its first request on, of some 410
+ * bytes, until the last slot is gone that had the rule when it was hit: one that was edited out of a slot is still told of.
+ */
 const STATS_PREFIXES = [
   'server.',
   'listener_manager.',
   'cluster_manager.',
   'control_plane.',
-  'access_logs.',
-  'http.slots.downstream_',
+  ACCESS_LOG_STATS,
+  `http.${SLOTS_STAT_PREFIX}.downstream_`,
+  // Without the dot: by a prefix that ends with one, Envoy does not find names that it puts together as it goes, as those of rules.
+  RULES_STATS.slice(0, -1),
+  EXT_HOST_STATS,
   'cluster.',
 ]
 
@@ -52,7 +65,7 @@ export function bootstrapOf({ nodeId, xdsSocket, adminSocket }: BootstrapSetting
         ],
       },
     },
-    staticResources: { clusters: [headgateCluster(xdsSocket)] },
+    staticResources: { clusters: [headgateCluster(xdsSocket)], listeners: [statsKeeper()] },
     layeredRuntime: {
       layers: [
         {
@@ -65,6 +78,40 @@ export function bootstrapOf({ nodeId, xdsSocket, adminSocket }: BootstrapSetting
       ],
     },
     statsConfig: { statsMatcher: { inclusionList: { patterns: STATS_PREFIXES.map((prefix) => ({ prefix })) } } },
+  }
+}
+
+const STATS_KEEPER = 'stats-keeper'
+/** A day; it has nothing to flush. */
+const NEVER = '86400s'
+
+/**
+ * Envoy forgets a counter with the last listener that uses it: without any slot for a moment, all totals would begin again at 0. This
+ * listener, which has no socket, uses the same ones and stays.
+ */
+function statsKeeper() {
+  const typed = (name: string, config: object) => ({ name, typedConfig: { '@type': `type.googleapis.com/${name}`, ...config } })
+  const grpcService = { envoyGrpc: { clusterName: HEADGATE_CLUSTER } }
+  const extensions = 'envoy.extensions'
+  const manager = typed(`${extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager`, {
+    statPrefix: SLOTS_STAT_PREFIX,
+    routeConfig: { name: STATS_KEEPER },
+    httpFilters: [
+      typed(`${extensions}.filters.http.rbac.v3.RBAC`, {}),
+      typed(`${extensions}.filters.http.ext_proc.v3.ExternalProcessor`, { grpcService }),
+      typed(`${extensions}.filters.http.router.v3.Router`, {}),
+    ],
+    accessLog: [
+      typed(`${extensions}.access_loggers.grpc.v3.HttpGrpcAccessLogConfig`, {
+        commonConfig: { logName: STATS_KEEPER, transportApiVersion: 'V3', grpcService, bufferFlushInterval: NEVER },
+      }),
+    ],
+  })
+  return {
+    name: STATS_KEEPER,
+    address: { socketAddress: { address: '127.0.0.1', portValue: 0 } },
+    bindToPort: false,
+    filterChains: [{ filters: [manager] }],
   }
 }
 

@@ -6,11 +6,13 @@ import type { HttpJudge } from '#parsers/http/judge.ts'
 import { RULESET_METADATA } from './contract.ts'
 import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from './grpc-framing.ts'
 import { type Answers, decodeRequestHeaders, encodeAllowed, ProcessingError } from './processing.ts'
+import type { VerdictCounter } from './verdict-counter.ts'
 
 export const PROCESS_PATH = '/envoy.service.ext_proc.v3.ExternalProcessor/Process'
 
 /** What an invalid byte becomes when text is read. */
 const NO_TEXT = '\ufffd'
+const NOT_JUDGED = { allowed: false, rule: '', edits: [], notes: [] } as const
 
 /** A ruleset as requests are judged by it. */
 export interface LoadedRuleset {
@@ -21,30 +23,31 @@ export interface LoadedRuleset {
 export interface HttpServiceOptions {
   /** @returns undefined for a key that is not known */
   readonly rulesetOf: (key: string) => LoadedRuleset | undefined
+  readonly counter?: VerdictCounter
 }
 
-export function httpService({ rulesetOf }: HttpServiceOptions): GrpcMethod {
+export function httpService(options: HttpServiceOptions): GrpcMethod {
   return {
     path: PROCESS_PATH,
-    open: (call) => new Processing(call, rulesetOf),
+    open: (call) => new Processing(call, options),
   }
 }
 
 class Processing implements GrpcHandler {
   readonly #call: GrpcCall
-  readonly #rulesetOf: HttpServiceOptions['rulesetOf']
+  readonly #options: HttpServiceOptions
   #isJudged = false
 
-  constructor(call: GrpcCall, rulesetOf: HttpServiceOptions['rulesetOf']) {
+  constructor(call: GrpcCall, options: HttpServiceOptions) {
     this.#call = call
-    this.#rulesetOf = rulesetOf
+    this.#options = options
   }
 
   onMessage(message: Buffer): void {
     const isFirst = !this.#isJudged
     this.#isJudged = true
     const key = this.#call.metadata[RULESET_METADATA]
-    const ruleset = typeof key === 'string' ? this.#rulesetOf(key) : undefined
+    const ruleset = typeof key === 'string' ? this.#options.rulesetOf(key) : undefined
     if (!isFirst) this.#call.fail(GRPC_STATUS.invalidArgument, 'a request has headers once')
     else if (ruleset === undefined) this.#call.fail(GRPC_STATUS.unavailable, 'no such ruleset')
     else this.#answer(ruleset, message)
@@ -52,7 +55,7 @@ class Processing implements GrpcHandler {
 
   #answer(ruleset: LoadedRuleset, message: Buffer): void {
     try {
-      this.#call.send(answerTo(ruleset, message))
+      this.#call.send(answerTo(ruleset, message, this.#options.counter))
     } catch (error) {
       if (!(error instanceof ProcessingError)) throw error
       this.#call.fail(GRPC_STATUS.invalidArgument, error.message)
@@ -61,11 +64,12 @@ class Processing implements GrpcHandler {
 }
 
 /** The verdict on the request in a message, framed. @throws ProcessingError when there is none in it */
-export function answerTo({ judge, answers }: LoadedRuleset, message: Buffer): Buffer {
+export function answerTo({ judge, answers }: LoadedRuleset, message: Buffer, counter?: VerdictCounter): Buffer {
   const request = decodeRequestHeaders(message)
   // RE2 in Envoy would match no pattern with what is no text, and here that would be a character like another.
-  if (request.path.includes(NO_TEXT) || request.authority.includes(NO_TEXT) || request.method.includes(NO_TEXT)) return answers.denied('')
-  const { allowed, rule, edits, notes } = judge.judge(request)
+  const isText = !request.path.includes(NO_TEXT) && !request.authority.includes(NO_TEXT) && !request.method.includes(NO_TEXT)
+  const { allowed, rule, edits, notes } = isText ? judge.judge(request) : NOT_JUDGED
+  counter?.count(rule, allowed)
   if (!allowed) return answers.denied(rule)
   return notes.length === 0 ? answers.allowed(rule) : encodeAllowed(rule, edits, notes)
 }

@@ -4,19 +4,21 @@
  * until the next one answers, all others go on.
  */
 import { create } from '@bufbuild/protobuf'
-import { ExtHostReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, ExtHostReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
 import { ControlClient } from '../control-client.ts'
+import { reportCounts } from '../counts-reporter.ts'
 import { proxyPaths } from '../paths.ts'
 import { serveGrpc } from './grpc-framing.ts'
 import { httpService } from './http-service.ts'
 import { RulesetStore } from './ruleset-store.ts'
 import { Rulesets } from './rulesets.ts'
 import { SecretFolder } from './secrets.ts'
+import { VerdictCounter } from './verdict-counter.ts'
 
 const SHRINK_AFTER_MS = 3000
 
@@ -85,14 +87,16 @@ export async function runExtHost(config: Config, signal: AbortSignal): Promise<v
 
   bringIn()
   appliedRevision = store.revision
+  const counter = new VerdictCounter()
+  const read = async (totalsOnly: boolean) => counter.report(totalsOnly)
   const server = await serveGrpc(paths.extHost, {
-    methods: [httpService({ rulesetOf: (key) => rulesets.get(key) })],
+    methods: [httpService({ rulesetOf: (key) => rulesets.get(key), counter })],
     onError: (error) => log.error({ err: error }, 'a request could not be judged'),
   })
   setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ revision: store.revision, rulesets: store.rulesets.size }, 'serving envoy')
   try {
-    await control.run()
+    await Promise.all([control.run(), reportCounts({ client: control.client, signal, source: CountsSource.EXT_HOST, read })])
   } finally {
     await server.close()
     secrets.close()

@@ -3,6 +3,7 @@ import { EventEmitter, once } from 'node:events'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import type { Server, ServerDuplexStream } from '@grpc/grpc-js'
+import { CountsCollector } from '#agent/counts.ts'
 import { digestOfSlots } from '#api/digest.ts'
 import {
   Control,
@@ -27,6 +28,7 @@ export class FakeAgent extends EventEmitter {
   readonly reports: ProxyReport[] = []
   readonly flows: HttpFlow[] = []
   lost = 0n
+  readonly counts = new CountsCollector()
   /** The next delta does not say what its digest is about. */
   corruptNext = false
 
@@ -49,6 +51,7 @@ export class FakeAgent extends EventEmitter {
         call.on('error', () => {})
         call.on('end', () => callback(null, create(ReportFlowsSummarySchema)))
       },
+      reportCounts: (call) => this.counts.accept(call),
     })
     await listenOnSocket(server, this.#path, { mode: 0o660 })
     this.#server = server

@@ -1,0 +1,167 @@
+/**
+ * How many requests were allowed and denied, as Envoy's own statistics have it: it counts each verdict as it takes it, whatever becomes
+ * of the flow, of this process and of the agent. They begin with Envoy's start and are asked for when somebody wants to know.
+ *
+ * Three things are not as one would wish. The shadow is judged, and counted, also for requests that are then denied. A rule's counters
+ * end with the last slot that has it, while the totals do not (envoy/bootstrap.ts). And Envoy reads its counters one after the other:
+ * under load, totals and rules may differ by the requests of that moment.
+ */
+import { stat } from 'node:fs/promises'
+import { create } from '@bufbuild/protobuf'
+import {
+  type CountsReport,
+  CountsReportSchema,
+  CountsSource,
+  type RuleCounts,
+  RuleCountsSchema,
+  type VerdictCounts,
+  VerdictCountsSchema,
+} from '#api/gen/headgate/v1/control_pb.js'
+import { type AdminAnswer, askAdmin } from './envoy/admin.ts'
+import { ACCESS_LOG_STATS, EXT_HOST_STATS, RULES_STATS } from './envoy/bootstrap.ts'
+import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, DENY_PREFIX, EXT_HOST_RULE } from './xds/verdict.ts'
+
+/** More rules than anybody reads, and few enough for a message. */
+const RULES_MAX = 100_000
+
+const RULE_STATS = `${RULES_STATS}policy.`
+
+/** One counter's share in what is told. */
+const TOTALS: ReadonlyMap<string, (totals: Totals, value: bigint) => void> = new Map([
+  [`${RULES_STATS}allowed`, (totals, value) => (totals.allowed += value)],
+  [`${RULES_STATS}denied`, (totals, value) => (totals.denied += value)],
+  [`${RULES_STATS}shadow_denied`, (totals, value) => (totals.audited += value)],
+  // The rules let these through to the extension host, which counts its verdicts itself.
+  [`${EXT_HOST_STATS}streams_started`, (totals, value) => (totals.helped += value)],
+  // What it did not answer: the stream broke, or the time was up.
+  [`${EXT_HOST_STATS}streams_failed`, (totals, value) => (totals.failed += value)],
+  [`${EXT_HOST_STATS}message_timeouts`, (totals, value) => (totals.failed += value)],
+  // It answered what Envoy cannot do.
+  [`${EXT_HOST_STATS}spurious_msgs_received`, (totals, value) => (totals.failed += value)],
+  [`${ACCESS_LOG_STATS}logs_dropped`, (totals, value) => (totals.flowsLost += value)],
+])
+
+interface Totals {
+  allowed: bigint
+  denied: bigint
+  audited: bigint
+  failed: bigint
+  helped: bigint
+  flowsLost: bigint
+}
+
+/** Statistics of the totals by name, and those of the rules by prefix. The filter is RE2, and matches anywhere. */
+const TOTALS_FILTER = `^(${[...TOTALS.keys()].map(literal).join('|')})$`
+const RULES_FILTER = `^${literal(RULE_STATS)}|${TOTALS_FILTER}`
+
+function literal(text: string): string {
+  return text.replaceAll('.', '\\.')
+}
+
+type CountedVerdict = 'allowed' | 'denied' | 'audited'
+
+/** What a counter of one action counts. @returns undefined for any other statistic; an empty rule when no rule matched */
+export function parseRuleStat(name: string): { readonly rule: string; readonly verdict: CountedVerdict } | undefined {
+  // A rule's name may hold dots; what comes behind it does not.
+  const end = name.lastIndexOf('.')
+  if (!name.startsWith(RULE_STATS) || end < RULE_STATS.length) return undefined
+  const action = name.slice(RULE_STATS.length, end)
+  switch (name.slice(end + 1)) {
+    case 'allowed':
+      return action === EXT_HOST_RULE ? undefined : { rule: action === ALLOW_ALL_RULE ? '' : action, verdict: 'allowed' }
+    case 'denied':
+      return { rule: after(DENY_PREFIX, action), verdict: 'denied' }
+    case 'shadow_denied':
+      return { rule: after(AUDIT_DENY_PREFIX, action), verdict: 'audited' }
+    default:
+      return undefined
+  }
+}
+
+function after(prefix: string, action: string): string {
+  return action.startsWith(prefix) ? action.slice(prefix.length) : ''
+}
+
+export interface EnvoyCounts {
+  readonly totals: VerdictCounts
+  /** By descending number of requests. */
+  readonly rules: readonly RuleCounts[]
+  readonly flowsLost: bigint
+}
+
+/** @param stats names and values of counters */
+export function countsOf(stats: Iterable<{ readonly name: string; readonly value: number }>): EnvoyCounts {
+  const totals: Totals = { allowed: 0n, denied: 0n, audited: 0n, failed: 0n, helped: 0n, flowsLost: 0n }
+  const rules = new Map<string, VerdictCounts>()
+  for (const { name, value: number } of stats) {
+    if (!Number.isInteger(number) || number < 0) continue
+    const value = BigInt(number)
+    TOTALS.get(name)?.(totals, value)
+    const stat = parseRuleStat(name)
+    if (stat === undefined || value === 0n) continue
+    let counts = rules.get(stat.rule)
+    if (counts === undefined) {
+      counts = create(VerdictCountsSchema)
+      rules.set(stat.rule, counts)
+    }
+    counts[stat.verdict] += value
+  }
+  const { allowed, denied, audited, failed, helped, flowsLost } = totals
+  return {
+    totals: create(VerdictCountsSchema, { allowed: allowed > helped ? allowed - helped : 0n, denied, audited, failed }),
+    rules: [...rules]
+      .map(([rule, counts]) => create(RuleCountsSchema, { rule, counts }))
+      .sort((a, b) => Number(requestsOf(b) - requestsOf(a)) || (a.rule < b.rule ? -1 : 1)),
+    flowsLost,
+  }
+}
+
+function requestsOf({ counts }: RuleCounts): bigint {
+  return counts === undefined ? 0n : counts.allowed + counts.denied + counts.audited
+}
+
+/** Asks Envoy. Never fails: what is wrong is in the report. */
+export async function readEnvoyCounts(adminSocket: string, totalsOnly: boolean): Promise<CountsReport> {
+  const filter = totalsOnly ? TOTALS_FILTER : RULES_FILTER
+  const path = `/stats?usedonly&type=Counters&format=json&filter=${encodeURIComponent(filter)}`
+  for (let attempt = 0; ; attempt++) {
+    const since = await startOf(adminSocket)
+    const answer = await askAdmin(adminSocket, path)
+    // One that was started meanwhile may have answered, or it died while it did: either way, the next answer is whole.
+    if (attempt === 0 && since !== (await startOf(adminSocket))) continue
+    return reportOf(answer, since)
+  }
+}
+
+/** Envoy makes its admin socket when it starts, and `headgate envoy` removes the one before: the file is as old as the process. */
+async function startOf(adminSocket: string): Promise<bigint> {
+  const found = await stat(adminSocket, { bigint: true }).catch(() => undefined)
+  return found?.mtimeNs ?? 0n
+}
+
+function reportOf(answer: AdminAnswer, sinceNs: bigint): CountsReport {
+  const source = CountsSource.PROXY
+  if ('problem' in answer) return create(CountsReportSchema, { source, problem: answer.problem })
+  const stats = statsIn(answer.body)
+  if (stats === undefined) return create(CountsReportSchema, { source, problem: 'Envoy answers with something that is no statistics' })
+  const { totals, rules, flowsLost } = countsOf(stats)
+  return create(CountsReportSchema, {
+    source,
+    sinceNs,
+    totals,
+    rules: rules.slice(0, RULES_MAX),
+    flowsLost,
+    problem: rules.length > RULES_MAX ? `only the ${RULES_MAX} rules with the most requests are told of, of ${rules.length}` : '',
+  })
+}
+
+function statsIn(body: string): { name: string; value: number }[] | undefined {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(body)
+  } catch {
+    return undefined
+  }
+  const stats = (parsed as { stats?: unknown } | null)?.stats
+  return Array.isArray(stats) ? stats.filter((stat) => typeof stat?.name === 'string' && typeof stat.value === 'number') : undefined
+}
