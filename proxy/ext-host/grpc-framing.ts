@@ -94,7 +94,7 @@ export class GrpcCall {
     this.#stream.write(frames)
   }
 
-  /** Ends the stream. Never with OK: what that means to Envoy is above. */
+  /** Ends the stream. Never with OK: what that means to Envoy is above. @param reason printable ASCII */
   fail(status: GrpcStatus, reason: string): void {
     if (this.#stream.destroyed || this.#stream.closed) return
     if (this.#isAnswered) {
@@ -105,7 +105,7 @@ export class GrpcCall {
     }
     this.#isAnswered = true
     this.#hasFailed = true
-    this.#stream.respond({ ...RESPONSE_HEADERS, 'grpc-status': status, 'grpc-message': encodeURIComponent(reason) }, FAILURE_OPTIONS)
+    this.#stream.respond({ ...RESPONSE_HEADERS, 'grpc-status': status, 'grpc-message': reason }, FAILURE_OPTIONS)
   }
 
   /** @internal */
