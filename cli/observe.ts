@@ -12,7 +12,8 @@ import { print, sanitize } from './output.ts'
 
 const HELP = `
 One line a flow: time, source -> destination, what, verdict, who decided and by which policy, with the policy's own word for it if it
-has one. The verdict audit is of what passed and policy in audit would deny. -o json prints flows/flow.ts, one object a line. --follow goes on, over restarts of the agent too. What had to be dropped under load is counted on standard error.`
+has one, and headers that were not as a rule wants them with what was done about each. The verdict audit is of what passed and policy in
+audit would deny, error of a request that was refused because nobody judged it. -o json prints flows/flow.ts, one object a line. --follow goes on, over restarts of the agent too. What had to be dropped under load is counted on standard error.`
 
 const RECONNECT_MS = 200
 
@@ -95,7 +96,13 @@ export function formatFlow(flow: Flow): string {
   const what =
     request === undefined ? flow.protocol : `${request.protocol} ${request.method} ${request.authority}${request.path} ${request.status}`
   const policies = [...new Set(flow.origins.map(({ policy, log }) => (log === undefined ? policy : `${policy} "${log}"`)))]
-  const why = [flow.verdict === 'audit' ? 'would be denied' : '', flow.reason, policies.length === 0 ? '' : `policy ${policies.join(', ')}`]
+  const headers = (request?.headers ?? []).map(({ name, action }) => `${name} ${action}`).join(', ')
+  const why = [
+    flow.verdict === 'audit' ? 'would be denied' : '',
+    flow.reason,
+    headers === '' ? '' : `headers: ${headers}`,
+    policies.length === 0 ? '' : `policy ${policies.join(', ')}`,
+  ]
     .filter((part) => part !== '')
     .join('; ')
   const line = [

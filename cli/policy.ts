@@ -66,6 +66,12 @@ A file of expectations, whose paths are seen from the file; the exit code is 0 w
     - {from: shop/web, to: shop/dns, dns: api.example.com, verdict: allowed}
     - {name: no way in, from: 8.8.8.8, to: shop/api, port: 80/TCP, verdict: denied}`
 
+const COUNTS_HELP = `
+Counted are HTTP requests, each by the process that judged it: exactly, whatever happens to flows. (no rule): allowed by a policy that
+looks at no requests, or denied for the lack of a rule. AUDITED: what policies in audit would deny, among it requests that are denied
+anyway. FAILED: refused because the extension host gave no verdict. The proxy's numbers begin with Envoy's start, those of the ext-host
+with its own. A rule that no slot has any more may be missing; its requests stay in the totals.`
+
 const DEFAULT_WAIT_MS = 30_000
 
 interface ApplyOptions {
@@ -160,6 +166,12 @@ export function define(command: Command): void {
   addOutputOption(addConfigOptions(child('get', 'one document: where it stands, whom it selects, what is wrong with it')))
     .argument('<name>', 'namespace/name of the policy, or name of its file')
     .action((name: string, options: { output: OutputFormat }, self: Command) => get(self, name, options.output))
+  addOutputOption(addConfigOptions(child('counts', 'requests that each rule allowed and denied, as Envoy counts them')))
+    .addHelpText('after', COUNTS_HELP)
+    .action(async (options: { output: OutputFormat }, self: Command) => {
+      const { runCounts } = await import('./counts.ts')
+      await withClient(await configOf(self), (agent) => runCounts(agent, options.output))
+    })
   addDialectOption(waitable(child('apply', 'validate policy files and put them in force')))
     .requiredOption('-f, --file <file>', 'file, or - for standard input; may be repeated', collect)
     .option('--name <file>', 'name of the file in the policy folder; for one file only')

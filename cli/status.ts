@@ -3,13 +3,16 @@ import type { Command } from 'commander'
 import type { Status } from '#api/gen/headgate/v1/local_pb.js'
 import type { Config } from '#config/schema.ts'
 import { documentName } from '#policy/model.ts'
+import type { AgentClient } from './agent-client.ts'
+import { formatSources, type StatusCounts } from './counts.ts'
 import { CliError } from './errors.ts'
 import { addConfigOptions, addOutputOption, configOf, type OutputFormat } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
 
 const HELP = `
 REVISION is what the agent asks for, APPLIED what the process has in force. Refused rules are quoted in Envoy's own words: what they
-would have allowed is denied. Counters start with the kernel's maps and survive restarts of Headgate.`
+would have allowed is denied. Requests are counted by Envoy and the extension host since their own start (headgate policy counts has them
+by rule); Counters are of packets, start with the kernel's maps and survive restarts of Headgate.`
 
 const DIRECTION_NAMES = ['', 'ingress', 'egress']
 
@@ -18,13 +21,26 @@ export function define(command: Command): void {
     .addHelpText('after', HELP)
     .action(async (options: { output: OutputFormat }) => {
       const config = await configOf(command)
-      const { call, create, GetStatusRequestSchema, messageJson, StatusSchema, withAgent } = await import('./agent-client.ts')
-      const status = await withAgent(config, (agent) => call(agent, 'getStatus', create(GetStatusRequestSchema))).catch((error) =>
-        withRunning(config, error),
+      const { call, create, GetCountsResponseSchema, GetStatusRequestSchema, messageJson, StatusSchema, withAgent } = await import(
+        './agent-client.ts'
       )
-      if (options.output === 'json') printJson(messageJson(StatusSchema, status))
-      else print(formatStatus(status))
+      const { countsForStatus } = await import('./counts.ts')
+      const ask = (agent: AgentClient) =>
+        Promise.all([call(agent, 'getStatus', create(GetStatusRequestSchema)), countsForStatus(agent)] as const)
+      const [status, requests] = await withAgent(config, ask).catch((error) => withRunning(config, error))
+      if (options.output === 'json') {
+        const reports = messageJson(GetCountsResponseSchema, create(GetCountsResponseSchema, { reports: [...requests.reports] }))
+        printJson({ ...(messageJson(StatusSchema, status) as object), requests: { ...(reports as object), problem: requests.problem } })
+      } else print(formatStatus(status, requests))
     })
+}
+
+/** Where flows were lost: each part is counted by somebody else. */
+function lostOf({ flowsLost, flowsLostKernel }: Status, { reports }: StatusCounts): string {
+  const byEnvoy = reports.reduce((sum, report) => sum + report.flowsLost, 0n)
+  const onTheWay = flowsLost - (flowsLostKernel ?? 0n)
+  const kernel = flowsLostKernel === undefined ? [] : [`${flowsLostKernel} in the kernel`]
+  return `lost: ${[...kernel, `${byEnvoy} in Envoy`, `${onTheWay} on the way to the agent`].join(', ')}`
 }
 
 /** Without an agent there is still something to say: which processes do run. */
@@ -36,11 +52,11 @@ async function withRunning(config: Config, error: unknown): Promise<never> {
   throw new CliError(error.code, error.message, { details })
 }
 
-export function formatStatus(status: Status): string {
+export function formatStatus(status: Status, requests: StatusCounts): string {
   const parts: string[] = [
     `agent ${status.version} (pid ${status.pid}), kernel ${status.kernelRelease}`,
     `${status.endpointCount} endpoints, ${status.identityCount} identities, ${status.slotCount} slots, revision ${status.revision}`,
-    `${status.flowsSeen} flows seen, ${status.flowsLost} lost`,
+    `${status.flowsSeen} flows seen; ${lostOf(status, requests)}`,
   ]
   const section = (title: string, lines: string) => parts.push('', `${title}:`, lines)
   if (status.warnings.length > 0) section('Warnings', status.warnings.map((warning) => `  ${warning}`).join('\n'))
@@ -85,6 +101,9 @@ export function formatStatus(status: Status): string {
       ]),
     ),
   )
+  if (requests.reports.length > 0 || requests.problem !== '') {
+    section('Requests', requests.problem === '' ? formatSources(requests.reports) : `  ${requests.problem}`)
+  }
   if (status.counters.length > 0) {
     section(
       'Counters',

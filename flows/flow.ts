@@ -5,7 +5,7 @@
 
 import type { MismatchAction } from '#parsers/http/rules.ts'
 
-/** audit: forwarded, and policy in audit would have denied it. */
+/** audit: forwarded, and policy in audit would have denied it. error: refused, because the extension host was needed and did not answer. */
 export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
 

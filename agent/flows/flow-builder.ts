@@ -1,7 +1,7 @@
 /** Turns what the kernel and Envoy report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
-import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
+import { type HttpFlow, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
 import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
-import type { Flow, FlowOrigin, FlowPeer, FlowVerdict } from '#flows/flow.ts'
+import type { Flow, FlowOrigin, FlowPeer, FlowVerdict, HeaderNote } from '#flows/flow.ts'
 import { policyOfRule } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 
@@ -41,6 +41,27 @@ const KERNEL_VERDICTS: ReadonlyMap<number, FlowVerdict> = new Map([
   [VERDICT_AUDIT, 'audit'],
 ])
 
+/** What a proxy of another version calls an action that this one does not know is left out. */
+const HEADER_ACTIONS: ReadonlyMap<MismatchAction, HeaderNote['action']> = new Map([
+  [MismatchAction.LOG, 'LOG'],
+  [MismatchAction.ADD, 'ADD'],
+  [MismatchAction.DELETE, 'DELETE'],
+  [MismatchAction.REPLACE, 'REPLACE'],
+])
+
+function headersOf({ headerNotes }: HttpFlow): HeaderNote[] {
+  return headerNotes.flatMap(({ name, action: number }) => {
+    const action = HEADER_ACTIONS.get(number)
+    return action === undefined ? [] : [{ name, action }]
+  })
+}
+
+/** A request that nobody judged is refused too, but not by policy. */
+function verdictOf({ allowed, audit, failed }: HttpFlow): FlowVerdict {
+  if (allowed) return audit ? 'audit' : 'forwarded'
+  return failed ? 'error' : 'dropped'
+}
+
 export class FlowBuilder {
   readonly #context: FlowContext
   /** Between the kernel's clock and the calendar, in milliseconds. */
@@ -73,10 +94,11 @@ export class FlowBuilder {
   fromEnvoy(http: HttpFlow): Flow | undefined {
     const direction = this.#context.directionOfSlot(http.slotId)
     if (direction === undefined) return undefined
+    const headers = headersOf(http)
     return {
       time: new Date(Number(http.timeNs / 1_000_000n)).toISOString(),
       kind: 'http',
-      verdict: http.allowed ? (http.audit ? 'audit' : 'forwarded') : 'dropped',
+      verdict: verdictOf(http),
       reason: http.allowed ? '' : http.details,
       where: 'envoy',
       direction,
@@ -91,6 +113,7 @@ export class FlowBuilder {
         protocol: http.protocol,
         status: http.status,
         durationMs: Number(http.durationNs) / 1e6,
+        ...(headers.length === 0 ? {} : { headers }),
       },
       origins: this.#originsOf(this.#rulesBehind(http, direction)),
       node: this.#context.node,

@@ -23,7 +23,7 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
   const common = entry.commonProperties
   const request = entry.request
   const { [RBAC_METADATA]: rules, [METADATA_NAMESPACE]: extHost } = common?.metadata?.filterMetadata ?? {}
-  const { allowed, audit, rule } = verdictOf(rules, extHost)
+  const { allowed, audit, rule, failed } = verdictOf(rules, extHost)
   // The address of the socket, not one that a header claims.
   const source = socketOf(common?.downstreamDirectRemoteAddress)
   const destination = socketOf(common?.downstreamLocalAddress)
@@ -43,6 +43,7 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
     allowed,
     audit,
     rule,
+    failed,
     details: entry.response?.responseCodeDetails ?? '',
     durationNs: nanosOf(common?.timeToLastDownstreamTxByte ?? common?.duration),
     headerNotes: notesOf(extHost?.[METADATA_FIELDS.headers]),

@@ -2,7 +2,7 @@
  * How a verdict is told: the RBAC filter leaves the names of the policies that decided in the request's metadata, where its own rules
  * (ruleset.ts), the filters of the access log and its reader find them.
  */
-import { METADATA_FIELDS, RESULT_ALLOWED } from '../ext-host/contract.ts'
+import { METADATA_FIELDS, RESULT_ALLOWED, RESULT_DENIED } from '../ext-host/contract.ts'
 
 /** Namespace and keys of the metadata. It is written when both engines of a filter have judged. */
 export const RBAC_METADATA = 'envoy.filters.http.rbac'
@@ -35,7 +35,11 @@ export interface Verdict {
   readonly audit: boolean
   /** The rule that allowed it, denied it, or would have denied it with audit; empty when none did. */
   readonly rule: string
+  /** Neither allowed nor denied: the extension host had the last word and said nothing. */
+  readonly failed: boolean
 }
+
+const DENIED = { allowed: false, audit: false, failed: false } as const
 
 type Metadata = Readonly<Record<string, unknown>>
 
@@ -45,12 +49,14 @@ type Metadata = Readonly<Record<string, unknown>>
  */
 export function verdictOf(rules: Metadata | undefined, extHost: Metadata | undefined): Verdict {
   const policy = textOf(rules?.[RBAC_POLICY])
-  if (rules?.[RBAC_RESULT] !== RBAC_ALLOWED) return { allowed: false, audit: false, rule: after(DENY_PREFIX, policy) }
+  if (rules?.[RBAC_RESULT] !== RBAC_ALLOWED) return { ...DENIED, rule: after(DENY_PREFIX, policy) }
   const rule = policy === EXT_HOST_RULE ? textOf(extHost?.[METADATA_FIELDS.rule]) : policy
-  if (policy === EXT_HOST_RULE && extHost?.[METADATA_FIELDS.result] !== RESULT_ALLOWED) return { allowed: false, audit: false, rule }
+  if (policy === EXT_HOST_RULE && extHost?.[METADATA_FIELDS.result] !== RESULT_ALLOWED) {
+    return { ...DENIED, rule, failed: extHost?.[METADATA_FIELDS.result] !== RESULT_DENIED }
+  }
   const reported = textOf(rules[RBAC_SHADOW_POLICY])
-  if (reported.startsWith(AUDIT_PREFIX)) return { allowed: true, audit: true, rule: after(AUDIT_DENY_PREFIX, reported) }
-  return { allowed: true, audit: false, rule: rule === ALLOW_ALL_RULE ? '' : rule }
+  if (reported.startsWith(AUDIT_PREFIX)) return { allowed: true, failed: false, audit: true, rule: after(AUDIT_DENY_PREFIX, reported) }
+  return { allowed: true, failed: false, audit: false, rule: rule === ALLOW_ALL_RULE ? '' : rule }
 }
 
 function textOf(value: unknown): string {

@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { FlowBuilder, type FlowContext } from '#agent/flows/flow-builder.ts'
 import { HTTPAccessLogEntrySchema } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
-import { HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { HttpFlowSchema, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
 import { eventCodec, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_DENY, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import { flowOf } from '#proxy/access-log/entry.ts'
 import { addressToBytes } from '#sys/addresses.ts'
@@ -119,4 +119,29 @@ test('Envoy’s name for "everything is allowed" does not leave the proxy', (t) 
     })
   t.like(flowOf(entryOf('*')), { allowed: true, rule: '' })
   t.like(flowOf(entryOf('a/b/ingress/0123456789ab')), { allowed: true, rule: 'a/b/ingress/0123456789ab' })
+})
+
+test('a request that nobody judged is an error and not a denial', (t) => {
+  const verdictOf = (fields: object) =>
+    new FlowBuilder(context('ingress')).fromEnvoy(create(HttpFlowSchema, { slotId: SLOT, ...fields }))?.verdict
+  t.is(verdictOf({ details: 'headgate_denied' }), 'dropped')
+  t.is(verdictOf({ details: 'ext_proc_error_gRPC_error_14', failed: true }), 'error')
+  t.is(verdictOf({ allowed: true }), 'forwarded')
+})
+
+test('headers that were not as wanted are told with what was done about them', (t) => {
+  const headersOf = (headerNotes: { name: string; action: number }[]) =>
+    new FlowBuilder(context('ingress')).fromEnvoy(create(HttpFlowSchema, { slotId: SLOT, headerNotes }))?.http?.headers
+  t.is(headersOf([]), undefined)
+  t.deepEqual(
+    headersOf([
+      { name: 'x-b', action: MismatchAction.REPLACE },
+      { name: 'x-a', action: MismatchAction.LOG },
+      { name: 'x-new', action: 99 },
+    ]),
+    [
+      { name: 'x-b', action: 'REPLACE' },
+      { name: 'x-a', action: 'LOG' },
+    ],
+  )
 })

@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
-import { StatusSchema, WaitPolicyResponseSchema } from '#api/gen/headgate/v1/local_pb.js'
+import { GetCountsResponseSchema, StatusSchema, WaitPolicyResponseSchema } from '#api/gen/headgate/v1/local_pb.js'
 import { refusal, serveFakeAgent } from './fake-agent.ts'
 import { headgate, ROOT, temporaryFolder } from './run-headgate.ts'
 
 const NOT_FOUND = 5
 const FAILED_PRECONDITION = 9
+const UNIMPLEMENTED = 12
 
 test('endpoint list and get print tables, facts and JSON', async (t) => {
   const run = temporaryFolder(t)
@@ -85,6 +86,64 @@ test('status shows processes, refusals and fill', async (t) => {
   t.regex(stdout, /^dropped +policy_denied +ingress +3 +180$/m)
   t.regex(stdout, /slot 4 r: regex program too large/)
   t.regex(stdout, /a\.yaml: refused\n +3:5 spec: unknown field/)
+  t.regex(stdout, /^COUNTED BY +ALLOWED +DENIED +AUDITED +FAILED +SINCE +PROBLEM\nproxy +12 +3 +2 +1 +2026-01-02T03:04:05Z\n/m)
+})
+
+test('status tells of flows lost by where they were lost, and of counts that it cannot have', async (t) => {
+  const run = temporaryFolder(t)
+  const status = { version: '0.1.0', flowsSeen: 40n, flowsLost: 9n }
+  let isOld = false
+  await serveFakeAgent(t, run, {
+    getStatus: (_call, reply) => reply(null, create(StatusSchema, isOld ? status : { ...status, flowsLostKernel: 4n })),
+    getCounts: (_call, reply) => {
+      // One that never comes, and one that does not know the call.
+      if (isOld) reply(refusal(UNIMPLEMENTED, 'unknown method'))
+    },
+  })
+  const started = performance.now()
+  const late = await headgate(['status', '--set', `paths.run=${run}`])
+  t.true(performance.now() - started < 5000)
+  t.is(late.exitCode, 0)
+  t.regex(late.stdout, /^40 flows seen; lost: 4 in the kernel, 0 in Envoy, 5 on the way to the agent$/m)
+  t.regex(late.stdout, /^Requests:\n {2}no answer from the agent within 1\.5 s/m)
+  isOld = true
+  const old = await headgate(['status', '--set', `paths.run=${run}`])
+  t.regex(old.stdout, /^40 flows seen; lost: 0 in Envoy, 9 on the way to the agent$/m)
+  t.regex(old.stdout, /^Requests:\n {2}unknown method$/m)
+  const json = JSON.parse((await headgate(['status', '-o', 'json', '--set', `paths.run=${run}`])).stdout)
+  t.like(json, { version: '0.1.0', requests: { reports: [], problem: 'unknown method' } })
+})
+
+test('policy counts shows rules by their requests, and who does not answer', async (t) => {
+  const run = temporaryFolder(t)
+  await serveFakeAgent(t, run)
+  const { stdout, exitCode } = await headgate(['policy', 'counts', '--set', `paths.run=${run}`])
+  t.is(exitCode, 0)
+  t.deepEqual(
+    stdout.split('\n').map((line) => line.replaceAll(/ +/g, ' ')),
+    [
+      'RULE ALLOWED DENIED AUDITED',
+      'default/web/ingress/0123456789ab 12 0 0',
+      '(no rule) 0 3 2',
+      '',
+      'COUNTED BY ALLOWED DENIED AUDITED FAILED SINCE PROBLEM',
+      'proxy 12 3 2 1 2026-01-02T03:04:05Z',
+      'ext-host does not answer within 500 ms',
+      '',
+    ],
+  )
+  const json = JSON.parse((await headgate(['policy', 'counts', '-o', 'json', '--set', `paths.run=${run}`])).stdout)
+  t.like(json.reports[0], { source: 'COUNTS_SOURCE_PROXY', totals: { allowed: '12', denied: '3' } })
+})
+
+test('policy counts fails when nobody has anything to tell', async (t) => {
+  const run = temporaryFolder(t)
+  await serveFakeAgent(t, run, {
+    getCounts: (_call, reply) => reply(null, create(GetCountsResponseSchema, { reports: [{ source: 1, problem: 'does not count' }] })),
+  })
+  const { stdout, exitCode } = await headgate(['policy', 'counts', '--set', `paths.run=${run}`])
+  t.is(exitCode, 1)
+  t.regex(stdout, /^proxy +does not count$/m)
 })
 
 test('observe prints one safe line a flow, JSON as it came, and counts losses apart', async (t) => {

@@ -3,9 +3,11 @@ import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import { Metadata, type StatusObject } from '@grpc/grpc-js'
 import type { ExecutionContext } from 'ava'
+import { CountsReportSchema, CountsSource } from '#api/gen/headgate/v1/control_pb.js'
 import {
   EndpointSchema,
   ExportPolicyResponseSchema,
+  GetCountsResponseSchema,
   ListEndpointsResponseSchema,
   ListIdentitiesResponseSchema,
   ListPoliciesResponseSchema,
@@ -54,6 +56,11 @@ export async function serveFakeAgent(
       reply(null, create(ListIdentitiesResponseSchema, { identities: [{ id: 1001, labels: ['k8s:app=web'], endpointCount: 1 }] })),
     listPolicies: (_call, reply) => reply(null, create(ListPoliciesResponseSchema, { revision: 9n })),
     exportPolicy: (_call, reply) => reply(null, create(ExportPolicyResponseSchema, EXPORTED)),
+    getCounts: (call, reply) =>
+      reply(
+        null,
+        create(GetCountsResponseSchema, { reports: call.request.totalsOnly ? COUNTS.map((report) => ({ ...report, rules: [] })) : COUNTS }),
+      ),
     waitPolicy: (_call, reply) => reply(null, create(WaitPolicyResponseSchema, { revision: 9n })),
     observe: (call) => {
       observed.push(call.request)
@@ -70,6 +77,23 @@ export async function serveFakeAgent(
   t.teardown(close)
   return { observed, close }
 }
+
+const SINCE_NS = 1_767_323_045_678_000_000n
+
+/** Of a proxy that counts, and of an extension host that does not answer. */
+export const COUNTS = [
+  create(CountsReportSchema, {
+    source: CountsSource.PROXY,
+    sinceNs: SINCE_NS,
+    totals: { allowed: 12n, denied: 3n, audited: 2n, failed: 1n },
+    rules: [
+      { rule: 'default/web/ingress/0123456789ab', counts: { allowed: 12n } },
+      { rule: '', counts: { denied: 3n, audited: 2n } },
+    ],
+    flowsLost: 7n,
+  }),
+  create(CountsReportSchema, { source: CountsSource.EXT_HOST, problem: 'does not answer within 500 ms' }),
+]
 
 /** What an agent without policies exports. */
 export const EXPORTED = {

@@ -32,3 +32,20 @@ test('a policy is told once, with its own word for the flow', (t) => {
   ]
   t.is(formatFlow({ ...FLOW, verdict: 'forwarded', origins }), `${START} forwarded by kernel (policy a/b "PCI\\x0a", c/d)`)
 })
+
+test('headers that were not as wanted are told, whatever is in their names', (t) => {
+  const headers = [
+    { name: 'x-token', action: 'REPLACE' },
+    { name: 'x-\u001b', action: 'LOG' },
+  ] as const
+  const http = { method: 'GET', scheme: 'http', authority: 'a', path: '/x', protocol: 'HTTP/1.1', status: 200, durationMs: 1, headers }
+  const line = formatFlow({
+    ...FLOW,
+    kind: 'http',
+    verdict: 'forwarded',
+    where: 'envoy',
+    http,
+    origins: [{ policy: 'a/b', rule: 'a/b/egress/1' }],
+  })
+  t.regex(line, /forwarded by envoy \(headers: x-token REPLACE, x-\\x1b LOG; policy a\/b\)$/)
+})

@@ -114,16 +114,27 @@ test('no secret and nothing of the extension host is in what Envoy is told, but 
 test('a verdict tells the rule that decided, and no request is allowed without one', (t) => {
   const verdict = (result: string, policy = '', reported = '', extHost?: Record<string, string>) =>
     verdictOf({ enforced_engine_result: result, enforced_effective_policy_id: policy, shadow_effective_policy_id: reported }, extHost)
-  t.deepEqual(verdictOf(undefined, undefined), { allowed: false, audit: false, rule: '' })
-  t.deepEqual(verdict('allowed', '*'), { allowed: true, audit: false, rule: '' })
-  t.deepEqual(verdict('allowed', 'a'), { allowed: true, audit: false, rule: 'a' })
-  t.deepEqual(verdict('allowed', 'a', 'ok'), { allowed: true, audit: false, rule: 'a' })
-  t.deepEqual(verdict('allowed', 'a', 'audit-deny/b'), { allowed: true, audit: true, rule: 'b' })
-  t.deepEqual(verdict('allowed', 'a', 'audit-none'), { allowed: true, audit: true, rule: '' })
-  t.deepEqual(verdict('denied', 'deny/b', 'audit-none'), { allowed: false, audit: false, rule: 'b' })
-  t.deepEqual(verdict('denied', 'none', 'ok'), { allowed: false, audit: false, rule: '' })
-  t.deepEqual(verdict('denied', 'invalid'), { allowed: false, audit: false, rule: '' })
-  t.deepEqual(verdict('allowed', 'ext-host'), { allowed: false, audit: false, rule: '' })
-  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'allowed', rule: 'r' }), { allowed: true, audit: false, rule: 'r' })
-  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'denied', rule: 'd' }), { allowed: false, audit: false, rule: 'd' })
+  t.deepEqual(verdictOf(undefined, undefined), { allowed: false, failed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', '*'), { allowed: true, failed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', 'a'), { allowed: true, failed: false, audit: false, rule: 'a' })
+  t.deepEqual(verdict('allowed', 'a', 'ok'), { allowed: true, failed: false, audit: false, rule: 'a' })
+  t.deepEqual(verdict('allowed', 'a', 'audit-deny/b'), { allowed: true, failed: false, audit: true, rule: 'b' })
+  t.deepEqual(verdict('allowed', 'a', 'audit-none'), { allowed: true, failed: false, audit: true, rule: '' })
+  t.deepEqual(verdict('denied', 'deny/b', 'audit-none'), { allowed: false, failed: false, audit: false, rule: 'b' })
+  t.deepEqual(verdict('denied', 'none', 'ok'), { allowed: false, failed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('denied', 'invalid'), { allowed: false, failed: false, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', 'ext-host'), { allowed: false, failed: true, audit: false, rule: '' })
+  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'allowed', rule: 'r' }), {
+    allowed: true,
+    failed: false,
+    audit: false,
+    rule: 'r',
+  })
+  t.true(verdict('allowed', 'ext-host', 'audit-none', { result: 'something else' }).failed)
+  t.deepEqual(verdict('allowed', 'ext-host', '', { result: 'denied', rule: 'd' }), {
+    allowed: false,
+    failed: false,
+    audit: false,
+    rule: 'd',
+  })
 })

@@ -1,0 +1,79 @@
+/** Verdicts on requests, as `headgate policy counts` and `headgate status` show them. */
+import type { CountsReport, VerdictCounts } from '#api/gen/headgate/v1/control_pb.js'
+import type { AgentClient } from './agent-client.ts'
+import { CliError } from './errors.ts'
+import type { OutputFormat } from './options.ts'
+import { formatTable, print, printJson } from './output.ts'
+
+/** By CountsSource, as `headgate status` calls the processes. */
+const SOURCE_NAMES = ['', 'proxy', 'ext-host']
+
+/** In `status`, nobody waits longer for a process that does not answer. */
+const STATUS_PROCESS_MS = 500
+const STATUS_AGENT_MS = 1500
+
+/** What every process has counted, with the rules. @throws CliError when no process has anything to tell */
+export async function runCounts(agent: AgentClient, output: OutputFormat): Promise<void> {
+  const { call, create, GetCountsRequestSchema, GetCountsResponseSchema, messageJson } = await import('./agent-client.ts')
+  const response = await call(agent, 'getCounts', create(GetCountsRequestSchema))
+  if (output === 'json') printJson(messageJson(GetCountsResponseSchema, response))
+  else print(formatCounts(response.reports))
+  if (response.reports.every(({ totals }) => totals === undefined)) throw new CliError('HG-1109', 'no process has told its counts')
+}
+
+/** What of the counts could be had. */
+export interface StatusCounts {
+  readonly reports: readonly CountsReport[]
+  /** Why there are none, in the agent's words. */
+  readonly problem: string
+}
+
+/** For `status`: what can be had soon. Never fails. */
+export async function countsForStatus(agent: AgentClient): Promise<StatusCounts> {
+  const { call, create, GetCountsRequestSchema } = await import('./agent-client.ts')
+  try {
+    const request = create(GetCountsRequestSchema, { totalsOnly: true, timeoutMs: STATUS_PROCESS_MS })
+    const { reports } = await call(agent, 'getCounts', request, STATUS_AGENT_MS)
+    return { reports, problem: '' }
+  } catch (error) {
+    return { reports: [], problem: (error as Error).message }
+  }
+}
+
+export function formatCounts(reports: readonly CountsReport[]): string {
+  const rules = new Map<string, bigint[]>()
+  for (const { rule, counts } of reports.flatMap((report) => report.rules)) {
+    const numbers = [counts?.allowed ?? 0n, counts?.denied ?? 0n, counts?.audited ?? 0n]
+    const before = rules.get(rule)
+    rules.set(rule, before === undefined ? numbers : before.map((number, column) => number + (numbers[column] ?? 0n)))
+  }
+  const rows = [...rules]
+    .sort(([ruleA, a], [ruleB, b]) => Number(sum(b) - sum(a)) || (ruleA < ruleB ? -1 : 1))
+    .map(([rule, numbers]) => [rule === '' ? '(no rule)' : rule, ...numbers.map(String)])
+  const parts = rows.length === 0 ? [] : [formatTable(['RULE', 'ALLOWED', 'DENIED', 'AUDITED'], rows), '']
+  return [...parts, formatSources(reports)].join('\n')
+}
+
+function sum(numbers: readonly bigint[]): bigint {
+  return numbers.reduce((total, number) => total + number, 0n)
+}
+
+/** One line a process: its totals, or its problem. */
+export function formatSources(reports: readonly CountsReport[]): string {
+  return formatTable(
+    ['COUNTED BY', 'ALLOWED', 'DENIED', 'AUDITED', 'FAILED', 'SINCE', 'PROBLEM'],
+    reports.map(({ source, totals, sinceNs, problem }) => [
+      SOURCE_NAMES[source] ?? `source ${source}`,
+      ...(totals === undefined ? ['', '', '', '', ''] : [...numbersOf(totals), timeOf(sinceNs)]),
+      problem,
+    ]),
+  )
+}
+
+function numbersOf({ allowed, denied, audited, failed }: VerdictCounts): string[] {
+  return [allowed, denied, audited, failed].map(String)
+}
+
+function timeOf(ns: bigint): string {
+  return `${new Date(Number(ns / 1_000_000n)).toISOString().slice(0, 19)}Z`
+}
