@@ -164,8 +164,9 @@ export class Agent implements LocalBackend, FlowContext {
     this.#parts.folder.noteWrite(file)
   }
 
-  onPoliciesChanged(): void {
-    this.#scanFolder()
+  /** @param files that may have changed; undefined: any */
+  onPoliciesChanged(files?: ReadonlySet<string>): void {
+    this.#scanFolder(files)
     this.#commit()
     this.#flush()
   }
@@ -341,8 +342,8 @@ export class Agent implements LocalBackend, FlowContext {
     return failed
   }
 
-  #scanFolder(): void {
-    const change = this.#parts.folder.scan()
+  #scanFolder(files?: ReadonlySet<string>): void {
+    const change = this.#parts.folder.scan(files)
     this.#takeFolderChange(change)
     clearTimeout(this.#lookTimer)
     this.#lookTimer = undefined

@@ -36,6 +36,8 @@ import { WorkloadsFile } from './workloads/workloads-file.ts'
 const FILE_QUIET_MS = 15
 /** A file that is written without end must not keep the others from being read. */
 const FOLDER_BURST_MS = 200
+/** Of more names, the kernel may have dropped some. */
+const FOLDER_NAMES_MAX = 1000
 /** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
 const TAKEOVER_WAIT_MS = 5000
 /** Device events come in bursts; what they mean is looked up once. */
@@ -119,7 +121,7 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const stopWatching = [
     watchFolder(
       config.paths.policies,
-      () => agent.onPoliciesChanged(),
+      (files) => agent.onPoliciesChanged(files),
       (file) => agent.onPolicyFileWritten(file),
     ),
     watchFile(config.paths.workloads, () => {
@@ -178,17 +180,30 @@ function watchFile(path: string, onChange: () => void): () => void {
   }
 }
 
-/** Calls back some moments after a burst of changes, though it may go on. @param onWrite a file was changed under its own name */
-function watchFolder(path: string, onChange: () => void, onWrite: (file: string) => void): () => void {
+/**
+ * Calls back some moments after a burst of changes, though it may go on.
+ * @param onChange gets the names that changed; undefined when that may be any
+ * @param onWrite a file was changed under its own name
+ */
+function watchFolder(
+  path: string,
+  onChange: (files: ReadonlySet<string> | undefined) => void,
+  onWrite: (file: string) => void,
+): () => void {
   let timer: NodeJS.Timeout | undefined
   let burstEndsAt = 0
-  const changed = (): void => {
+  let files: Set<string> | undefined = new Set()
+  const changed = (name: string | null): void => {
+    if (name === null || (files?.size ?? 0) > FOLDER_NAMES_MAX) files = undefined
+    else files?.add(name)
     if (timer === undefined) burstEndsAt = performance.now() + FOLDER_BURST_MS
     else if (performance.now() > burstEndsAt) return
     clearTimeout(timer)
     timer = setTimeout(() => {
       timer = undefined
-      onChange()
+      const names = files
+      files = new Set()
+      onChange(names)
     }, FILE_QUIET_MS)
   }
   const watchers: FSWatcher[] = []
@@ -199,14 +214,14 @@ function watchFolder(path: string, onChange: () => void, onWrite: (file: string)
   const openFolder = (): void =>
     open(path, (event, name) => {
       if (event === 'change' && name !== null) onWrite(name)
-      changed()
+      changed(name)
     })
   openFolder()
   // The folder itself may come, go or be replaced: its parent tells.
   open(dirname(path), (_event, name) => {
     if (name !== basename(path)) return
     openFolder()
-    changed()
+    changed(null)
   })
   return () => {
     clearTimeout(timer)

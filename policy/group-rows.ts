@@ -297,7 +297,7 @@ function withPorts(rule: CompiledRule, ports: readonly NamedPortNumber[]): Compi
 
 /** Of what the rules say, not only of their names: an equal key has to mean equal rules also where short digests collide. */
 function classKeyOf(direction: Direction, ruleset: ResolvedRuleset): string {
-  const digest = createHash('sha256').update(JSON.stringify(ruleset)).digest('hex').slice(0, 16)
+  const digest = createHash('sha256').update(JSON.stringify(ruleset)).digest('hex').slice(0, 32)
   return `${direction}/${ruleset.kind}/${ruleset.allowAll ? 'all' : 'some'}/${digest}`
 }
 

@@ -1,9 +1,8 @@
 /**
- * What of resolved policy cannot be enforced yet, and what holds instead: traffic of such a class is denied, HTTP rules that Envoy's
- * listeners cannot ask about are left out, so that their requests are denied. What rules do not restrict is allowed all the same. Each
- * kind that becomes enforceable is taken out here.
+ * What of resolved policy cannot be enforced yet, and what holds instead: traffic of such a class is denied. What rules do not restrict
+ * is allowed all the same. Each kind that becomes enforceable is taken out here.
  */
-import type { HeaderMatch, HttpRule } from '#parsers/http/rules.ts'
+import type { HttpRule } from '#parsers/http/rules.ts'
 import { documentName, type Policy } from '#policy/model.ts'
 import {
   ANY_PROTOCOL,
@@ -22,7 +21,7 @@ export interface Gap {
   readonly policy: string
   /** As a sentence: kafka rules are not enforced yet. */
   readonly what: string
-  /** Traffic that is denied for it: 9092/TCP. Empty: requests of its rules, as far as others do not allow them. */
+  /** Traffic that is denied for it: 9092/TCP. */
   readonly traffic: readonly string[]
 }
 
@@ -58,7 +57,6 @@ export function enforceable(group: ResolvedGroup): Enforceable {
     const own = [...peerClass.rows].map((rowKey) => group.rows.get(rowKey)).filter((row) => row !== undefined)
     if ('ruleset' in outcome) {
       classes.set(key, { ...peerClass, ruleset: outcome.ruleset })
-      gaps.push(...gapsOfRules(peerClass.ruleset))
       continue
     }
     const isAudited = outcome.verdict === 'allow' && peerClass.ruleset.shadow === 'deny-all'
@@ -78,25 +76,19 @@ function withoutSlot({ classKey: _classKey, ...row }: PolicyRow, verdict: 'allow
 function outcomeOf(ruleset: ResolvedRuleset): Outcome {
   const { kind, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
   const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
-  if (kind === 'http' && serverNames.length === 0 && !isIntercepted) return { ruleset: withHttpRules(ruleset) }
+  if (kind === 'http' && serverNames.length === 0 && !isIntercepted) return { ruleset: withShadow(ruleset) }
   const isOpen = allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener' && kind !== 'conflict'
   return { verdict: isOpen ? 'allow' : 'deny' }
 }
 
-/** Without rules that ask for what listeners cannot do. What reports only goes first: nothing is denied for its sake. */
-function withHttpRules(ruleset: ResolvedRuleset): ResolvedRuleset {
-  const allow = replaced(ruleset.allow, (rule) => asHeaders(rule))
-  const deny = replaced(ruleset.deny, (rule) => asHeaders(rule) ?? withoutHeaderMatches(rule))
-  const shadow = shadowOf(ruleset)
-  if (allow === ruleset.allow && deny === ruleset.deny && shadow === ruleset.shadow) return ruleset
-  const { shadow: _shadow, ...rest } = ruleset
-  return { ...rest, allow, deny, ...(shadow === undefined ? {} : { shadow }) }
-}
-
-function shadowOf({ shadow }: ResolvedRuleset): ResolvedRuleset['shadow'] {
-  if (shadow === undefined || shadow === 'deny-all') return shadow
-  const outcome = outcomeOf(shadow)
-  return 'ruleset' in outcome ? outcome.ruleset : undefined
+/** A shadow reports only: it changes no header, and asks for no secret. */
+function withShadow(ruleset: ResolvedRuleset): ResolvedRuleset {
+  const { shadow, ...rest } = ruleset
+  if (shadow === undefined || shadow === 'deny-all') return ruleset
+  if (shadow.kind !== 'http' || !('ruleset' in outcomeOf(shadow))) return rest
+  const allow = replaced(shadow.allow, withoutHeaderMatches)
+  const deny = replaced(shadow.deny, (rule) => (asksSecret(rule) ? undefined : withoutHeaderMatches(rule)))
+  return allow === shadow.allow && deny === shadow.deny ? ruleset : { ...rest, shadow: { ...shadow, allow, deny } }
 }
 
 /** @returns the list itself when nothing in it is another */
@@ -108,29 +100,13 @@ function replaced(rules: readonly NamedRule[], replace: (rule: HttpRule) => Http
   })
 }
 
-/** With conditions on headers that are no more than that. @returns undefined when one of them is */
-function asHeaders(rule: HttpRule): HttpRule | undefined {
-  const { headerMatches = [], headers, ...rest } = rule
-  if (!headerMatches.every(isPlain)) return undefined
-  return { ...rest, headers: [...headers, ...headerMatches.map(({ name, value }) => (value === undefined ? { name } : { name, value }))] }
-}
-
-/** A deny rule that cannot look at a header denies whatever is in it. */
+/** Those with an action hold in any case. One on a secret is taken to hold: better a denial that is not reported than a false one. */
 function withoutHeaderMatches({ headerMatches: _headerMatches, ...rest }: HttpRule): HttpRule {
   return rest
 }
 
-function isPlain({ secret, mismatch }: HeaderMatch): boolean {
-  return secret === undefined && mismatch === undefined
-}
-
-function gapsOfRules({ allow, deny }: ResolvedRuleset): Gap[] {
-  const left = httpRules([...allow, ...deny]).filter(({ rule }) => !(rule.headerMatches ?? []).every(isPlain))
-  return policiesOf(left.map(({ name }) => name)).map((policy) => ({
-    policy,
-    what: 'HTTP rules with header actions or secrets are not enforced yet',
-    traffic: [],
-  }))
+function asksSecret({ headerMatches = [] }: HttpRule): boolean {
+  return headerMatches.some(({ secret }) => secret !== undefined)
 }
 
 function gapsOfClass(ruleset: ResolvedRuleset, rows: readonly PolicyRow[]): Gap[] {
@@ -195,6 +171,6 @@ export function gapWarnings(gaps: Iterable<Gap>): string[] {
   return [...byText].map(([text, traffic]) => {
     const shown = [...traffic].slice(0, TRAFFIC_SHOWN_MAX).join(', ')
     const rest = traffic.size > TRAFFIC_SHOWN_MAX ? `, and ${traffic.size - TRAFFIC_SHOWN_MAX} more` : ''
-    return traffic.size === 0 ? `${text}: their requests are denied` : `${text}: traffic to ${shown}${rest} is denied`
+    return `${text}: traffic to ${shown}${rest} is denied`
   })
 }

@@ -85,6 +85,12 @@ export class GroupRows {
     return this.#wanted.get(key)
   }
 
+  /** Slot that a row in the kernel points at, as port/generation; undefined for none. */
+  pointerOf(key: string): string | undefined {
+    const value = this.#applied.get(key)?.value
+    return value?.verdict === VERDICT_REDIRECT ? slotText({ port: value.slotPort, generation: value.slotGeneration }) : undefined
+  }
+
   /** @param wanted undefined: no such row */
   want(key: string, wanted: WantedRow | undefined): void {
     if (wanted === undefined) this.#wanted.delete(key)

@@ -14,7 +14,7 @@ import { AgentError } from '../errors.ts'
 import { Cookies } from './cookies.ts'
 import type { EndpointRows, Enforcement } from './endpoint-rows.ts'
 import { GroupRows, type SlotReadiness, slotText } from './group-rows.ts'
-import { isSuperset, type Slot, type SlotAllocator } from './slots.ts'
+import { isSuperset, type Slot, type SlotAllocator, UNKNOWN_RULES } from './slots.ts'
 
 /** How long a row that allows may wait for the listener that it is to be sent to. */
 export const LISTENER_WAIT_MS = 500
@@ -198,14 +198,18 @@ export class PolicySync {
     const before = new Map<string, { slot: Slot; ruleset: ResolvedRuleset }>()
     for (const slot of this.#slots.ofGroup(resolved.group)) before.set(slotText(slot), { slot, ruleset: slot.ruleset })
     const { byClass, orphans, changed } = this.#slots.assign(resolved, changedRows)
+    const left = new Set<string>()
+    const entered = new Set<Slot>()
     for (const key of changedRows) {
       const row = resolved.rows.get(key)
       const slot = row?.classKey === undefined ? undefined : byClass.get(row.classKey)
       const old = group.rows.wanted(key)
+      if (slot !== undefined) entered.add(slot)
+      for (const text of [group.rows.pointerOf(key), old?.slot && slotText(old.slot)]) if (text !== undefined) left.add(text)
       group.rows.want(key, row && { row, cookie: this.#cookies.use(row.origins), slot })
       if (old !== undefined) this.#cookies.release(old.cookie)
     }
-    this.#pairSlots(group, before, [...byClass.values()])
+    this.#pairSlots(group, before, [...byClass.values()], { left, entered })
     group.resolved = resolved
     group.enforcement = { ...resolved.enforced, onlyAudit: this.#context.isOnlyAudited(resolved) }
     group.isUnplanned = false
@@ -219,12 +223,21 @@ export class PolicySync {
     return changed
   }
 
-  /** Connections of a slot may stay when their row moves to one that allows at least as much. */
-  #pairSlots(group: Group, before: ReadonlyMap<string, { slot: Slot; ruleset: ResolvedRuleset }>, after: readonly Slot[]): void {
+  /**
+   * Connections of a slot may stay when they move to one that allows at least as much. They move only where rows do: away from a slot
+   * that a changed row pointed at, to whatever covers them now, or from whatever covered them to one that a changed row points at.
+   */
+  #pairSlots(
+    group: Group,
+    before: ReadonlyMap<string, { slot: Slot; ruleset: ResolvedRuleset }>,
+    after: readonly Slot[],
+    { left, entered }: { readonly left: ReadonlySet<string>; readonly entered: ReadonlySet<Slot> },
+  ): void {
     for (const text of group.rows.pointedAt()) {
       const old = before.get(text)
-      if (old === undefined) continue
-      for (const slot of after) {
+      // What its rules were is not known after a start: then nothing allows as much.
+      if (old === undefined || old.ruleset === UNKNOWN_RULES) continue
+      for (const slot of left.has(text) ? after : entered) {
         if (slot === old.slot || slot.direction !== old.slot.direction || !isSuperset(slot.ruleset, old.ruleset)) continue
         this.#kernel.maps.slotPairs.set(
           { fromPort: old.slot.port, fromGeneration: old.slot.generation, toPort: slot.port, toGeneration: slot.generation },

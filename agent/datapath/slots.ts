@@ -39,8 +39,16 @@ export interface SlotAssignment {
   readonly changed: readonly Slot[]
 }
 
-/** What a slot allows before its rules are known. */
-const NOTHING: ResolvedRuleset = { kind: 'http', parser: '', allowAll: false, allow: [], deny: [], serverNames: [], conflict: '' }
+/** Of a slot whose rules are not known yet: it allows nothing. */
+export const UNKNOWN_RULES: ResolvedRuleset = {
+  kind: 'http',
+  parser: '',
+  allowAll: false,
+  allow: [],
+  deny: [],
+  serverNames: [],
+  conflict: '',
+}
 
 const GENERATION_MAX = 4095
 const REVISION_BITS_OF_A_START = 32n
@@ -97,7 +105,7 @@ export class SlotAllocator {
     this.#nextId = state.nextId
     this.#free.push(...state.free)
     for (const { id, generation, direction, group, classKey, members } of state.slots) {
-      this.#add({ id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: NOTHING })
+      this.#add({ id, generation, direction, group, classKey, port: this.#portOf(id), ruleset: UNKNOWN_RULES })
       for (const key of members) this.#rowsOf(group).set(key, id)
     }
     this.save()
@@ -133,7 +141,10 @@ export class SlotAllocator {
     for (const [key, slot] of matched) {
       const peerClass = group.classes.get(key)
       if (peerClass === undefined) continue
-      if (!sameRuleset(slot.ruleset, peerClass.ruleset) || missing.includes(key)) changed.push(slot)
+      // The key is a digest of the rules: where it is the same, they are, once they are known.
+      if (slot.classKey === key && slot.ruleset !== UNKNOWN_RULES) continue
+      const isNew = missing.includes(key)
+      if (isNew || !sameRuleset(slot.ruleset, peerClass.ruleset)) changed.push(slot)
       if (slot.classKey !== key) this.#isFresh = false
       slot.classKey = key
       slot.ruleset = peerClass.ruleset
@@ -228,7 +239,7 @@ export class SlotAllocator {
       port: this.#portOf(id),
       group,
       classKey: '',
-      ruleset: NOTHING,
+      ruleset: UNKNOWN_RULES,
     }
     this.#add(slot)
     this.#isSaved = false
@@ -263,22 +274,39 @@ export function upstreamMark(direction: Direction): number {
  * not count.
  */
 export function isSuperset(wide: ResolvedRuleset, narrow: ResolvedRuleset): boolean {
-  if (frameOf(wide) !== frameOf(narrow)) return false
-  const denied = contentsOf(narrow.deny)
-  if (!wide.deny.every(({ rule }) => denied.has(textOf(rule)))) return false
+  const [outer, inner] = [contentOf(wide), contentOf(narrow)]
+  if (outer.frame !== inner.frame || !includesAll(inner.deny, outer.deny)) return false
   if (wide.allowAll) return true
-  if (narrow.allowAll) return false
-  const allowed = contentsOf(wide.allow)
-  return narrow.allow.every(({ rule }) => allowed.has(textOf(rule)))
+  return !narrow.allowAll && includesAll(outer.allow, inner.allow)
 }
 
-/** What decides beside the rules, as text. */
-function frameOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict }: ResolvedRuleset): string {
-  return textOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict })
+function includesAll(all: ReadonlySet<string>, some: ReadonlySet<string>): boolean {
+  for (const each of some) if (!all.has(each)) return false
+  return true
 }
 
-function contentsOf(rules: readonly NamedRule[]): ReadonlySet<string> {
-  return new Set(rules.map(({ rule }) => textOf(rule)))
+interface RulesetContent {
+  /** What decides beside the rules. */
+  readonly frame: string
+  readonly allow: ReadonlySet<string>
+  readonly deny: ReadonlySet<string>
+}
+
+/** Each slot is compared with many others. */
+const contents = new WeakMap<ResolvedRuleset, RulesetContent>()
+
+function contentOf(ruleset: ResolvedRuleset): RulesetContent {
+  const known = contents.get(ruleset)
+  if (known !== undefined) return known
+  const { kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict } = ruleset
+  const textsOf = (rules: readonly NamedRule[]) => new Set(rules.map(({ rule }) => textOf(rule)))
+  const content = {
+    frame: textOf({ kind, parser, serverNames, terminatingTls, originatingTls, listener, conflict }),
+    allow: textsOf(ruleset.allow),
+    deny: textsOf(ruleset.deny),
+  }
+  contents.set(ruleset, content)
+  return content
 }
 
 /** Equal for equal plain data, in whatever order its fields were set. */

@@ -6,7 +6,7 @@
  * what was written under its own name is read when it has been left alone for a while. That is a guess, not a promise: a writer that
  * pauses for longer is taken to be done.
  */
-import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, unlinkSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync, type Stats, statSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { EMPTY_FOLDER_MARKER, POLICY_FILE_NAME } from '#policy/files.ts'
@@ -51,11 +51,22 @@ const POLICY_FILE_BYTES_MAX = 4 << 20
 
 /** How long a file that is written in place is left alone after its last write. */
 export const IN_PLACE_QUIET_MS = 100
+/** Of the clock that stamps files: HZ is 100 or more. */
+const CLOCK_TICK_MS_MAX = 20
 
-const indexSchema = z.strictObject({
-  version: z.literal(1),
-  files: z.array(z.strictObject({ file: z.string(), digest: z.string(), acceptedAt: z.string() })),
-})
+/** The first version also had digests and times, which had to be written with each change of one file among thousands. */
+const indexSchema = z.union([
+  z.strictObject({ version: z.literal(2), files: z.array(z.string()) }),
+  z
+    .object({ version: z.literal(1), files: z.array(z.object({ file: z.string() })) })
+    .transform(({ files }) => ({ version: 2 as const, files: files.map(({ file }) => file) })),
+])
+
+interface ReadText {
+  readonly text: string
+  /** See #seen. */
+  readonly identity: string
+}
 
 export class PolicyFolder {
   readonly #folder: string
@@ -63,7 +74,8 @@ export class PolicyFolder {
   readonly #index: StateFile<z.infer<typeof indexSchema>>
   readonly #parsed: ParsedFiles
   readonly #emptyMeans: 'keep' | 'apply'
-  readonly #acceptedAt = new Map<string, { digest: string; acceptedAt: string }>()
+  /** Digest of what was last accepted of each file. */
+  readonly #acceptedDigests = new Map<string, string>()
   readonly #states = new Map<string, FileState>()
   /** Versions that were read and wait to be accepted. */
   readonly #candidates = new Map<string, Candidate>()
@@ -73,10 +85,12 @@ export class PolicyFolder {
   readonly #notKept = new Map<string, string>()
   /** Of files of which nothing was ever accepted. */
   readonly #refusedTexts = new Map<string, string>()
-  /** Digest of what was last read of each file. */
-  readonly #seen = new Map<string, string>()
+  /** What was last read of each file: its digest, and how to tell without reading that it is still the same; empty when nothing tells. */
+  readonly #seen = new Map<string, { readonly digest: string; readonly identity: string }>()
   /** When somebody last wrote to a file under its own name (performance.now()), as long as it matters. */
   readonly #writtenAt = new Map<string, number>()
+  /** Files that are symbolic links, as ConfigMaps are mounted. */
+  #links: ReadonlySet<string> = new Set()
   #hasScanned = false
 
   /** @param options whatever decides what `parse` makes of a text */
@@ -108,13 +122,12 @@ export class PolicyFolder {
   /** What was accepted before this process started. To be called once, before the first scan. @throws AgentError HG-2006 */
   restore(): FolderChange {
     const changed: FileState[] = []
-    for (const { file, acceptedAt } of this.#index.read()?.files ?? []) {
+    for (const file of this.#index.read()?.files ?? []) {
       const text = readText(this.#acceptedPath(file))
       // The index never names a file before it is there, nor after it is gone.
       if (text === undefined) throw new AgentError('HG-2006', `missing: ${this.#acceptedPath(file)}`)
-      // Not the digest in the index: that may be of the version before, when the agent ended between the two writes.
       const digest = digestOf(text)
-      this.#acceptedAt.set(file, { digest, acceptedAt })
+      this.#acceptedDigests.set(file, digest)
       const parsed = this.#parsed.parseAccepted(text, file)
       const { documents, refused, problems } = parsed
       this.#restored.set(file, { digest, parsed })
@@ -132,12 +145,18 @@ export class PolicyFolder {
     if (POLICY_FILE_NAME.test(file)) this.#writtenAt.set(file, performance.now())
   }
 
-  /** Compares the folder with what is known. What is read as good is a candidate until `accept` or `reject` says more. */
-  scan(): FolderChange {
+  /**
+   * Compares the folder with what is known. What is read as good is a candidate until `accept` or `reject` says more.
+   * @param among files that may have changed; undefined: any
+   */
+  scan(among?: ReadonlySet<string>): FolderChange {
     const files = this.#list()
     if (typeof files === 'string') return { changed: [], removed: [], warning: files }
     const changed: FileState[] = []
     for (const file of files) {
+      const mayHaveChanged = among?.has(file) ?? true
+      // What a link leads to changes without a word about the link.
+      if (!mayHaveChanged && this.#states.has(file) && !this.#writtenAt.has(file) && !this.#links.has(file)) continue
       const state = this.#read(file)
       if (state !== undefined) changed.push(state)
     }
@@ -154,10 +173,11 @@ export class PolicyFolder {
 
   #list(): string[] | string {
     try {
-      return readdirSync(this.#folder, { withFileTypes: true })
-        .filter((entry) => POLICY_FILE_NAME.test(entry.name) && (entry.isFile() || entry.isSymbolicLink()))
-        .map((entry) => entry.name)
-        .sort()
+      const entries = readdirSync(this.#folder, { withFileTypes: true }).filter(
+        (entry) => POLICY_FILE_NAME.test(entry.name) && (entry.isFile() || entry.isSymbolicLink()),
+      )
+      this.#links = new Set(entries.filter((entry) => entry.isSymbolicLink()).map((entry) => entry.name))
+      return entries.map((entry) => entry.name).sort()
     } catch (error) {
       return `the policy folder cannot be read (${(error as NodeJS.ErrnoException).code}); what was in force stays: ${this.#folder}`
     }
@@ -180,7 +200,7 @@ export class PolicyFolder {
   }
 
   /** @returns undefined when somebody writes to it right now */
-  #readWhole(path: string): string | undefined {
+  #readWhole(path: string): ReadText | undefined {
     // A pipe in the folder must not hold the agent up.
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
@@ -191,30 +211,40 @@ export class PolicyFolder {
       if (after.size !== before.size || after.mtimeMs !== before.mtimeMs) return undefined
       // Of what was written before this process started, nobody tells how.
       const ageMs = Date.now() - after.mtimeMs
-      return !this.#hasScanned && ageMs >= 0 && ageMs < IN_PLACE_QUIET_MS ? undefined : text
+      if (!this.#hasScanned && ageMs >= 0 && ageMs < IN_PLACE_QUIET_MS) return undefined
+      return { text, identity: isSettled(after) ? identityOf(after) : '' }
     } finally {
       closeSync(fd)
     }
+  }
+
+  /** Folders have thousands of files, of which one has changed. */
+  #isAsSeen(file: string, path: string): boolean {
+    const identity = this.#seen.get(file)?.identity ?? ''
+    return identity !== '' && identityOf(statSync(path)) === identity
   }
 
   /** @returns undefined when nothing changed, or is about to */
   #read(file: string): FileState | undefined {
     if (this.#isBeingWritten(file)) return undefined
     const path = join(this.#folder, file)
-    let text: string | undefined
+    let read: ReadText | undefined
     try {
-      text = this.#readWhole(path)
+      if (this.#isAsSeen(file, path)) return undefined
+      read = this.#readWhole(path)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
       return this.#refuse(file, [], [problemOf(file, (error as Error).message, 'check the file and its permissions')])
     }
-    if (text === undefined) {
+    if (read === undefined) {
       this.noteWrite(file)
       return undefined
     }
+    const { text, identity } = read
     const digest = digestOf(text)
-    if (this.#seen.get(file) === digest) return undefined
-    this.#seen.set(file, digest)
+    const isKnown = this.#seen.get(file)?.digest === digest
+    this.#seen.set(file, { digest, identity })
+    if (isKnown) return undefined
     const restored = this.#restored.get(file)
     this.#restored.delete(file)
     const parsed = restored?.digest === digest ? restored.parsed : this.#parsed.parse(text, file)
@@ -238,7 +268,7 @@ export class PolicyFolder {
       const candidate = this.#candidates.get(file)
       if (candidate === undefined) continue
       this.#candidates.delete(file)
-      if (this.#acceptedAt.get(file)?.digest === candidate.digest) continue
+      if (this.#acceptedDigests.get(file) === candidate.digest) continue
       this.#notKept.set(file, candidate.text)
       try {
         writeText(this.#acceptedPath(file), candidate.text)
@@ -248,8 +278,8 @@ export class PolicyFolder {
         continue
       }
       this.#notKept.delete(file)
-      this.#acceptedAt.set(file, { digest: candidate.digest, acceptedAt: new Date().toISOString() })
-      isIndexStale = true
+      if (!this.#acceptedDigests.has(file)) isIndexStale = true
+      this.#acceptedDigests.set(file, candidate.digest)
     }
     try {
       if (isIndexStale) this.#saveIndex()
@@ -294,7 +324,7 @@ export class PolicyFolder {
     this.#refusedTexts.delete(file)
     this.#restored.delete(file)
     this.#parsed.forget(file)
-    if (!this.#acceptedAt.delete(file)) return
+    if (!this.#acceptedDigests.delete(file)) return
     this.#saveIndex()
     const path = this.#acceptedPath(file)
     if (existsSync(path)) unlinkSync(path)
@@ -305,11 +335,18 @@ export class PolicyFolder {
   }
 
   #saveIndex(): void {
-    this.#index.write({
-      version: 1,
-      files: [...this.#acceptedAt].map(([file, { digest, acceptedAt }]) => ({ file, digest, acceptedAt })),
-    })
+    this.#index.write({ version: 2, files: [...this.#acceptedDigests.keys()] })
   }
+}
+
+/** Whatever is written to a file, or put in its place, changes one of these. */
+function identityOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
+  return `${dev}/${ino}/${size}/${mtimeMs}/${ctimeMs}`
+}
+
+/** Of two writes within one tick of the kernel's clock, the second may leave no trace. */
+function isSettled({ ctimeMs }: Stats): boolean {
+  return Date.now() - ctimeMs > CLOCK_TICK_MS_MAX
 }
 
 function problemOf(file: string, message: string, hint: string): Problem {

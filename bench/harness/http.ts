@@ -13,7 +13,13 @@ import { descendantsOf, onClientCore } from './processor.ts'
 export const BODY_BYTES = 256
 
 /** nginx with one worker, answering from memory: 256 bytes, or what is given, which may hold nginx's variables. @returns the worker's pid */
-export async function startNginx(machine: Machine, server: Workload, client: Workload, body = 'x'.repeat(BODY_BYTES)): Promise<number> {
+export async function startNginx(
+  machine: Machine,
+  server: Workload,
+  client: Workload,
+  body = 'x'.repeat(BODY_BYTES),
+  ports: readonly number[] = [80],
+): Promise<number> {
   const folder = join(machine.folder, `nginx-${server.name}`)
   mkdirSync(folder)
   const file = join(folder, 'nginx.conf')
@@ -24,7 +30,7 @@ export async function startNginx(machine: Machine, server: Workload, client: Wor
 events { worker_connections 1024; }
 http {
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; ${paths.join(' ')}
-  server { listen ${server.address}:80; default_type text/plain; location / { return 200 '${body}'; } }
+  server { ${ports.map((port) => `listen ${server.address}:${port};`).join(' ')} default_type text/plain; location / { return 200 '${body}'; } }
 }
 `,
   )
@@ -35,7 +41,7 @@ http {
   })
   for (let tries = 0; tries < 100; tries++) {
     if (child.exitCode !== null) throw new Error(`nginx ended: ${errors}`)
-    if ((await get(machine, client, `http://${server.address}/`, '-m', '0.5')).status !== 0) {
+    if ((await get(machine, client, `http://${server.address}:${ports[0]}/`, '-m', '0.5')).status !== 0) {
       const [worker] = descendantsOf(child.pid ?? 0)
       if (worker !== undefined) return worker
     }
@@ -55,11 +61,25 @@ export interface WrkResult {
   readonly processorUs: number
 }
 
+export interface WrkOptions {
+  /** Asked for in turns; none: the path of the URL. */
+  readonly paths?: readonly string[]
+  readonly connections?: number
+}
+
 /** One run of wrk on the client's core. */
-export async function runWrk(machine: Machine, client: Workload, url: string, seconds: number): Promise<WrkResult> {
+export async function runWrk(
+  machine: Machine,
+  client: Workload,
+  url: string,
+  seconds: number,
+  { paths = [], connections = 64 }: WrkOptions = {},
+): Promise<WrkResult> {
   // The shell's `times` tells what its children used: wrk is gone when it could be asked.
-  const script = 'wrk -t1 -c64 --latency -d"$1s" "$2"; times'
-  const { stdout, stderr } = await machine.run(client.netns, onClientCore('sh', '-c', script, 'sh', String(seconds), url))
+  const script = 'wrk -t1 --latency "$@"; times'
+  const rotate = paths.length === 0 ? [] : ['-s', join(ROOT, 'bench/workloads/rotate.lua')]
+  const args = [`-c${connections}`, `-d${seconds}s`, ...rotate, url, ...(paths.length === 0 ? [] : ['--', ...paths])]
+  const { stdout, stderr } = await machine.run(client.netns, onClientCore('sh', '-c', script, 'sh', ...args))
   const number = (pattern: RegExp): number => Number(pattern.exec(stdout)?.[1] ?? 0)
   const requests = number(/(\d+) requests in/)
   if (requests === 0) throw new Error(`wrk made no request: ${stdout}${stderr}`)

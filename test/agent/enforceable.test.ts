@@ -63,26 +63,29 @@ for (const [what, ruleset, expected] of CASES) {
   test(`${what}: ${expected}`, (t) => t.is(outcomeOf({ ...NONE, ...ruleset }), expected))
 }
 
-test('an allow rule with header actions is left out, a deny rule denies whatever the header is, and plain conditions are kept', (t) => {
-  const plain = named({ ...GET, headerMatches: [{ name: 'x-a', value: '1' }, { name: 'x-b' }] })
+test('header actions and secrets are enforced; a shadow takes both for granted, but for a deny rule on a secret', (t) => {
   const acting = named({ ...GET, headerMatches: [{ name: 'x-a', value: '1', mismatch: 'ADD' }] })
   const secret = named({ ...GET, headerMatches: [{ name: 'x-a', secret: { namespace: 'a', name: 'b' } }] })
-  const { group, gaps } = enforceable(
-    groupOf({ ...NONE, allow: [plain, acting, secret], deny: [secret], shadow: { ...NONE, kind: 'kafka' } }),
-  )
+  const both = { ...NONE, allow: [acting, secret], deny: [secret] }
+  const { group, gaps } = enforceable(groupOf({ ...both, shadow: { ...both, deny: [acting, secret] } }))
   const ruleset = group.classes.get('class')?.ruleset
+  t.like(ruleset, both)
+  t.deepEqual(gaps, [])
+  const shadow = ruleset?.shadow as ResolvedRuleset
   t.deepEqual(
-    ruleset?.allow.map(({ rule }) => rule),
-    [{ method: 'GET', headers: [{ name: 'x-a', value: '1' }, { name: 'x-b' }] }],
+    shadow.allow.map(({ rule }) => rule),
+    [GET, GET],
   )
   t.deepEqual(
-    ruleset?.deny.map(({ rule }) => rule),
+    shadow.deny.map(({ rule }) => rule),
     [GET],
   )
-  t.is(ruleset?.shadow, undefined)
-  t.deepEqual(gapWarnings(gaps), [
-    'policy shop/web: HTTP rules with header actions or secrets are not enforced yet: their requests are denied',
-  ])
+})
+
+test('a shadow that cannot be enforced is left out, and nothing is denied for its sake', (t) => {
+  const { group, gaps } = enforceable(groupOf({ ...NONE, allow: [named(GET)], shadow: { ...NONE, kind: 'kafka' } }))
+  t.is(group.classes.get('class')?.ruleset.shadow, undefined)
+  t.deepEqual(gaps, [])
 })
 
 test('there is one warning for each policy and kind, with some of its ports', (t) => {
