@@ -11,6 +11,7 @@ import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
+import { ReceivedEntries } from './access-log/received.ts'
 import { registerAccessLog } from './access-log/server.ts'
 import { ControlClient } from './control-client.ts'
 import { reportCounts } from './counts-reporter.ts'
@@ -93,7 +94,9 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
   })
   const flows = new FlowReporter(control.client, signal)
-  const read = (totalsOnly: boolean) => readEnvoyCounts(paths.envoyAdmin, totalsOnly)
+  const received = new ReceivedEntries(paths.flowsReceived)
+  const read = (totalsOnly: boolean) =>
+    readEnvoyCounts({ adminSocket: paths.envoyAdmin, totalsOnly, flowsReceived: () => received.current()?.count })
 
   /** Disk first, Envoy second; updates that come while the disk is busy are brought in together. */
   let busy = false
@@ -111,7 +114,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
 
   const server = createServer()
   xds.register(server)
-  registerAccessLog(server, (flow) => flows.add(flow))
+  registerAccessLog(server, received, (flow) => flows.add(flow))
   const held = store.takeChange()
   if (held !== undefined) rollout.apply(held)
   await listenOnSocket(server, paths.xds, { mode: 0o600 })
@@ -121,6 +124,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     await Promise.all([control.run(), flows.run(), reportCounts({ client: control.client, signal, source: CountsSource.PROXY, read })])
   } finally {
     rollout.close()
+    received.close()
     closeServer(server, paths.xds)
     lock.release()
   }

@@ -9,6 +9,8 @@ export interface ProxyPaths {
   readonly extHost: string
   readonly envoyAdmin: string
   readonly envoyBootstrap: string
+  /** Entries of Envoy's access log that arrived. */
+  readonly flowsReceived: string
   readonly netns: string
   readonly proxyLock: string
   readonly extHostLock: string
@@ -25,6 +27,7 @@ export function proxyPaths({ paths: { run, state } }: Config): ProxyPaths {
     extHost: join(run, 'ext-host.sock'),
     envoyAdmin: join(run, 'envoy-admin.sock'),
     envoyBootstrap: join(run, 'envoy.json'),
+    flowsReceived: join(run, 'flows-received'),
     netns: join(run, 'netns.json'),
     proxyLock: join(run, 'locks/proxy'),
     extHostLock: join(run, 'locks/ext-host'),

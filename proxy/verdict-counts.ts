@@ -7,6 +7,7 @@
  * under load, totals and rules may differ by the requests of that moment.
  */
 import { stat } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import { create } from '@bufbuild/protobuf'
 import {
   type CountsReport,
@@ -24,11 +25,17 @@ import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, DENY_PREFIX, EXT_HOST_RULE } from '.
 /** More rules than anybody reads, and few enough for a message. */
 const RULES_MAX = 100_000
 
+/** Between looks at whether flows arrive, and for how long they are waited for. */
+const ARRIVAL_STEP_MS = 20
+const ARRIVAL_MS_MAX = 200
+
+/** Is there from the start. */
+const ALLOWED = `${RULES_STATS}allowed`
 const RULE_STATS = `${RULES_STATS}policy.`
 
 /** One counter's share in what is told. */
 const TOTALS: ReadonlyMap<string, (totals: Totals, value: bigint) => void> = new Map([
-  [`${RULES_STATS}allowed`, (totals, value) => (totals.allowed += value)],
+  [ALLOWED, (totals, value) => (totals.allowed += value)],
   [`${RULES_STATS}denied`, (totals, value) => (totals.denied += value)],
   [`${RULES_STATS}shadow_denied`, (totals, value) => (totals.audited += value)],
   // The rules let these through to the extension host, which counts its verdicts itself.
@@ -38,7 +45,9 @@ const TOTALS: ReadonlyMap<string, (totals: Totals, value: bigint) => void> = new
   [`${EXT_HOST_STATS}message_timeouts`, (totals, value) => (totals.failed += value)],
   // It answered what Envoy cannot do.
   [`${EXT_HOST_STATS}spurious_msgs_received`, (totals, value) => (totals.failed += value)],
-  [`${ACCESS_LOG_STATS}logs_dropped`, (totals, value) => (totals.flowsLost += value)],
+  // There was no room for these, and those were sent, perhaps to nobody.
+  [`${ACCESS_LOG_STATS}logs_dropped`, (totals, value) => (totals.flowsDropped += value)],
+  [`${ACCESS_LOG_STATS}grpc_entries_flushed`, (totals, value) => (totals.flowsSent += value)],
 ])
 
 interface Totals {
@@ -47,7 +56,8 @@ interface Totals {
   audited: bigint
   failed: bigint
   helped: bigint
-  flowsLost: bigint
+  flowsDropped: bigint
+  flowsSent: bigint
 }
 
 /** Statistics of the totals by name, and those of the rules by prefix. The filter is RE2, and matches anywhere. */
@@ -86,12 +96,13 @@ export interface EnvoyCounts {
   readonly totals: VerdictCounts
   /** By descending number of requests. */
   readonly rules: readonly RuleCounts[]
-  readonly flowsLost: bigint
+  readonly flowsDropped: bigint
+  readonly flowsSent: bigint
 }
 
 /** @param stats names and values of counters */
 export function countsOf(stats: Iterable<{ readonly name: string; readonly value: number }>): EnvoyCounts {
-  const totals: Totals = { allowed: 0n, denied: 0n, audited: 0n, failed: 0n, helped: 0n, flowsLost: 0n }
+  const totals: Totals = { allowed: 0n, denied: 0n, audited: 0n, failed: 0n, helped: 0n, flowsDropped: 0n, flowsSent: 0n }
   const rules = new Map<string, VerdictCounts>()
   for (const { name, value: number } of stats) {
     if (!Number.isInteger(number) || number < 0) continue
@@ -106,13 +117,14 @@ export function countsOf(stats: Iterable<{ readonly name: string; readonly value
     }
     counts[stat.verdict] += value
   }
-  const { allowed, denied, audited, failed, helped, flowsLost } = totals
+  const { allowed, denied, audited, failed, helped, flowsDropped, flowsSent } = totals
   return {
     totals: create(VerdictCountsSchema, { allowed: allowed > helped ? allowed - helped : 0n, denied, audited, failed }),
     rules: [...rules]
       .map(([rule, counts]) => create(RuleCountsSchema, { rule, counts }))
       .sort((a, b) => Number(requestsOf(b) - requestsOf(a)) || (a.rule < b.rule ? -1 : 1)),
-    flowsLost,
+    flowsDropped,
+    flowsSent,
   }
 }
 
@@ -120,16 +132,23 @@ function requestsOf({ counts }: RuleCounts): bigint {
   return counts === undefined ? 0n : counts.allowed + counts.denied + counts.audited
 }
 
+export interface EnvoyCountsOptions {
+  readonly adminSocket: string
+  readonly totalsOnly: boolean
+  /** Flows that Envoy sent and that arrived; undefined when that is not known. */
+  readonly flowsReceived: () => bigint | undefined
+}
+
 /** Asks Envoy. Never fails: what is wrong is in the report. */
-export async function readEnvoyCounts(adminSocket: string, totalsOnly: boolean): Promise<CountsReport> {
+export async function readEnvoyCounts({ adminSocket, totalsOnly, flowsReceived }: EnvoyCountsOptions): Promise<CountsReport> {
   const filter = totalsOnly ? TOTALS_FILTER : RULES_FILTER
-  const path = `/stats?usedonly&type=Counters&format=json&filter=${encodeURIComponent(filter)}`
+  const path = `/stats?type=Counters&format=json&filter=${encodeURIComponent(filter)}`
   for (let attempt = 0; ; attempt++) {
     const since = await startOf(adminSocket)
     const answer = await askAdmin(adminSocket, path)
     // One that was started meanwhile may have answered, or it died while it did: either way, the next answer is whole.
     if (attempt === 0 && since !== (await startOf(adminSocket))) continue
-    return reportOf(answer, since)
+    return await reportOf(answer, since, flowsReceived)
   }
 }
 
@@ -139,20 +158,34 @@ async function startOf(adminSocket: string): Promise<bigint> {
   return found?.mtimeNs ?? 0n
 }
 
-function reportOf(answer: AdminAnswer, sinceNs: bigint): CountsReport {
+async function reportOf(answer: AdminAnswer, sinceNs: bigint, flowsReceived: () => bigint | undefined): Promise<CountsReport> {
   const source = CountsSource.PROXY
   if ('problem' in answer) return create(CountsReportSchema, { source, problem: answer.problem })
   const stats = statsIn(answer.body)
   if (stats === undefined) return create(CountsReportSchema, { source, problem: 'Envoy answers with something that is no statistics' })
-  const { totals, rules, flowsLost } = countsOf(stats)
+  if (!stats.some(({ name }) => name === ALLOWED))
+    return create(CountsReportSchema, { source, problem: 'Envoy was started by a version that does not count; restart it' })
+  const { totals, rules, flowsDropped, flowsSent } = countsOf(stats)
   return create(CountsReportSchema, {
     source,
     sinceNs,
     totals,
     rules: rules.slice(0, RULES_MAX),
-    flowsLost,
+    flowsLost: flowsDropped + (await lostOnTheWay(flowsSent, flowsReceived)),
     problem: rules.length > RULES_MAX ? `only the ${RULES_MAX} rules with the most requests are told of, of ${rules.length}` : '',
   })
+}
+
+/** What is on its way arrives within moments; what is still missing when nothing arrives any more is lost. */
+async function lostOnTheWay(sent: bigint, received: () => bigint | undefined): Promise<bigint> {
+  const deadline = performance.now() + ARRIVAL_MS_MAX
+  for (let before: bigint | undefined; ; ) {
+    const count = received() ?? sent
+    if (count >= sent) return 0n
+    if (count === before || performance.now() > deadline) return sent - count
+    before = count
+    await delay(ARRIVAL_STEP_MS)
+  }
 }
 
 function statsIn(body: string): { name: string; value: number }[] | undefined {

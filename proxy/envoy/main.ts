@@ -11,6 +11,7 @@ import { createLogger } from '#config/log.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { enterNetns } from '#sys/netns.ts'
+import { resetReceived } from '../access-log/received.ts'
 import { writeDurablySync } from '../durable-file.ts'
 import { ProxyError } from '../errors.ts'
 import { proxyPaths } from '../paths.ts'
@@ -43,6 +44,7 @@ export async function runEnvoy(config: Config, signal?: AbortSignal): Promise<vo
   const nodeId = config.nodeName === '' ? hostname() : config.nodeName
   const bootstrap = bootstrapOf({ nodeId, xdsSocket: paths.xds, adminSocket: paths.envoyAdmin })
   writeDurablySync(paths.envoyBootstrap, JSON.stringify(bootstrap, undefined, 2))
+  resetReceived(paths.flowsReceived)
   // A socket that a killed Envoy left would keep this one from binding its own.
   if (existsSync(paths.envoyAdmin)) rmSync(paths.envoyAdmin)
 

@@ -152,7 +152,9 @@ test.serial('requests of a ruleset that allows everything have no rule', async (
   t.deepEqual(rulesOf(await counts())[''], [50, 307, 12])
 })
 
-test.serial('counts are exact while nobody takes flows', async (t) => {
+test.serial('counts are exact while nobody takes flows, and every flow that was lost is counted', async (t) => {
+  const { flowsLost: lostBefore } = await counts()
+  t.is(lostBefore, 0n)
   const before = numbers(await counts())
   stack.agent.stop()
   await stack.kill(stack.proxy)
@@ -161,6 +163,7 @@ test.serial('counts are exact while nobody takes flows', async (t) => {
   await stack.agent.start()
   const report = await counts()
   t.deepEqual(differences(numbers(report), before), [0, 3000, 0, 0])
+  t.is(report.flowsLost - lostBefore, 3000n)
 })
 
 test.serial('the totals survive the last slot, and rules are forgotten with their last slot', async (t) => {
@@ -260,6 +263,8 @@ test.serial('what the extension host judges is not counted twice, and what it do
   const statuses = await running
   t.log([...statuses])
   t.true((statuses.get(503) ?? 0) > 0)
+  t.like(await stack.agent.flow(({ status }) => status === 503), { allowed: false, failed: true })
+  t.like(await stack.agent.flow(({ details }) => details === 'headgate_denied'), { allowed: false, failed: false })
   t.deepEqual(differences(numbers(await counts()), before), [100, 0, 0, 3000 - (statuses.get(200) ?? 0)])
 })
 

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
+import { ReceivedEntries, resetReceived } from '#proxy/access-log/received.ts'
 import { askAdmin } from '#proxy/envoy/admin.ts'
 import { OTHER_RULES, VerdictCounter } from '#proxy/ext-host/verdict-counter.ts'
 import { countsOf, parseRuleStat, readEnvoyCounts } from '#proxy/verdict-counts.ts'
@@ -50,9 +51,9 @@ test('totals leave out what the extension host judges, and are never negative', 
     [`${PREFIX}a/c.allowed`]: Number.NaN,
     'cluster.x': 7,
   }).map(([name, value]) => ({ name, value }))
-  const { totals, rules, flowsLost } = countsOf(stats)
+  const { totals, rules, flowsDropped } = countsOf(stats)
   t.like(totals, { allowed: 4n, denied: 4n, audited: 3n, failed: 3n })
-  t.is(flowsLost, 5n)
+  t.is(flowsDropped, 5n)
   t.deepEqual(
     rules.map(({ rule, counts }) => [rule, counts?.allowed, counts?.denied]),
     [
@@ -62,6 +63,8 @@ test('totals leave out what the extension host judges, and are never negative', 
   )
   t.is(countsOf([{ name: 'http.slots.ext_proc.streams_started', value: 6 }]).totals.allowed, 0n)
 })
+
+const asking = (adminSocket: string, flowsReceived?: bigint) => ({ adminSocket, totalsOnly: true, flowsReceived: () => flowsReceived })
 
 /** An admin socket that answers as it is told. */
 async function admin(t: ExecutionContext, listener: RequestListener): Promise<string> {
@@ -102,13 +105,19 @@ test('an Envoy that is silent, slow, talkative, broken or away is a problem, in 
 
 test('an answer that is no statistics is a problem', async (t) => {
   for (const body of ['', 'null', '{}', '{"stats":7}', '{"stats":[']) {
+    const old = await admin(t, (_request, response) =>
+      response.end('{"stats":[{"name":"access_logs.grpc_access_log.logs_dropped","value":2}]}'),
+    )
+    t.is((await readEnvoyCounts(asking(old))).problem, 'Envoy was started by a version that does not count; restart it')
     const path = await admin(t, (_request, response) => response.end(body))
-    t.regex((await readEnvoyCounts(path, true)).problem, /no statistics/, body)
+    t.regex((await readEnvoyCounts(asking(path))).problem, /no statistics/, body)
   }
   const path = await admin(t, (_request, response) =>
-    response.end('{"stats":[null,{"histograms":{}},{"name":"http.slots.rbac.denied","value":2}]}'),
+    response.end(
+      '{"stats":[null,{"histograms":{}},{"name":"http.slots.rbac.denied","value":2},{"name":"http.slots.rbac.allowed","value":0}]}',
+    ),
   )
-  t.is((await readEnvoyCounts(path, true)).totals?.denied, 2n)
+  t.is((await readEnvoyCounts(asking(path))).totals?.denied, 2n)
 })
 
 test('verdicts of the extension host are counted by rule, and no rule too many', (t) => {
@@ -130,4 +139,42 @@ test('verdicts of the extension host are counted by rule, and no rule too many',
   )
   t.regex(problem, /only 2 rules/)
   t.deepEqual(counter.report(true).rules, [])
+})
+
+test('flows that Envoy sent and that did not arrive are lost, with those that it dropped', async (t) => {
+  const stats = {
+    'http.slots.rbac.allowed': 1,
+    'access_logs.grpc_access_log.logs_dropped': 2,
+    'access_logs.grpc_access_log.grpc_entries_flushed': 10,
+  }
+  const body = JSON.stringify({ stats: Object.entries(stats).map(([name, value]) => ({ name, value })) })
+  const path = await admin(t, (_request, response) => response.end(body))
+  t.is((await readEnvoyCounts(asking(path, 10n))).flowsLost, 2n)
+  t.is((await readEnvoyCounts(asking(path, 4n))).flowsLost, 8n)
+  t.is((await readEnvoyCounts(asking(path, 11n))).flowsLost, 2n)
+  // Nobody counted: what is not known is not told.
+  t.is((await readEnvoyCounts(asking(path))).flowsLost, 2n)
+  let arrived = 7n
+  t.is((await readEnvoyCounts({ ...asking(path), flowsReceived: () => ++arrived })).flowsLost, 2n)
+})
+
+test('arrived flows are counted over restarts of the proxy, and anew with Envoy', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'headgate-received-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'flows-received')
+  const first = new ReceivedEntries(path)
+  t.is(first.current(), undefined)
+  resetReceived(path)
+  first.current()?.add(3)
+  const old = first.current()
+  old?.add(4)
+  const second = new ReceivedEntries(path)
+  t.is(second.current()?.count, 7n)
+  resetReceived(path)
+  t.is(first.current()?.count, 0n)
+  // A late delivery of the Envoy before.
+  old?.add(5)
+  t.is(first.current()?.count, 0n)
+  first.close()
+  second.close()
 })
