@@ -8,9 +8,9 @@
 export type NormalizedPath =
   /** Judged and forwarded in this form. `authority`: of a target in absolute form, in place of Host. */
   | { readonly kind: 'path'; readonly path: string; readonly authority?: string }
-  /** Answered with a redirect to that form, before any rule. */
+  /** Answered with a redirect to that form, before any rule; whoever asks for it may be refused then. */
   | { readonly kind: 'redirect'; readonly path: string; readonly authority?: string }
-  /** Answered with an error, before any rule. */
+  /** Answered with an error, whatever the rules are. */
   | { readonly kind: 'refused' }
 
 const REFUSED = { kind: 'refused' } as const
@@ -18,6 +18,7 @@ const REFUSED = { kind: 'refused' } as const
 /** What neither version can carry, and what HTTP/1.1 cannot. */
 const CONTROL = /[\x00-\x20\x7f]/
 const NOT_ASCII = /[^\x00-\x7f]/
+const DOTS_WITH_PARAMETERS = /\/\.\.?;/
 const ABSOLUTE = /^https?:\/\/([^/?]+)(.*)$/is
 
 /** Escaped, these are unescaped; of the others, what is escaped stays as it is. */
@@ -47,7 +48,10 @@ function normalizeOrigin(target: string): NormalizedPath {
   // Parameters of dots mean nothing (as servlet containers have it), but only of dots and after slashes that are written openly.
   const canonical = canonicalPath(bytesOf(unescaped.replaceAll(/\/(\.\.?);[^/]*/g, '/$1')))
   if (canonical === undefined) return REFUSED
-  return { kind: unescaped === raw ? 'path' : 'redirect', path: `${mergeSlashes(canonical)}${query}` }
+  const path = mergeSlashes(canonical)
+  if (unescaped !== raw) return { kind: 'redirect', path: `${path}${query}` }
+  // Dots that were escaped still have their parameters. Servers would resolve what rules have not, so no route leads there.
+  return DOTS_WITH_PARAMETERS.test(path) ? REFUSED : { kind: 'path', path: `${path}${query}` }
 }
 
 /** One character a byte. */

@@ -139,13 +139,18 @@ function serverNameOf(text: string): string {
 
 function httpOf({ method = 'GET', path = '/', host, headers = {} }: QuestionRequest): HttpRequest {
   if (method === 'CONNECT') throw new QuestionError('a CONNECT is not simulated: it has no path, so only rules without one are about it')
-  const normalized = normalizePath(path)
-  if (normalized.kind === 'refused') throw new QuestionError(`a request for this path reaches no rule, the proxy refuses it: ${path}`)
+  const asked = normalizePath(path)
+  // A client that follows the redirect asks for what it says, which has a form of its own.
+  const normalized = asked.kind === 'redirect' ? { ...asked, ...normalizePath(asked.path) } : asked
+  if (normalized.kind !== 'path') throw new QuestionError(`the proxy refuses a request for this path, whatever the rules are: ${path}`)
   const byName = new Map<string, string[]>()
   for (const [name, given] of Object.entries(headers)) {
     // On the wire, spaces around a value are no part of it.
     const values = [given].flat().map((value) => value.trim())
     byName.set(name.toLowerCase(), [...(byName.get(name.toLowerCase()) ?? []), ...values])
   }
-  return { method, path: normalized.path, authority: normalized.authority ?? host ?? byName.get('host')?.[0] ?? '', headers: byName }
+  const authority = normalized.authority ?? host ?? byName.get('host')?.join() ?? ''
+  if (authority.includes(','))
+    throw new QuestionError(`the proxy refuses a request for more than one host, whatever the rules are: ${authority}`)
+  return { method, path: normalized.path, authority, headers: byName }
 }

@@ -20,7 +20,7 @@ import {
 import { explainRule } from './explain.ts'
 import { judgeHttp } from './http-ruleset.ts'
 import { isServerNameAllowed, matchingRules } from './matchers.ts'
-import { notEnforced } from './not-enforced.ts'
+import { notEnforced, notReported } from './not-enforced.ts'
 import type { Party, Scene } from './scene.ts'
 import { rowPortOf, type TracedTraffic } from './traffic.ts'
 
@@ -128,7 +128,10 @@ function judgeRequest(ruleset: ResolvedRuleset, traffic: TracedTraffic, secretOf
   const { shadow } = ruleset
   if (shadow === undefined || said.l7 === 'denied') return result
   const isReported = shadow === 'deny-all' || judgeRuleset(shadow, traffic, secretOf).l7 === 'denied'
-  return isReported ? { ...result, reason: 'it is only reported: policies in audit deny it', audit: true } : result
+  if (!isReported) return result
+  const unreported = shadow === 'deny-all' ? undefined : notReported(shadow)
+  const told = unreported === undefined ? {} : { notes: [...notes, unreported] }
+  return { ...result, reason: 'it is only reported: policies in audit deny it', audit: true, ...told }
 }
 
 const KIND_NAMES = { http: 'HTTP', dns: 'DNS', kafka: 'Kafka', cassandra: 'Cassandra' } as const

@@ -124,6 +124,7 @@ test('requests are judged by the rules of their connection, in the form that the
     answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path, headers } }).ingress
   t.like(ask('/a/b'), { verdict: 'redirected', l7: 'allowed' })
   t.like(ask('//a/./b/../c'), { l7: 'allowed' })
+  t.like(ask('/b%2f%2e%2e;x/a'), { l7: 'allowed' })
   t.like(ask('/b'), { l7: 'denied', reason: 'no HTTP rule allows it' })
   t.like(ask('/a', {}), { l7: 'denied' })
   t.like(answerQuestion(scene, { from: WEB, to: API, port: '80' }).ingress, { verdict: 'redirected', l7: null })
@@ -167,8 +168,10 @@ test('questions that cannot be meant are refused by what is wrong with them', (t
     [{ ...question, from: 'reserved:nobody' }, /there are reserved:host/],
     [{ ...question, http: { path: 1 } }, /^http:/],
     [{ ...question, http: { path: '/a', bodies: {} } }, /^http:/],
+    [{ ...question, http: { path: '/a/%2e%2e;/b' } }, /the proxy refuses a request for this path/],
+    [{ ...question, http: { path: '/a', headers: { host: ['a', 'b'] } } }, /more than one host/],
     [{ ...question, http: { method: 'CONNECT', path: 'a:443' } }, /not simulated/],
-    [{ ...question, http: { path: '/%00' } }, /the proxy refuses it/],
+    [{ ...question, http: { path: '/%00' } }, /the proxy refuses a request for this path/],
   ] as const) {
     t.throws(() => answerQuestion(scene, wrong), { instanceOf: QuestionError, message })
   }
@@ -391,4 +394,20 @@ test('a header that comes several times is one value, of which a deny rule sees 
   const allowed = { 'x-a': '1,2' }
   for (const value of ['2', ['1', '2'], '1 ,\t2 ', ['3', '1,2,4']]) t.is(ask({ ...allowed, 'x-b': value }), 'denied', JSON.stringify(value))
   for (const value of ['1', '22', '2 2', '1;2']) t.is(ask({ ...allowed, 'x-b': value }), 'allowed', value)
+})
+
+test('what audit makes of a secret is told, and that a node does not report it', (t) => {
+  const rules = (more: string) =>
+    `  ingress:\n  - toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {http: [{path: /a, headerMatches: [{name: x-key, secret: {name: key}${more}}]}]}}]\n`
+  const scene = sceneOf({ 'a.yaml': policyOf('api', rules(''), AUDIT) }, [], { secretOf: () => 'right' })
+  const ask = (key: string) => answerQuestion(scene, { from: WEB, to: API, port: '80', http: { path: '/a', headers: { 'x-key': key } } })
+  t.like(ask('right'), { verdict: 'allowed', audit: undefined, ingress: { notes: undefined } })
+  t.like(ask('wrong'), { verdict: 'allowed', audit: true })
+  t.regex(ask('wrong').ingress.notes?.join() ?? '', /is not reported by this version/)
+  const changing = sceneOf({ 'a.yaml': policyOf('api', rules(', mismatch: REPLACE'), AUDIT) }, [], { secretOf: () => 'right' })
+  t.like(answerQuestion(changing, { from: WEB, to: API, port: '80', http: { path: '/a' } }), {
+    verdict: 'allowed',
+    audit: undefined,
+    ingress: { headers: undefined },
+  })
 })
