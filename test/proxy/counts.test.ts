@@ -1,6 +1,13 @@
 import { Agent } from 'node:http'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import test from 'ava'
+import {
+  ExternalProcessor,
+  type ProcessingRequest,
+  ProcessingResponseSchema,
+} from '#api/gen/envoy/service/ext_proc/v3/external_processor_pb.js'
 import { type CountsReport, CountsSource } from '#api/gen/headgate/v1/control_pb.js'
+import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { HttpJudge } from '#parsers/http/judge.ts'
 import { type GrpcServer, serveGrpc } from '#proxy/ext-host/grpc-framing.ts'
 import { httpService } from '#proxy/ext-host/http-service.ts'
@@ -219,7 +226,7 @@ const judged = slotOf(
   {
     http: [
       { name: RULE_B, path: '/b' },
-      { name: RULE_SECRET, path: '/key', headerMatches: [{ name: 'x-key', secret: { namespace: 'n', name: 's' } }] },
+      { name: RULE_SECRET, path: '/key.*', headerMatches: [{ name: 'x-key', secret: { namespace: 'n', name: 's' } }] },
     ],
   },
   { extHostKey: 'k' },
@@ -266,6 +273,52 @@ test.serial('what the extension host judges is not counted twice, and what it do
   t.like(await stack.agent.flow(({ status }) => status === 503), { allowed: false, failed: true })
   t.like(await stack.agent.flow(({ details }) => details === 'headgate_denied'), { allowed: false, failed: false })
   t.deepEqual(differences(numbers(await counts()), before), [100, 0, 0, 3000 - (statuses.get(200) ?? 0)])
+})
+
+/** Answers as the end of the path says. */
+async function strangeExtHost(): Promise<() => void> {
+  const server = createServer()
+  const path = proxyPaths(stack.config).extHost
+  const answer = (response: MessageInitShape<typeof ProcessingResponseSchema>['response']) =>
+    create(ProcessingResponseSchema, { ...(response === undefined ? {} : { response }) })
+  addService(server, ExternalProcessor, {
+    process: (call) => {
+      call.on('error', () => {})
+      call.on('data', ({ request }: ProcessingRequest) => {
+        const headers = request.case === 'requestHeaders' ? (request.value.headers?.headers ?? []) : []
+        const asked = Buffer.from(headers.find(({ key }) => key === ':path')?.rawValue ?? []).toString()
+        const allow = () => call.write(answer({ case: 'requestHeaders', value: {} }))
+        if (asked.endsWith('/allow')) allow()
+        else if (asked.endsWith('/late')) setTimeout(allow, 2 * EXT_HOST_TIMEOUT_MS)
+        else if (asked.endsWith('/other')) call.write(answer({ case: 'responseHeaders', value: {} }))
+        else if (asked.endsWith('/nothing')) call.write(answer(undefined))
+        else if (asked.endsWith('/broken')) call.emit('error', { code: 14, details: 'no' })
+      })
+    },
+  })
+  await listenOnSocket(server, path, { mode: 0o600 })
+  return () => closeServer(server, path)
+}
+
+test.serial('each request that the extension host does not answer, in whatever way, is one failure', async (t) => {
+  const close = await strangeExtHost()
+  await stack.agent.applied(stack.agent.change([judged]))
+  for (let left = 100; (await get(20005, '/key/allow')).status !== 200 && left > 0; left--)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  for (const [path, failures] of [
+    ['allow', 0],
+    ['silent', 1],
+    ['late', 1],
+    ['other', 1],
+    ['nothing', 1],
+    ['broken', 1],
+  ] as const) {
+    const before = numbers(await counts())
+    const { status } = await get(20005, `/key/${path}`)
+    t.is(status >= 500, failures === 1, `${path}: ${status}`)
+    t.deepEqual(differences(numbers(await counts()), before), [0, 0, 0, failures], path)
+  }
+  close()
 })
 
 test.serial('counts go on when the proxy is killed, and begin again with Envoy', async (t) => {
