@@ -91,6 +91,12 @@ const YOUNGER = [
     field: 'envoy.type.v3.HttpStatus status_on_error = 24;',
     imports: 'envoy/type/v3/http_status.proto',
   },
+  // What of a request's trailers goes on.
+  {
+    file: 'envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto',
+    after: 'repeated config.common.mutation_rules.v3.HeaderMutation response_mutations = 2;',
+    field: 'repeated config.common.mutation_rules.v3.HeaderMutation request_trailers_mutations = 5;',
+  },
   // Several filters for one match.
   {
     file: 'envoy/extensions/filters/http/composite/v3/composite.proto',
@@ -102,7 +108,7 @@ const YOUNGER = [
 for (const { file, after, field, imports, message } of YOUNGER) {
   const path = join(stage, file)
   let text = readFileSync(path, 'utf8')
-  const name = field.split(' ')[1]
+  const name = /(\w+) = \d+;/.exec(field)?.[1]
   if (new RegExp(`\\b${name} = \\d+`).test(text)) continue
   if (!text.includes(after)) throw new Error(`${file} has no ${after}`)
   text = text.replace(after, `${after}\n  ${field}`)

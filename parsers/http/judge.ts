@@ -8,7 +8,7 @@
  */
 import { hash, timingSafeEqual } from 'node:crypto'
 import { joinedValue, type Purpose, partsOfLength } from './header-values.ts'
-import { type HttpRequest, headerValue, meetsHeader, TargetIndex } from './match.ts'
+import { type HttpRequest, headerValue, meetsHeader, TargetIndex, TUNNEL_METHOD } from './match.ts'
 import type { HeaderMatch, HttpRule, MismatchAction } from './rules.ts'
 
 export interface NamedHttpRule extends HttpRule {
@@ -59,8 +59,8 @@ export class HttpJudge {
   /** @throws RE2JSException for a pattern that is none */
   constructor({ allowAll, allow, deny }: JudgedRules, secretOf: SecretLookup) {
     this.#allowAll = allowAll
-    this.#allow = new TargetIndex(sorted(allow))
-    this.#deny = new TargetIndex(sorted(deny))
+    this.#allow = new TargetIndex(sorted(allow), 'allow')
+    this.#deny = new TargetIndex(sorted(deny), 'deny')
     const compile = (rule: NamedHttpRule, purpose: Purpose): void => {
       this.#conditions.set(
         rule,
@@ -79,9 +79,11 @@ export class HttpJudge {
     }
     let first: string | undefined
     let changes: Changes | undefined
+    // In a tunnel nobody would look for what is denied: who allows everything does not mean it.
+    const isUnseen = request.method === TUNNEL_METHOD && this.#deny.rules.length > 0
     for (const index of this.#allow.matching(request)) {
       const rule = this.#allow.rules[index]
-      if (rule === undefined) continue
+      if (rule === undefined || (isUnseen && rule.method === undefined)) continue
       if (first === undefined && this.#holds(rule, request, 'allow')) first = rule.name
       if (first !== undefined && this.#changesNothing) break
       // Nothing was changed before the first rule that holds, so nobody is allowed for what a rule has written.
@@ -90,7 +92,7 @@ export class HttpJudge {
         for (const condition of this.#conditions.get(rule) ?? NOTHING) condition.act(changes)
       }
     }
-    if (!this.#allowAll && first === undefined) return refused('')
+    if (first === undefined && (isUnseen || !this.#allowAll)) return refused('')
     const rule = this.#allowAll ? '' : (first ?? '')
     if (changes === undefined) return { allowed: true, rule, edits: NOTHING, notes: NOTHING }
     return { allowed: true, rule, edits: changes.edits(), notes: changes.notes() }

@@ -5,6 +5,7 @@
  * request is ever a pattern.
  */
 import { RE2JS } from 're2js'
+import { deniedHost } from './denied-host.ts'
 import { hasPart, joinedValue, type Purpose } from './header-values.ts'
 import { shapeOfPattern } from './pattern-shape.ts'
 import type { HeaderMatch, HeaderRule, HttpRule } from './rules.ts'
@@ -12,7 +13,7 @@ import type { HeaderMatch, HeaderRule, HttpRule } from './rules.ts'
 /** What a request is for, as the proxy sees it after it has normalised the path. */
 export interface HttpTarget {
   readonly method: string
-  /** :path, with its query string. */
+  /** :path, with its query string; empty for a CONNECT, which has none. */
   readonly path: string
   /** Host or :authority, with its port if it states one. */
   readonly authority: string
@@ -43,12 +44,14 @@ interface TrieNode {
  */
 export class TargetIndex<Rule extends HttpRule = HttpRule> {
   readonly rules: readonly Rule[]
+  readonly #purpose: Purpose
   readonly #byPath = new Map<string, Candidate[]>()
   readonly #byPrefix: TrieNode = { next: new Map(), candidates: [] }
 
   /** @throws RE2JSException for a pattern that is none; the parser of policies refuses those */
-  constructor(rules: readonly Rule[]) {
+  constructor(rules: readonly Rule[], purpose: Purpose) {
     this.rules = rules
+    this.#purpose = purpose
     for (const [index, rule] of rules.entries()) this.#file(index, rule)
   }
 
@@ -68,7 +71,7 @@ export class TargetIndex<Rule extends HttpRule = HttpRule> {
   }
 
   #file(index: number, rule: Rule): void {
-    const rest = compileRest(rule)
+    const rest = compileRest(rule, this.#purpose)
     const { path } = rule
     if (path === undefined) {
       this.#byPrefix.candidates.push({ index, test: rest })
@@ -77,15 +80,17 @@ export class TargetIndex<Rule extends HttpRule = HttpRule> {
     const shape = shapeOfPattern(path)
     if (shape.kind === 'regex') {
       const isPath = compilePattern(path)
-      this.#nodeOf(shape.prefix).candidates.push({ index, test: (request) => rest(request) && isPath(request.path) })
+      this.#nodeOf(shape.prefix).candidates.push({ index, test: (request) => request.path !== '' && rest(request) && isPath(request.path) })
       return
     }
     for (const { text, isPrefix } of shape.texts) {
       if (isPrefix) {
         // The dot of a pattern is no end of line.
-        this.#nodeOf(text).candidates.push({ index, test: (request) => !request.path.includes('\n', text.length) && rest(request) })
+        const isPath = ({ path }: HttpTarget) => path !== '' && !path.includes('\n', text.length)
+        this.#nodeOf(text).candidates.push({ index, test: (request) => isPath(request) && rest(request) })
         continue
       }
+      if (text === '') continue
       const filed = this.#byPath.get(text)
       if (filed === undefined) this.#byPath.set(text, [{ index, test: rest }])
       else filed.push({ index, test: rest })
@@ -118,7 +123,7 @@ export class HttpMatcher<Rule extends HttpRule = HttpRule> {
 
   /** @throws RE2JSException for a pattern that is none; the parser of policies refuses those */
   constructor(rules: readonly Rule[], purpose: Purpose) {
-    this.#index = new TargetIndex(rules)
+    this.#index = new TargetIndex(rules, purpose)
     this.#purpose = purpose
   }
 
@@ -165,10 +170,21 @@ export function meetsHeader({ value: wanted }: HeaderRule, value: string | undef
 }
 
 /** Everything but the path. */
-function compileRest({ method, host }: HttpRule): Test {
+function compileRest(rule: HttpRule, purpose: Purpose): Test {
+  const { method, host } = rule
   const isMethod = compilePattern(method)
-  const isHost = compilePattern(host)
-  return ({ method, authority }) => isMethod(method) && isHost(authority)
+  const isHost = compilePattern(host !== undefined && purpose === 'deny' ? deniedHost(host) : host)
+  const meansTunnels = purpose === 'deny' || method !== undefined || !hasConditions(rule)
+  return ({ method, authority }) => (meansTunnels || method !== TUNNEL_METHOD) && isMethod(method) && isHost(authority)
+}
+
+/** The requests in a tunnel are judged by nobody, so a rule with conditions means one only when it names the method. */
+export const TUNNEL_METHOD = 'CONNECT'
+
+function hasConditions({ path, host, headers, headerMatches = [] }: HttpRule): boolean {
+  // What is only done to headers is none.
+  const isCondition = ({ mismatch, secret }: HeaderMatch) => mismatch === undefined || secret !== undefined
+  return path !== undefined || host !== undefined || headers.length > 0 || headerMatches.some(isCondition)
 }
 
 /** Patterns match the whole value, however they are anchored. */

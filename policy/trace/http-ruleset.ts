@@ -53,6 +53,7 @@ function compile({ allowAll, allow, deny }: ResolvedRuleset, secretOf: SecretLoo
   return {
     secretOf,
     judge: new HttpJudge({ allowAll, allow: named(allow), deny: named(deny) }, secretOf),
-    asking: new TargetIndex(asking),
+    // Whoever may be meant: the side that means more.
+    asking: new TargetIndex(asking, 'deny'),
   }
 }

@@ -109,7 +109,7 @@ function compile(kind: L7Kind, rules: readonly L7Rule[], secretOf: SecretLookup)
 
 /** Rules by themselves: each is judged as if it were alone, and only once its path, method and host are met. */
 function httpMatching(rules: readonly HttpRule[], secretOf: SecretLookup): (request: HttpRequest, purpose: Purpose) => readonly HttpRule[] {
-  const index = new TargetIndex(rules)
+  const indices = { allow: new TargetIndex(rules, 'allow'), deny: new TargetIndex(rules, 'deny') }
   const judges = { allow: new Map<HttpRule, HttpJudge>(), deny: new Map<HttpRule, HttpJudge>() }
   const judgeOf = (rule: HttpRule, purpose: Purpose): HttpJudge => {
     let judge = judges[purpose].get(rule)
@@ -121,7 +121,7 @@ function httpMatching(rules: readonly HttpRule[], secretOf: SecretLookup): (requ
     return judge
   }
   return (request, purpose) => {
-    const met = index.matching(request).flatMap((at) => rules[at] ?? [])
+    const met = indices[purpose].matching(request).flatMap((at) => rules[at] ?? [])
     return met.filter((rule) => judgeOf(rule, purpose).judge(request).allowed === (purpose === 'allow'))
   }
 }

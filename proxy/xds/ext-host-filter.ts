@@ -23,7 +23,7 @@ import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
 import { FORWARDED_HEADERS, METADATA_NAMESPACE, RULESET_METADATA } from '../ext-host/contract.ts'
 import { filtersWhere } from './header-steps.ts'
 import { packAny } from './resource.ts'
-import { actionsOf, termsOf } from './rule-terms.ts'
+import { actionsOf, candidateTermsOf } from './rule-terms.ts'
 import { treeOf } from './rule-tree.ts'
 
 export const EXT_HOST_CLUSTER = 'ext-host'
@@ -50,8 +50,8 @@ export function extHostFilter({ http, httpDeny }: Ruleset, { key, timeoutMs }: E
     typedConfig: packAny(ExternalProcessorSchema, processorOf([...http, ...httpDeny], key, timeoutMs)),
   })
   const tree = treeOf([
-    ...http.filter(needsJudgement).map((rule) => ({ terms: termsOf(rule, 'allow'), action: [filter] })),
-    ...httpDeny.filter(needsJudgement).map((rule) => ({ terms: termsOf(rule, 'deny'), action: [filter] })),
+    ...http.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'allow'), action: [filter] })),
+    ...httpDeny.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'deny'), action: [filter] })),
   ])
   if (tree === undefined) return []
   // Every request is meant: there is nothing to choose.

@@ -8,6 +8,7 @@
  */
 import type { HeaderMatch, HttpRule } from '#api/gen/headgate/v1/control_pb.js'
 import { MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import { deniedHost } from '#parsers/http/denied-host.ts'
 import type { Field } from './matcher.ts'
 import { type Term, termsOfPattern } from './rule-tree.ts'
 
@@ -21,11 +22,27 @@ export type Verdict = 'allow' | 'deny'
 export function termsOf(rule: HttpRule, verdict: Verdict): Term[] {
   const terms: Term[] = []
   if (rule.method !== undefined) terms.push(...termsOfPattern(METHOD, rule.method))
+  // A request without a path meets no rule on paths: CONNECT has none.
+  else if (verdict === 'allow' && rule.path === undefined && hasConditions(rule)) terms.push(NO_TUNNEL)
   if (rule.path !== undefined) terms.push(...termsOfPattern(PATH, rule.path))
-  if (rule.host !== undefined) terms.push(...termsOfPattern(HOST, rule.host))
+  if (rule.host !== undefined) terms.push(...termsOfPattern(HOST, verdict === 'deny' ? deniedHost(rule.host) : rule.host))
   const conditions = [...rule.headers, ...rule.headerMatches.filter(isPlainCondition)]
   for (const { name, value } of conditions) terms.push(headerTerm(name, value, verdict))
   return terms
+}
+
+/** Anything but a tunnel. */
+export const NO_TUNNEL: Term = { kind: 'other', field: METHOD, text: 'CONNECT' }
+
+/** Beside path and method. What is only done to headers is no condition. */
+function hasConditions({ host, headers, headerMatches }: HttpRule): boolean {
+  const isCondition = ({ mismatch, secret }: HeaderMatch) => mismatch === MismatchAction.UNSPECIFIED || secret !== undefined
+  return host !== undefined || headers.length > 0 || headerMatches.some(isCondition)
+}
+
+/** What can be told of a rule before the extension host judges it: it knows tunnels itself. */
+export function candidateTermsOf(rule: HttpRule, verdict: Verdict): Term[] {
+  return termsOf(rule, verdict).filter((term) => term !== NO_TUNNEL)
 }
 
 function isPlainCondition({ secret, mismatch }: HeaderMatch): boolean {

@@ -8,7 +8,7 @@
  * to the one that matches. The field that leaves the smallest heaps is taken first, then the next one inside of each heap.
  */
 import { shapeOfPattern } from '#parsers/http/pattern-shape.ts'
-import { ANY_VALUE, allOf, anyOf, type Condition, type Field, holds, type Predicate, type Tree } from './matcher.ts'
+import { ANY_VALUE, allOf, anyOf, type Condition, type Field, holds, not, type Predicate, type Tree } from './matcher.ts'
 
 /** What a rule asks of one field. */
 export type Term =
@@ -17,6 +17,8 @@ export type Term =
   /** @property prefix what every match begins with; empty when that is not known, or known to hold already */
   | { readonly kind: 'regex'; readonly field: Field; readonly pattern: string; readonly prefix: string }
   | { readonly kind: 'present'; readonly field: Field }
+  /** Anything but this, or nothing. */
+  | { readonly kind: 'other'; readonly field: Field; readonly text: string }
 
 export interface TreeRule<Action> {
   /** All have to hold. */
@@ -66,6 +68,8 @@ function predicateOfTerm(term: Term): Predicate {
   switch (term.kind) {
     case 'present':
       return holds(term.field, ANY_VALUE)
+    case 'other':
+      return not(holds(term.field, { kind: 'exact', text: term.text }))
     case 'regex':
       return holds(term.field, { kind: 'regex', pattern: term.pattern })
     case 'texts': {
@@ -139,14 +143,14 @@ function bestField(rules: readonly TreeRule<unknown>[]): Field | undefined {
   return best !== undefined && best.largest < rules.length * WORTHWHILE_SHARE ? best.field : undefined
 }
 
-type IndexTerm = Exclude<Term, { kind: 'present' }>
+type IndexTerm = Exclude<Term, { kind: 'present' | 'other' }>
 
 /** The term of each field by which a rule can be found. */
 function indexTerms(terms: readonly Term[]): Map<Field, IndexTerm> {
   const byField = new Map<Field, IndexTerm>()
   for (const term of terms) {
-    const isUsable = term.kind === 'texts' || (term.kind === 'regex' && term.prefix !== '')
-    if (isUsable && byField.get(term.field)?.kind !== 'texts') byField.set(term.field, term)
+    if (term.kind === 'present' || term.kind === 'other' || (term.kind === 'regex' && term.prefix === '')) continue
+    if (byField.get(term.field)?.kind !== 'texts') byField.set(term.field, term)
   }
   return byField
 }
@@ -261,7 +265,7 @@ function gateField(rules: readonly TreeRule<unknown>[]): Field | undefined {
 }
 
 function gateTerm(terms: readonly Term[], field: Field): { readonly pattern: string } | undefined {
-  for (const term of terms) if (term.field === field && term.kind !== 'present' && isJoinable(term.pattern)) return term
+  for (const term of terms) if (term.field === field && 'pattern' in term && isJoinable(term.pattern)) return term
   return undefined
 }
 

@@ -19,7 +19,7 @@ import { asksSecret, type ExtHostFilter, extHostFilter, needsJudgement } from '.
 import { headerSteps } from './header-steps.ts'
 import { ANY_VALUE, allOf, encodeMatcher, type Field, holds, not, orElse, type Tree } from './matcher.ts'
 import { packAny } from './resource.ts'
-import { HOST, METHOD, PATH, termsOf } from './rule-terms.ts'
+import { candidateTermsOf, HOST, METHOD, PATH, termsOf } from './rule-terms.ts'
 import { type TreeRule, treeOf } from './rule-tree.ts'
 import {
   ALLOW_ALL_RULE,
@@ -75,12 +75,24 @@ function enforcedTree(allowAll: boolean, http: readonly HttpRule[], httpDeny: re
   )
   // Whoever may be meant by these is judged again, behind this filter; its verdict counts.
   const helped = treeOf([
-    ...http.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: termsOf(rule, 'allow'), action: EXT_HOST })),
-    ...httpDeny.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: termsOf(rule, 'deny'), action: EXT_HOST })),
+    ...http.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: candidateTermsOf(rule, 'allow'), action: EXT_HOST })),
+    ...httpDeny.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: candidateTermsOf(rule, 'deny'), action: EXT_HOST })),
   ])
   const allow = allowAll ? undefined : ruleTree(http, 'allow', ({ name }) => ({ name, allowed: true }))
   const last: Verdict = allowAll ? { name: ALLOW_ALL_RULE, allowed: true } : { name: DENY_NONE, allowed: false }
-  return inOrder([invalid(httpDeny), deny, helped, allow], last)
+  return inOrder([invalid(httpDeny), deny, helped, tunnels(http, httpDeny), allow], last)
+}
+
+/** Where rules deny, who allows everything does not mean tunnels, in which nobody would look for what is denied. */
+function tunnels(http: readonly HttpRule[], httpDeny: readonly HttpRule[]): Tree<Verdict> | undefined {
+  if (httpDeny.length === 0) return undefined
+  const meant = ruleTree(
+    http.filter(({ method }) => method !== undefined),
+    'allow',
+    ({ name }) => ({ name, allowed: true }),
+  )
+  const onMatch = inOrder([meant], { name: DENY_NONE, allowed: false })
+  return { kind: 'exact', field: METHOD, branches: new Map([['CONNECT', onMatch]]) }
 }
 
 const EXT_HOST: Verdict = { name: EXT_HOST_RULE, allowed: true }

@@ -147,6 +147,32 @@ function severalHosts(): HeaderMatcher {
   return create(HeaderMatcherSchema, { name: ':authority', headerMatchSpecifier: { case: 'stringMatch', value } })
 }
 
+/**
+ * Fields that are no trailers (RFC 9110, 6.5.1). Rules judge headers, and some servers take trailers for such: what decides about length,
+ * way, client or content comes before the body or not at all.
+ */
+const NEVER_TRAILERS = [
+  'authorization',
+  'connection',
+  'content-encoding',
+  'content-length',
+  'content-range',
+  'content-type',
+  'cookie',
+  'expect',
+  'forwarded',
+  'host',
+  'keep-alive',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'transfer-encoding',
+  'upgrade',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+]
+
 /** The filters of a request: it is given back its own headers, for rules may ask for them, then the rules judge it, then it is sent on. */
 export function requestFiltersAround(rules: HttpFilter): HttpFilter[] {
   const restore = create(HeaderMutationSchema, {
@@ -156,6 +182,7 @@ export function requestFiltersAround(rules: HttpFilter): HttpFilter[] {
         setHeader('x-forwarded-proto', `%REQ(${SAVED_FORWARDED_PROTO})%`),
         removeHeader(SAVED_FORWARDED_PROTO),
       ],
+      requestTrailersMutations: NEVER_TRAILERS.map(removeHeader),
     }),
   })
   return [

@@ -26,7 +26,13 @@ class Bench {
     files += 1
     this.refusals = new Refusals(join(folder, `${files}.json`))
     this.rollout = new Rollout({
-      settings: { ingressNetns: '/run/netns/i', denied: { status: 403, body: 'no' }, accessLog: { mode: 'all', sampleRate: 1 }, extHostSocket: '/run/ext-host.sock', extHostTimeoutMs: 1000 },
+      settings: {
+        ingressNetns: '/run/netns/i',
+        denied: { status: 403, body: 'no' },
+        accessLog: { mode: 'all', sampleRate: 1 },
+        extHostSocket: '/run/ext-host.sock',
+        extHostTimeoutMs: 1000,
+      },
       refusals: this.refusals,
       publish: (snapshot) => {
         this.snapshot = snapshot

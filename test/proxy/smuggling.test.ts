@@ -11,7 +11,7 @@ import { type Received, RecordingUpstream } from './support/recording-upstream.t
 import { Stack, slotOf } from './support/stack.ts'
 
 const UPSTREAM_PORT = 18088
-const [PATHS, DENY, HOSTS, TUNNEL, TOKEN, BAD, BAD_HOST] = [20001, 20002, 20003, 20004, 20005, 20006, 20007]
+const [PATHS, DENY, HOSTS, TUNNEL, TOKEN, BAD, BAD_HOST, OPEN] = [20001, 20002, 20003, 20004, 20005, 20006, 20007, 20008]
 const PARALLEL = 12
 /** An answer too many would come in this time. */
 const GRACE_MS = 15
@@ -46,7 +46,8 @@ test.before(async () => {
       slotOf(4, { http: [...RULES.http, { name: 'c', method: 'CONNECT', host: 'good\\.example:443' }] }),
       slotOf(5, { http: [{ name: 't', headers: [{ name: 'x-token', value: 'right' }] }] }),
       slotOf(6, { allowAll: true, httpDeny: [{ name: 'd', headers: [{ name: 'x-bad', value: 'bad' }] }] }),
-      slotOf(7, { allowAll: true, httpDeny: [{ name: 'd', host: 'bad\\.example(:\\d+)?' }] }),
+      slotOf(7, { allowAll: true, httpDeny: [{ name: 'd', host: 'bad\\.example' }] }),
+      slotOf(8, { http: [{ name: 'all' }] }),
     ]),
   )
 })
@@ -582,6 +583,52 @@ test.serial('only what a rule allows becomes a tunnel, and only when the server 
       isAllowed,
     )
   }
+})
+
+test.serial('a tunnel needs a rule that names its method, where rules have conditions or deny', async (t) => {
+  const connect = `CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\n${ADMIN}`
+  const statuses: number[] = []
+  for (const port of [HOSTS, BAD_HOST, BAD, TOKEN]) statuses.push(...(await answersTo(port, connect, 1)).slice(0, 1))
+  t.deepEqual(statuses, [403, 403, 403, 403])
+  t.deepEqual(upstream.received, [])
+  // Whoever restricts nothing means everything.
+  t.is((await answersTo(OPEN, connect, 1))[0], 200)
+})
+
+test.serial('a denied host is denied in every spelling', async (t) => {
+  const spellings = [
+    'bad.example',
+    'BAD.example',
+    'bad.example.',
+    'bad.example:80',
+    'bad.example.:8080',
+    'u@bad.example',
+    'u:p@Bad.Example:1',
+    'bad.example:',
+  ]
+  for (const host of spellings) t.not((await answersTo(BAD_HOST, `GET /x HTTP/1.1\r\nHost: ${host}\r\n\r\n`, 1))[0], 200, host)
+  t.deepEqual(upstream.received, [])
+  for (const host of ['good.example', 'notbad.example', 'bad.example.org']) {
+    t.is((await answersTo(BAD_HOST, `GET /x HTTP/1.1\r\nHost: ${host}\r\n\r\n`, 1))[0], 200, host)
+  }
+})
+
+test.serial('what is no trailer does not go on as one', async (t) => {
+  const trailers = [
+    'Host: evil',
+    'Content-Length: 5',
+    'Transfer-Encoding: chunked',
+    'Authorization: x',
+    'Cookie: a=b',
+    'X-Forwarded-For: 1.1.1.1',
+    'X-Checksum: ok',
+  ]
+  const request = `POST /public HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n${trailers.join('\r\n')}\r\n\r\n`
+  await answersTo(OPEN, request, 1)
+  t.deepEqual(
+    upstream.received.map((received) => received.trailers.map(([name, value]) => `${name}: ${value}`)),
+    [['x-checksum: ok']],
+  )
 })
 
 test.serial('over HTTP/2 with prior knowledge each stream is judged', async (t) => {

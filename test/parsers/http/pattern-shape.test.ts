@@ -89,7 +89,8 @@ test('a matcher that looks paths up says what RE2 says', (t) => {
         })
         const rules = valid.map((path) => ({ path, headers: [] }))
         const matcher = new HttpMatcher(rules, 'allow')
-        for (const path of values) {
+        // Nothing is the path of a tunnel only.
+        for (const path of values.filter((value) => value !== '')) {
           const request = { method: 'GET', path, authority: '', headers: new Map() }
           const expected = valid.filter((text) => RE2JS.compile(text).testExact(path))
           const actual = matcher.matching(request).map((rule) => rule.path)

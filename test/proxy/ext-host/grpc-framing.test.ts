@@ -160,7 +160,7 @@ test('every failure has a status that is not OK', async (t) => {
   t.is(errors.length, 1)
 })
 
-test('after an answer a stream ends without any status, which is not OK either', async (t) => {
+test('a failure after an answer is told too, and the end of a stream that was answered is a reset', async (t) => {
   const { dial } = await served(
     t,
     echo((message, send) => {
@@ -169,20 +169,21 @@ test('after an answer a stream ends without any status, which is not OK either',
     }),
   )
   const session = dial()
-  for (const second of [frameMessage(Buffer.from('throw')), undefined]) {
+  const answered = async () => {
     const stream = call(session)
     const first = outcome(stream, 6)
     stream.write(frameMessage(Buffer.from('x')))
     await first
-    let isTold = false
-    stream.on('trailers', () => {
-      isTold = true
-    })
-    if (second === undefined) stream.end()
-    else stream.write(second)
-    await new Promise((resolve) => stream.on('close', resolve))
-    t.false(isTold)
+    return stream
   }
+  const failing = await answered()
+  const told = outcome(failing)
+  failing.write(frameMessage(Buffer.from('throw')))
+  t.is(Number((await told).status), GRPC_STATUS.internal)
+  const ending = await answered()
+  ending.end()
+  await new Promise((resolve) => ending.on('close', resolve))
+  t.is(ending.rstCode, 8)
 })
 
 test('a stream that ends without a message is not answered with OK', async (t) => {

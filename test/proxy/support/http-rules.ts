@@ -44,8 +44,19 @@ const pathPattern = fc.oneof(
 )
 const method = fc.constantFrom('GET', 'POST', 'PUT', 'DELETE', 'HEAD')
 const methodPattern = fc.oneof(method, fc.constantFrom('GET|HEAD', 'P.*', '(?i)get', '[A-Z]+', '(GET|POST|PUT)'))
-const host = fc.constantFrom('shop.example', 'api.shop.example', 'shop.example:8080', 'other')
-const hostPattern = fc.oneof(host.map(escaped), fc.constantFrom('.*\\.example', 'shop\\.example(:\\d+)?', '(api\\.)?shop\\..*'))
+const host = fc.constantFrom(
+  'shop.example',
+  'api.shop.example',
+  'shop.example:8080',
+  'other',
+  'Shop.Example',
+  'shop.example.',
+  'SHOP.example.:80',
+)
+const hostPattern = fc.oneof(
+  fc.constantFrom('shop.example', 'api.shop.example', 'shop.example:8080', 'other').map(escaped),
+  fc.constantFrom('.*\\.example', 'shop\\.example(:\\d+)?', '(api\\.)?shop\\..*'),
+)
 const headerName = fc.constantFrom('x-a', 'x-b', 'x-token')
 const headerValue = fc.constantFrom('1', 'true', 'a b', 'a,b', 'x.y', '(z)')
 const header = fc.record({ name: headerName, value: headerValue }, { requiredKeys: ['name'] })
@@ -77,7 +88,11 @@ export const request: fc.Arbitrary<PlainRequest> = fc.record({
 /** @param verdict a deny rule looks at the parts of a header too */
 export function matchesNaively(rule: PlainRule, asked: PlainRequest, verdict: 'allow' | 'deny'): boolean {
   const full = (pattern: string | undefined, value: string) => pattern === undefined || RE2JS.compile(pattern).testExact(value)
-  if (!full(rule.path, asked.path) || !full(rule.method, asked.method) || !full(rule.host, asked.authority)) return false
+  if (!full(rule.path, asked.path) || !full(rule.method, asked.method)) return false
+  // A denied host is meant in all spellings.
+  const plainHost = asked.authority.toLowerCase().replace(/^.*@/, '')
+  const hosts = verdict === 'allow' ? [asked.authority] : [plainHost, plainHost.replace(/:\d*$/, ''), plainHost.replace(/\.?(:\d*)?$/, '')]
+  if (!hosts.some((host) => full(rule.host, host))) return false
   return rule.headers.every(({ name, value }) => {
     // Whitespace around a line is not part of it.
     const lines = asked.headers.filter(([key]) => key === name).map(([, text]) => text.trim())

@@ -54,10 +54,24 @@ test('allow rules come before the denial, and without conditions everything is a
 })
 
 test('deny rules come first, and before them what no expression can look at', (t) => {
-  t.deepEqual(actionsOf(compile({ http: [a], httpDeny: [b] }).matcher), ['-invalid', '-deny/b', 'a', '-none'])
+  t.deepEqual(actionsOf(compile({ http: [a], httpDeny: [b] }).matcher), ['-invalid', '-deny/b', '-none', 'a', '-none'])
   t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [{ name: 'h', headers: [{ name: 'x', value: 'y' }] }] }).matcher), [
     '-deny/h',
+    '-none',
     '*',
+  ])
+})
+
+test('where rules deny, a tunnel needs a rule that names its method', (t) => {
+  const tunnel = { name: 'c', method: 'CONNECT' }
+  t.deepEqual(actionsOf(compile({ http: [a, tunnel], httpDeny: [{ name: 'd', path: '/x' }] }).matcher), [
+    '-invalid',
+    '-deny/d',
+    'c',
+    '-none',
+    'a',
+    'c',
+    '-none',
   ])
 })
 
@@ -100,7 +114,7 @@ test('rules with header actions make a chain of filters: the rules, then one fil
 test('without an extension host an allow rule on a secret allows nothing, and a deny rule denies whatever the header is', (t) => {
   const asking = { ...a, headerMatches: [{ name: 'x', secret: { namespace: 'n', name: 's' } }] }
   t.deepEqual(actionsOf(compile({ http: [asking, b] }).matcher), ['b', '-none'])
-  t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [asking] }).matcher), ['-invalid', '-deny/a', '*'])
+  t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [asking] }).matcher), ['-invalid', '-deny/a', '-none', '*'])
 })
 
 test('no secret and nothing of the extension host is in what Envoy is told, but the key of the ruleset', (t) => {
