@@ -1,20 +1,14 @@
 /**
- * A gRPC server on raw node:http2, for the services that Envoy asks on every request: about half the CPU of grpc-js, for which it knows
- * no more of gRPC than those need (docs/adr). Frames are cut out of whatever chunks they come in; nothing is held beyond one message of
- * MESSAGE_BYTES_MAX a stream.
+ * A gRPC server for the services that Envoy asks on every request, with no more of gRPC than those need. Frames are cut out of whatever
+ * chunks they come in; nothing is held beyond one message of MESSAGE_BYTES_MAX a stream.
  *
  * Envoy takes a stream that ends with status OK for permission, whatever its configuration says. So nothing here ends one like that: a
  * stream is answered, failed with another status, or reset.
  */
-import {
-  createServer,
-  constants as http2,
-  type IncomingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-  type ServerStreamResponseOptions,
-} from 'node:http2'
+import { createServer } from 'node:net'
 import { listenAtPath } from '#api/socket-path.ts'
+import { encodeLiteral, type HeaderList } from './hpack.ts'
+import { HTTP2_ERROR, Http2Connection, type Http2Stream, type StreamSink } from './http2-connection.ts'
 
 export const GRPC_STATUS = {
   invalidArgument: 3,
@@ -32,14 +26,9 @@ export const MESSAGE_BYTES_MAX = 64 * 1024
 export const PREFIX_LENGTH = 5
 
 /** On one connection; Envoy opens another when it needs more. */
-const STREAMS_OF_SESSION_MAX = 16_384
+const STREAMS_OF_CONNECTION_MAX = 16_384
 /** On all of them; what is beyond is failed at once with UNAVAILABLE. */
 const STREAMS_MAX = 65_536
-/** Megabytes. Node's own limit of 10 is met by some thousand streams, which it then refuses. */
-const SESSION_MEMORY_MAX = 1024
-/** Of one connection: a message of every stream that is open has to fit, or streams wait for each other. */
-const SESSION_WINDOW_BYTES = 16 * 1024 * 1024
-const HEADER_BYTES_MAX = 16 * 1024
 /** How long a stream may be open without a message, and after it was answered. */
 const IDLE_MS_MAX = 30_000
 const CLOSE_GRACE_MS = 200
@@ -62,21 +51,19 @@ export interface GrpcServerOptions {
   readonly onError: (error: Error) => void
 }
 
-const RESPONSE_HEADERS = { ':status': 200, 'content-type': 'application/grpc' }
-/** The types do not know that a date can be left out. */
-const RESPONSE_OPTIONS: ServerStreamResponseOptions & { sendDate: boolean } = { sendDate: false }
-const FAILURE_OPTIONS = { ...RESPONSE_OPTIONS, endStream: true }
+/** `:status` 200, which is entry 8 of the static table. */
+const RESPONSE_HEADERS = Buffer.concat([Buffer.from([0x88]), encodeLiteral('content-type', 'application/grpc')])
 
 /** One stream of Envoy. */
 export class GrpcCall {
-  readonly metadata: IncomingHttpHeaders
-  readonly #stream: ServerHttp2Stream
+  readonly #stream: Http2Stream
+  readonly #headers: HeaderList
   #isAnswered = false
   #hasFailed = false
 
-  constructor(stream: ServerHttp2Stream, metadata: IncomingHttpHeaders) {
+  constructor(stream: Http2Stream, headers: HeaderList) {
     this.#stream = stream
-    this.metadata = metadata
+    this.#headers = headers
   }
 
   /** What still comes is of no interest. */
@@ -84,33 +71,31 @@ export class GrpcCall {
     return this.#hasFailed
   }
 
+  /** @param name lower case @returns the first value */
+  metadata(name: string): string | undefined {
+    for (let index = 0; index < this.#headers.length; index += 2) if (this.#headers[index] === name) return this.#headers[index + 1]
+    return undefined
+  }
+
   /** @param frames one message or several, each with its prefix */
   send(frames: Buffer): void {
-    if (this.#stream.destroyed || this.#stream.closed) return
     if (!this.#isAnswered) {
       this.#isAnswered = true
-      this.#stream.respond(RESPONSE_HEADERS, RESPONSE_OPTIONS)
+      this.#stream.sendHeaders(RESPONSE_HEADERS, false)
     }
-    this.#stream.write(frames)
+    this.#stream.sendData(frames)
   }
 
   /** Ends the stream. Never with OK: what that means to Envoy is above. @param reason printable ASCII */
   fail(status: GrpcStatus, reason: string): void {
-    if (this.#stream.destroyed || this.#stream.closed) return
-    if (this.#isAnswered) {
-      // No trailers without having promised them with the headers, which would cost every stream something.
-      this.#hasFailed = true
-      this.#stream.close(http2.NGHTTP2_INTERNAL_ERROR)
-      return
-    }
-    this.#isAnswered = true
     this.#hasFailed = true
-    this.#stream.respond({ ...RESPONSE_HEADERS, 'grpc-status': status, 'grpc-message': reason }, FAILURE_OPTIONS)
+    const trailers = [encodeLiteral('grpc-status', String(status)), encodeLiteral('grpc-message', reason)]
+    this.#stream.sendHeaders(Buffer.concat(this.#isAnswered ? trailers : [RESPONSE_HEADERS, ...trailers]), true)
   }
 
-  /** @internal */
+  /** @internal Ends what has gone on for too long. */
   endIdle(): void {
-    if (this.#isAnswered) this.#stream.close(http2.NGHTTP2_CANCEL)
+    if (this.#isAnswered) this.#stream.reset(HTTP2_ERROR.cancel)
     else this.fail(GRPC_STATUS.deadlineExceeded, 'no message came')
   }
 }
@@ -188,40 +173,23 @@ export interface GrpcServer {
 export async function serveGrpc(path: string, { methods, onError }: GrpcServerOptions): Promise<GrpcServer> {
   const byPath = new Map(methods.map((method) => [method.path, method]))
   const calls = new Map<GrpcCall, number>()
-  const sessions = new Set<ServerHttp2Session>()
-  const server = createServer({
-    // Envoy ends its streams with a reset. Node takes a thousand of those for an attack and closes the connection.
-    streamResetBurst: 1e9,
-    streamResetRate: 1e9,
-    maxSessionMemory: SESSION_MEMORY_MAX,
-    settings: { maxConcurrentStreams: STREAMS_OF_SESSION_MAX, maxHeaderListSize: HEADER_BYTES_MAX },
-  })
-  server.on('session', (session) => {
-    sessions.add(session)
-    session.setLocalWindowSize(SESSION_WINDOW_BYTES)
-    session.on('close', () => sessions.delete(session))
-  })
-  server.on('sessionError', onError)
-  server.on('stream', (stream: ServerHttp2Stream, headers) => {
-    stream.on('error', ignore)
-    const method = byPath.get(headers[':path'] ?? '')
+  const connections = new Set<Http2Connection>()
+  const open = (stream: Http2Stream, headers: HeaderList) => {
     const call = new GrpcCall(stream, headers)
+    const method = byPath.get(call.metadata(':path') ?? '')
     if (method === undefined) return call.fail(GRPC_STATUS.unimplemented, 'no such method')
     if (calls.size >= STREAMS_MAX) return call.fail(GRPC_STATUS.unavailable, 'too many streams')
     calls.set(call, sweeps)
-    stream.on('close', () => calls.delete(call))
-    const handler = method.open(call)
-    const reader = new FrameReader((message) => handler.onMessage(message))
-    stream.on('data', (chunk: Buffer) => {
-      if (call.hasFailed) return
-      try {
-        reader.push(chunk)
-      } catch (error) {
-        if (!(error instanceof FrameError)) onError(error as Error)
-        call.fail(error instanceof FrameError ? error.status : GRPC_STATUS.internal, error instanceof FrameError ? error.message : 'failed')
-      }
+    return new Receiving(call, method.open(call), { onError, onClosed: () => calls.delete(call) })
+  }
+  const server = createServer((socket) => {
+    const connection = new Http2Connection(socket, {
+      streamsMax: STREAMS_OF_CONNECTION_MAX,
+      open: (stream, headers) => open(stream, headers) ?? undefined,
+      onClosed: () => connections.delete(connection),
+      onError,
     })
-    stream.on('end', () => call.endIdle())
+    connections.add(connection)
   })
 
   let sweeps = 0
@@ -248,9 +216,9 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
       clearInterval(sweeper)
       remove()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      for (const session of sessions) session.close()
+      for (const connection of connections) connection.close()
       const timer = setTimeout(() => {
-        for (const session of sessions) session.destroy()
+        for (const connection of connections) connection.destroy()
       }, CLOSE_GRACE_MS)
       await closed
       clearTimeout(timer)
@@ -258,4 +226,41 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
   }
 }
 
-function ignore(): void {}
+/** What comes on a stream, for its handler. */
+class Receiving implements StreamSink {
+  readonly #call: GrpcCall
+  readonly #reader: FrameReader
+  readonly #options: ReceivingOptions
+
+  constructor(call: GrpcCall, handler: GrpcHandler, options: ReceivingOptions) {
+    this.#call = call
+    this.#reader = new FrameReader((message) => handler.onMessage(message))
+    this.#options = options
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#call.hasFailed) return
+    try {
+      this.#reader.push(chunk)
+    } catch (error) {
+      if (error instanceof FrameError) this.#call.fail(error.status, error.message)
+      else {
+        this.#options.onError(error as Error)
+        this.#call.fail(GRPC_STATUS.internal, 'it failed')
+      }
+    }
+  }
+
+  onEnd(): void {
+    if (!this.#call.hasFailed) this.#call.endIdle()
+  }
+
+  onClosed(): void {
+    this.#options.onClosed()
+  }
+}
+
+interface ReceivingOptions {
+  readonly onError: (error: Error) => void
+  readonly onClosed: () => void
+}

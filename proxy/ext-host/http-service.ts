@@ -46,8 +46,8 @@ class Processing implements GrpcHandler {
   onMessage(message: Buffer): void {
     const isFirst = !this.#isJudged
     this.#isJudged = true
-    const key = this.#call.metadata[RULESET_METADATA]
-    const ruleset = typeof key === 'string' ? this.#options.rulesetOf(key) : undefined
+    const key = this.#call.metadata(RULESET_METADATA)
+    const ruleset = key !== undefined ? this.#options.rulesetOf(key) : undefined
     if (!isFirst) this.#call.fail(GRPC_STATUS.invalidArgument, 'a request has headers once')
     else if (ruleset === undefined) this.#call.fail(GRPC_STATUS.unavailable, 'no such ruleset')
     else this.#answer(ruleset, message)
