@@ -45,8 +45,6 @@ export interface Judgement {
   readonly notes: readonly HeaderNote[]
 }
 
-type Headers = ReadonlyMap<string, readonly string[]>
-
 const NOTHING: readonly never[] = []
 
 export class HttpJudge {
@@ -186,7 +184,7 @@ function digestOf(value: string): Buffer {
 
 /** The headers of a request as actions leave them. */
 class Changes {
-  readonly request: HttpRequest & { readonly headers: Headers }
+  readonly request: Omit<HttpRequest, 'authority'> & { authority: string }
   readonly #headers: Map<string, readonly string[]>
   readonly #edited = new Map<string, { base: 'kept' | 'set' | 'removed'; added: string[] }>()
   readonly #notes = new Map<string, MismatchAction>()
@@ -209,6 +207,8 @@ class Changes {
     }
     if (action === 'LOG' || wanted === undefined) return
     if (action === 'REPLACE') {
+      // Another name for the authority; the rules for this request stay those that its own host has.
+      if (name === 'host') this.request.authority = wanted
       this.#headers.set(name, [wanted])
       this.#edited.set(name, { base: 'set', added: [wanted] })
       return

@@ -124,6 +124,17 @@ test('each rule sees what those before it have left', (t) => {
   )
 })
 
+test('a host that a rule has written is what the next one sees', (t) => {
+  const allow = [
+    rule('1', { name: 'host', value: 'inside.example', mismatch: 'REPLACE' }),
+    rule('2', { name: 'host', value: 'inside.example', mismatch: 'REPLACE' }, { name: 'x-a', value: '1', mismatch: 'ADD' }),
+  ]
+  t.deepEqual(judge({ allow }, request()).edits, [
+    { kind: 'set', name: 'host', value: 'inside.example' },
+    { kind: 'add', name: 'x-a', value: '1' },
+  ])
+})
+
 test('what one rule removes and the next adds is set', (t) => {
   const allow = [rule('1', { name: 'x-a', value: '1', mismatch: 'DELETE' }), rule('2', { name: 'x-a', value: '2', mismatch: 'ADD' })]
   t.deepEqual(judge({ allow }, request({ 'x-a': ['x', 'y'] })).edits, [{ kind: 'set', name: 'x-a', value: '2' }])
