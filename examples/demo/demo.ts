@@ -25,9 +25,13 @@ interface DemoRequest {
   readonly from: string
   readonly to: string
   readonly port: number
-  readonly method: string
+  /** Of an HTTP request; a call of gRPC has none. */
+  readonly method?: string
   readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
   readonly expect: 'allowed' | 'denied' | 'dropped'
+  /** What the server's answer has to say. */
+  readonly answer?: string
 }
 
 interface WorkloadsFile {
@@ -85,12 +89,12 @@ function prepareFolder(): void {
 
 async function startServers(kept: boolean): Promise<void> {
   for (const { name, netns, address } of stage.workloads) {
-    stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '80', '9090'], kept)
+    stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '50051', '80', '9090'], kept)
     await until(`server ${name}`, START_TIMEOUT_MS, () => {
       const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], {
         encoding: 'utf8',
       })
-      return answers.stdout.trim() === '200' ? true : undefined
+      return answers.stdout.startsWith('200 ') ? true : undefined
     })
   }
 }
@@ -98,16 +102,24 @@ async function startServers(kept: boolean): Promise<void> {
 interface Row {
   readonly request: DemoRequest
   readonly verdict: 'allowed' | 'denied' | 'dropped'
-  readonly answer: string
+  /** Status, or what the client's library calls the failure. */
+  readonly status: string
+  readonly isRight: boolean
 }
 
 async function ask(request: DemoRequest): Promise<Row> {
   const from = stage.workloads.find(({ name }) => name === request.from)
   const to = stage.workloads.find(({ name }) => name === request.to)
   if (from === undefined || to === undefined) throw new Error(`no workload ${from === undefined ? request.from : request.to}`)
-  const url = `http://${to.address}:${request.port}${request.path}`
-  const answer = await stage.run(from.netns, [NODE, join(HERE, 'client.mjs'), request.method, url])
-  return { request, answer, verdict: answer === '200' ? 'allowed' : answer === '403' ? 'denied' : 'dropped' }
+  const target = `${to.address}:${request.port}`
+  const command =
+    request.method === undefined
+      ? [join(HERE, 'grpc-client.mjs'), target, request.path]
+      : [join(HERE, 'client.mjs'), request.method, `http://${target}${request.path}`, JSON.stringify(request.headers ?? {})]
+  const output = await stage.run(from.netns, [NODE, ...command])
+  const [status = ''] = output.split(' ')
+  const verdict = ['200', 'OK'].includes(status) ? 'allowed' : ['403', 'PERMISSION_DENIED'].includes(status) ? 'denied' : 'dropped'
+  return { request, status, verdict, isRight: verdict === request.expect && output.includes(request.answer ?? '') }
 }
 
 /** The flow that explains a request: of an allowed one the last proxy's, of others whoever said no. */
@@ -116,7 +128,7 @@ function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | unde
     ({ source, destination }) =>
       source.endpoint?.name === request.from && destination.endpoint?.name === request.to && destination.port === request.port,
   )
-  const asked = between.filter(({ http }) => http?.method === request.method && http.path === request.path)
+  const asked = between.filter(({ http }) => http?.method === (request.method ?? 'POST') && http.path === request.path)
   if (verdict === 'denied') return asked.findLast((flow) => flow.verdict === 'dropped')
   if (verdict === 'dropped') return between.findLast((flow) => flow.verdict === 'dropped' && flow.where === 'kernel')
   // The kernel tells of both sides' policies; the one that has something to say about it explains more.
@@ -127,7 +139,8 @@ function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | unde
 function why(flow: Flow | undefined, verdict: Row['verdict']): string {
   if (flow === undefined) return '(no flow)'
   const [origin] = flow.origins
-  if (verdict === 'allowed') return origin === undefined ? 'no policy selects it' : origin.rule
+  const changes = (flow.http?.headers ?? []).map(({ name, action }) => `, ${name}: ${action}`).join('')
+  if (verdict === 'allowed') return origin === undefined ? 'no policy selects it' : `${origin.rule}${changes}`
   return origin === undefined ? `no rule allows it (${flow.direction})` : `${origin.rule} (${flow.direction})`
 }
 
@@ -143,7 +156,7 @@ function printTable(rows: readonly (readonly string[])[]): void {
 }
 
 async function readFlows(): Promise<Flow[]> {
-  const { stdout } = headgate('observe', '-o', 'json')
+  const { stdout } = headgate('observe', '--last', '0', '-o', 'json')
   return stdout
     .split('\n')
     .filter(Boolean)
@@ -177,18 +190,17 @@ async function main(): Promise<number> {
     printTable([
       ['FROM', 'TO', 'REQUEST', 'VERDICT', 'WHERE', 'WHY', ''],
       ...rows.map((row) => {
-        const { request, verdict, answer } = row
+        const { request, verdict, status, isRight } = row
         const flow = explain(flows, row)
-        const right = verdict === request.expect
-        if (!right) failures++
+        if (!isRight) failures++
         return [
           request.from,
           `${request.to}:${request.port}`,
-          `${request.method} ${request.path}`,
-          `${verdict} (${answer})`,
+          `${request.method ?? 'gRPC'} ${request.path}`,
+          `${verdict} (${status})`,
           flow?.where ?? '-',
           why(flow, verdict),
-          right ? '' : `EXPECTED ${request.expect}`,
+          isRight ? '' : `EXPECTED ${request.expect} ${request.answer ?? ''}`,
         ]
       }),
     ])
@@ -218,7 +230,7 @@ Stop it:
 /** Ends Headgate and the servers, and removes every trace. */
 async function stop(): Promise<void> {
   if (existsSync(join(FOLDER, 'run'))) {
-    for (const name of ['up', 'envoy', 'proxy', 'agent']) await endProcess(name)
+    for (const name of ['up', 'envoy', 'ext-host', 'proxy', 'agent']) await endProcess(name)
     headgate('cleanup')
   }
   await stage.tearDown()
