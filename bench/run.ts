@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { footprint } from './footprint.ts'
 import { g1 } from './g1.ts'
 import { g2 } from './g2.ts'
+import { g4 } from './g4.ts'
 import { g10 } from './g10.ts'
 import { g11 } from './g11.ts'
 import { g12 } from './g12.ts'
@@ -15,7 +16,7 @@ import { type Bench, type Options, say } from './harness/bench.ts'
 import { record } from './harness/record.ts'
 import { restart } from './restart.ts'
 
-const BENCHES: readonly Bench[] = [g1, g2, g10, g11, g12, g14, g16, restart, footprint]
+const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, restart, footprint]
 
 const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N] [--seed N] [--long] [--record]
        npm run bench -- --list

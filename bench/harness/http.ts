@@ -65,6 +65,7 @@ export interface WrkOptions {
   /** Asked for in turns; none: the path of the URL. */
   readonly paths?: readonly string[]
   readonly connections?: number
+  readonly headers?: readonly string[]
 }
 
 /** One run of wrk on the client's core. */
@@ -73,12 +74,13 @@ export async function runWrk(
   client: Workload,
   url: string,
   seconds: number,
-  { paths = [], connections = 64 }: WrkOptions = {},
+  { paths = [], connections = 64, headers = [] }: WrkOptions = {},
 ): Promise<WrkResult> {
   // The shell's `times` tells what its children used: wrk is gone when it could be asked.
   const script = 'wrk -t1 --latency "$@"; times'
   const rotate = paths.length === 0 ? [] : ['-s', join(ROOT, 'bench/workloads/rotate.lua')]
-  const args = [`-c${connections}`, `-d${seconds}s`, ...rotate, url, ...(paths.length === 0 ? [] : ['--', ...paths])]
+  const asked = headers.flatMap((header) => ['-H', header])
+  const args = [`-c${connections}`, `-d${seconds}s`, ...asked, ...rotate, url, ...(paths.length === 0 ? [] : ['--', ...paths])]
   const { stdout, stderr } = await machine.run(client.netns, onClientCore('sh', '-c', script, 'sh', ...args))
   const number = (pattern: RegExp): number => Number(pattern.exec(stdout)?.[1] ?? 0)
   const requests = number(/(\d+) requests in/)
