@@ -130,7 +130,7 @@ async function run(stage: Stage, { pairs = 7, seconds = 4 }: Options): Promise<R
   }
 }
 
-const RULESET = {
+export const RULESET = {
   http: [
     {
       name: 'shop/token/ingress/0123456789ab',
@@ -140,7 +140,7 @@ const RULESET = {
 }
 
 /** The process as it is, with its ruleset where it keeps them. */
-async function startExtHost(machine: Machine, server: Workload): Promise<{ pid: number; socket: string }> {
+export async function startExtHost(machine: Machine, server: Workload): Promise<{ pid: number; socket: string }> {
   const secrets = join(machine.folder, 'secrets')
   mkdirSync(join(secrets, 'shop'), { recursive: true })
   writeFileSync(join(secrets, 'shop/token'), SECRET)

@@ -12,6 +12,8 @@ const SOURCE_NAMES = ['', 'proxy', 'ext-host']
 const STATUS_PROCESS_MS = 500
 const STATUS_AGENT_MS = 1500
 
+const NO_RULES = 'no rule was counted: Envoy counts rules with the setting http.ruleCounters: true'
+
 /** What every process has counted, with the rules. @throws CliError when no process has anything to tell */
 export async function runCounts(agent: AgentClient, output: OutputFormat): Promise<void> {
   const { call, create, GetCountsRequestSchema, GetCountsResponseSchema, messageJson } = await import('./agent-client.ts')
@@ -47,11 +49,12 @@ export function formatCounts(reports: readonly CountsReport[]): string {
     const before = rules.get(rule)
     rules.set(rule, before === undefined ? numbers : before.map((number, column) => number + (numbers[column] ?? 0n)))
   }
+  // Only this: Envoy was not asked to count rules.
+  if ([...rules.keys()].every((rule) => rule === '')) return [formatSources(reports), '', NO_RULES].join('\n')
   const rows = [...rules]
     .sort(([ruleA, a], [ruleB, b]) => Number(sum(b) - sum(a)) || (ruleA < ruleB ? -1 : 1))
     .map(([rule, numbers]) => [rule === '' ? '(no rule)' : rule, ...numbers.map(String)])
-  const parts = rows.length === 0 ? [] : [formatTable(['RULE', 'ALLOWED', 'DENIED', 'AUDITED'], rows), '']
-  return [...parts, formatSources(reports)].join('\n')
+  return [formatTable(['RULE', 'ALLOWED', 'DENIED', 'AUDITED'], rows), '', formatSources(reports)].join('\n')
 }
 
 function sum(numbers: readonly bigint[]): bigint {

@@ -117,6 +117,12 @@ export const configSchema = z.strictObject({
         .max(599)
         .default(403)
         .describe('Status of that answer. gRPC clients get PERMISSION_DENIED whatever it is.'),
+      ruleCounters: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Whether Envoy counts requests by rule too, for `policy counts`; that costs it some hundredths of its time. Totals it always counts.',
+        ),
       extHostTimeoutMs: z
         .int()
         .min(10)

@@ -138,8 +138,8 @@ async function resourceSettings(config: Config, signal: AbortSignal, { resources
       ? resources.ingressNetns
       : (await waitInFolder(dirname(netns), () => readNamespaces(netns), { signal }))?.ingress
   if (signal.aborted) return undefined
-  const { deniedBody: body, deniedStatus: status, extHostTimeoutMs } = config.http
+  const { deniedBody: body, deniedStatus: status, extHostTimeoutMs, ruleCounters } = config.http
   const { mode, sampleRate } = config.flows
   const accessLog = { mode, sampleRate }
-  return { ingressNetns, denied: { status, body }, accessLog, extHostSocket: extHost, extHostTimeoutMs, ...resources }
+  return { ingressNetns, denied: { status, body }, accessLog, ruleCounters, extHostSocket: extHost, extHostTimeoutMs, ...resources }
 }

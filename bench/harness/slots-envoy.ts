@@ -50,6 +50,7 @@ export async function startSlotsEnvoy(
     upstream: { address: server.address, port: 80 },
     extHostSocket,
     extHostTimeoutMs: 2000,
+    ruleCounters: false,
   }
   const bootstrap = create(BootstrapSchema, {
     node: { id: 'bench', cluster: 'bench' },

@@ -81,9 +81,8 @@ function urgentFilter(): AccessLogFilter {
   const filters = [
     metadataFilter(RBAC_RESULT, exactly(RBAC_DENIED), { absent: true }),
     metadataFilter(RBAC_SHADOW_POLICY, { case: 'prefix', value: AUDIT_PREFIX }),
-    extHostFilter(exactly(RESULT_DENIED)),
-    // It was to answer and did not.
-    allOf([metadataFilter(RBAC_POLICY, exactly(EXT_HOST_RULE)), extHostFilter(exactly(''), { absent: true })]),
+    // Denied by the extension host, which was to answer, or not answered at all.
+    allOf([metadataFilter(RBAC_POLICY, exactly(EXT_HOST_RULE)), extHostFilter(exactly(RESULT_DENIED), { absent: true })]),
   ]
   return create(AccessLogFilterSchema, { filterSpecifier: { case: 'orFilter', value: create(OrFilterSchema, { filters }) } })
 }

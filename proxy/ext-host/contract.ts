@@ -6,9 +6,6 @@
 /** Metadata of the gRPC stream in which Envoy names the ruleset of a request: Slot.ext_host_key. */
 export const RULESET_METADATA = 'x-headgate-ruleset'
 
-/** Headers that every judgement needs, besides those that the rules of the ruleset name (`forward_rules`). */
-export const FORWARDED_HEADERS = [':method', ':path', ':authority'] as const
-
 /** Dynamic metadata of a judged request: `metadata_options.receiving_namespaces.untyped`, and where the access log finds it. */
 export const METADATA_NAMESPACE = 'headgate.ext'
 

@@ -3,6 +3,7 @@
  * stream. What cannot be judged is failed, which Envoy is told to refuse.
  */
 import type { HttpJudge } from '#parsers/http/judge.ts'
+import { TUNNEL_METHOD } from '#parsers/http/match.ts'
 import { RULESET_METADATA } from './contract.ts'
 import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from './grpc-framing.ts'
 import { type Answers, decodeRequestHeaders, encodeAllowed, ProcessingError } from './processing.ts'
@@ -17,6 +18,8 @@ const NOT_JUDGED = { allowed: false, rule: '', edits: [], notes: [] } as const
 /** A ruleset as requests are judged by it. */
 export interface LoadedRuleset {
   readonly judge: HttpJudge
+  /** Which parts of its target a request has to come with: those that rules ask for. */
+  readonly needs: { readonly path: boolean; readonly host: boolean }
   readonly answers: Answers
 }
 
@@ -64,8 +67,10 @@ class Processing implements GrpcHandler {
 }
 
 /** The verdict on the request in a message, framed. @throws ProcessingError when there is none in it */
-export function answerTo({ judge, answers }: LoadedRuleset, message: Buffer, counter?: VerdictCounter): Buffer {
+export function answerTo({ judge, needs, answers }: LoadedRuleset, message: Buffer, counter?: VerdictCounter): Buffer {
   const request = decodeRequestHeaders(message)
+  const lacksPath = needs.path && request.path === '' && request.method !== TUNNEL_METHOD
+  if (lacksPath || (needs.host && request.authority === '')) throw new ProcessingError('a request without what rules ask for')
   // RE2 in Envoy would match no pattern with what is no text, and here that would be a character like another.
   const isText = !request.path.includes(NO_TEXT) && !request.authority.includes(NO_TEXT) && !request.method.includes(NO_TEXT)
   const { allowed, rule, edits, notes } = isText ? judge.judge(request) : NOT_JUDGED

@@ -109,8 +109,9 @@ function decodeHeaderMap(cursor: Cursor): HttpRequest {
       }
     }
   }
-  if (method === undefined || path === undefined || authority === undefined) throw new ProcessingError('a request without target')
-  return { method, path, authority, headers: others ?? NO_HEADERS }
+  if (method === undefined) throw new ProcessingError('a request without method')
+  // Envoy sends what the rules ask for; a CONNECT has no path in any case.
+  return { method, path: path ?? '', authority: authority ?? '', headers: others ?? NO_HEADERS }
 }
 
 /** Of the header that was read last: an object a header is more than this needs. */

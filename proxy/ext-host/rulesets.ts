@@ -60,7 +60,9 @@ export class Rulesets {
     const deny = httpDeny.map(ruleOf)
     const secrets = [...allow, ...deny].flatMap(({ headerMatches = [] }) => headerMatches.flatMap(({ secret }) => secret ?? []))
     try {
-      return { judge: new HttpJudge({ allowAll, allow, deny }, this.#secretOf), answers: new Answers(), secrets }
+      const rules = [...allow, ...deny]
+      const needs = { path: rules.some(({ path }) => path !== undefined), host: rules.some(asksHost) }
+      return { judge: new HttpJudge({ allowAll, allow, deny }, this.#secretOf), needs, answers: new Answers(), secrets }
     } catch (error) {
       this.#onBroken(key, error as Error)
       return undefined
@@ -94,4 +96,8 @@ function ruleOf({ name, path, method, host, headers, headerMatches }: HttpRule):
       }
     }),
   }
+}
+
+function asksHost({ host }: NamedHttpRule): boolean {
+  return host !== undefined
 }

@@ -20,10 +20,10 @@ import {
 import { StringMatcherSchema } from '#api/gen/envoy/type/matcher/v3/string_pb.js'
 import { StatusCode } from '#api/gen/envoy/type/v3/http_status_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
-import { FORWARDED_HEADERS, METADATA_NAMESPACE, RULESET_METADATA } from '../ext-host/contract.ts'
+import { METADATA_NAMESPACE, RULESET_METADATA } from '../ext-host/contract.ts'
 import { filtersWhere } from './header-steps.ts'
 import { packAny } from './resource.ts'
-import { actionsOf, candidateTermsOf } from './rule-terms.ts'
+import { actionsOf, candidateTermsOf, HOST, METHOD, PATH } from './rule-terms.ts'
 import { treeOf } from './rule-tree.ts'
 
 export const EXT_HOST_CLUSTER = 'ext-host'
@@ -59,8 +59,12 @@ export function extHostFilter({ http, httpDeny }: Ruleset, { key, timeoutMs }: E
 }
 
 function processorOf(rules: readonly HttpRule[], key: string, timeoutMs: number) {
-  const names = new Set<string>(FORWARDED_HEADERS)
-  for (const { headers, headerMatches } of rules) for (const { name } of [...headers, ...headerMatches]) names.add(name)
+  const names = new Set<string>([METHOD])
+  for (const { path, host, headers, headerMatches } of rules) {
+    if (path !== undefined) names.add(PATH)
+    if (host !== undefined) names.add(HOST)
+    for (const { name } of [...headers, ...headerMatches]) names.add(name === 'host' ? HOST : name)
+  }
   return create(ExternalProcessorSchema, {
     grpcService: create(GrpcServiceSchema, {
       targetSpecifier: { case: 'envoyGrpc', value: { clusterName: EXT_HOST_CLUSTER } },

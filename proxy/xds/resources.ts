@@ -62,6 +62,7 @@ export interface ResourceSettings {
   /** What a denied request is answered with. */
   readonly denied: DeniedAnswer
   readonly accessLog: AccessLogSettings
+  readonly ruleCounters: boolean
   /** Where the extension host answers, and how long a request waits for it. */
   readonly extHostSocket: string
   readonly extHostTimeoutMs: number
@@ -91,15 +92,15 @@ export function parseSlotName(name: string): { readonly id: number; readonly gen
 }
 
 /** The rules of a slot. @param ruleset those that are to be in force, which may be fewer than the slot's */
-export function rulesetResource(slot: Slot, ruleset: Ruleset, { extHostTimeoutMs }: ResourceSettings): Resource {
+export function rulesetResource(slot: Slot, ruleset: Ruleset, { extHostTimeoutMs, ruleCounters }: ResourceSettings): Resource {
   const name = slotName(slot)
   const extHost = slot.extHostKey === '' ? undefined : { key: slot.extHostKey, timeoutMs: extHostTimeoutMs }
   const identity = createHash('sha256')
-    .update(JSON.stringify([COMPILER_VERSION, name, extHost]))
+    .update(JSON.stringify([COMPILER_VERSION, name, extHost, ruleCounters]))
     .update(toBinary(RulesetSchema, ruleset))
     .digest()
   return createSealedResource(EXTENSION_CONFIG_TYPE, name, TypedExtensionConfigSchema, identity, (seal) =>
-    create(TypedExtensionConfigSchema, { name, typedConfig: compileRuleset(ruleset, { seal, extHost }) }),
+    create(TypedExtensionConfigSchema, { name, typedConfig: compileRuleset(ruleset, { seal, ruleCounters, extHost }) }),
   )
 }
 

@@ -44,16 +44,18 @@ type Verdict = { readonly name: string; readonly allowed: boolean }
 export interface CompileOptions {
   /** Makes otherwise equal configurations differ (resource.ts). */
   readonly seal: string
+  /** Whether Envoy counts the verdicts of each rule by itself, and not only all of them. */
+  readonly ruleCounters: boolean
   /** Not undefined when some of the requests are judged by the extension host. */
   readonly extHost: ExtHostFilter | undefined
 }
 
 /** The configuration of the filter that judges a slot's requests: one of RULESET_TYPE_URLS. */
-export function compileRuleset(ruleset: Ruleset, { seal, extHost }: CompileOptions): Any {
+export function compileRuleset(ruleset: Ruleset, { seal, ruleCounters, extHost }: CompileOptions): Any {
   // Without somebody to compare a secret, nobody has it.
   const http = extHost === undefined ? ruleset.http.filter((rule) => !asksSecret(rule)) : ruleset.http
   const enforced = enforcedTree(ruleset.allowAll, http, ruleset.httpDeny, extHost !== undefined)
-  const rbac = encodeRbac(enforced, ruleset.shadow && shadowTree(ruleset.shadow), seal)
+  const rbac = encodeRbac(enforced, ruleset.shadow && shadowTree(ruleset.shadow), { seal, ruleCounters })
   const further = extHost === undefined ? headerSteps(http) : extHostFilter(ruleset, extHost)
   if (further.length === 0) return rbac
   const filters = [create(TypedExtensionConfigSchema, { name: 'rules', typedConfig: rbac }), ...further]
@@ -63,7 +65,7 @@ export function compileRuleset(ruleset: Ruleset, { seal, extHost }: CompileOptio
 
 /** Denies everything: what a listener does until its ruleset arrives. */
 export function denyAll(): Any {
-  return encodeRbac({ kind: 'leaf', action: { name: DENY_NONE, allowed: false } }, undefined, '')
+  return encodeRbac({ kind: 'leaf', action: { name: DENY_NONE, allowed: false } }, undefined, { seal: '', ruleCounters: false })
 }
 
 function enforcedTree(allowAll: boolean, http: readonly HttpRule[], httpDeny: readonly HttpRule[], isHelped: boolean): Tree<Verdict> {
@@ -138,7 +140,11 @@ const MATCHER_FIELD = RBACSchema.field.matcher.number
 const SHADOW_MATCHER_FIELD = RBACSchema.field.shadowMatcher.number
 const PER_RULE_STATS_FIELD = RBACSchema.field.trackPerRuleStats.number
 
-function encodeRbac(enforced: Tree<Verdict>, shadow: Tree<Verdict> | undefined, seal: string): Any {
+function encodeRbac(
+  enforced: Tree<Verdict>,
+  shadow: Tree<Verdict> | undefined,
+  { seal, ruleCounters }: Pick<CompileOptions, 'seal' | 'ruleCounters'>,
+): Any {
   // The seal is part of a name that nothing reads.
   const encodeAction = ({ name, allowed }: Verdict) => ({
     name: `verdict${seal}`,
@@ -152,6 +158,6 @@ function encodeRbac(enforced: Tree<Verdict>, shadow: Tree<Verdict> | undefined, 
   })
   const writer = new BinaryWriter().tag(MATCHER_FIELD, WireType.LengthDelimited).bytes(encodeMatcher(enforced, encodeAction))
   if (shadow !== undefined) writer.tag(SHADOW_MATCHER_FIELD, WireType.LengthDelimited).bytes(encodeMatcher(shadow, encodeAction))
-  writer.tag(PER_RULE_STATS_FIELD, WireType.Varint).bool(true)
+  if (ruleCounters) writer.tag(PER_RULE_STATS_FIELD, WireType.Varint).bool(true)
   return create(AnySchema, { typeUrl: `type.googleapis.com/${RBACSchema.typeName}`, value: writer.finish() })
 }

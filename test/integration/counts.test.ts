@@ -20,6 +20,7 @@ test.serial('headgate policy counts tells what clients saw, also of requests who
     const web = machine.addWorkload('web')
     const api = machine.addWorkload('api')
     machine.writeWorkloads()
+    machine.setConfig({ http: { ruleCounters: true } })
     await serve(machine, api, 80)
     headgate.start()
     await headgate.apply(

@@ -22,7 +22,7 @@ const EXT_HOST_TIMEOUT_MS = 300
 const SECRET = 'sesame'
 const stack = new Stack({
   upstreamPort: UPSTREAM_PORT,
-  config: { flows: { mode: 'denied' }, http: { extHostTimeoutMs: EXT_HOST_TIMEOUT_MS } },
+  config: { flows: { mode: 'denied' }, http: { extHostTimeoutMs: EXT_HOST_TIMEOUT_MS, ruleCounters: true } },
 })
 const keepAlive = new Agent({ keepAlive: true, maxSockets: CONCURRENCY })
 
@@ -240,7 +240,7 @@ async function extHost(): Promise<GrpcServer> {
   const judge = new HttpJudge({ allowAll: false, allow: [{ name: rule.name, ...rule.rule }], deny: [] }, () => SECRET)
   const answers = new Answers()
   return await serveGrpc(proxyPaths(stack.config).extHost, {
-    methods: [httpService({ rulesetOf: (key) => (key === 'k' ? { judge, answers } : undefined) })],
+    methods: [httpService({ rulesetOf: (key) => (key === 'k' ? { judge, needs: { path: true, host: false }, answers } : undefined) })],
     onError: () => {},
   })
 }

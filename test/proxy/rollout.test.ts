@@ -32,6 +32,7 @@ class Bench {
         accessLog: { mode: 'all', sampleRate: 1 },
         extHostSocket: '/run/ext-host.sock',
         extHostTimeoutMs: 1000,
+        ruleCounters: false,
       },
       refusals: this.refusals,
       publish: (snapshot) => {

@@ -123,6 +123,7 @@ test('no request is ended for its age, and a slot can take any number of connect
     accessLog: { mode: 'all', sampleRate: 1 },
     extHostSocket: '/run/ext-host.sock',
     extHostTimeoutMs: 1000,
+    ruleCounters: false,
   } as const
   const listener = fromBinary(ListenerSchema, listenerResource(slotOf(1, {}, { direction: Direction.INGRESS }), settings).encode('').value)
   t.true(listener.transparent)

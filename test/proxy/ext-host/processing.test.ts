@@ -7,8 +7,10 @@ import {
   type ProcessingResponse,
   ProcessingResponseSchema,
 } from '#api/gen/envoy/service/ext_proc/v3/external_processor_pb.js'
+import { HttpJudge } from '#parsers/http/judge.ts'
 import { METADATA_NAMESPACE } from '#proxy/ext-host/contract.ts'
 import { PREFIX_LENGTH } from '#proxy/ext-host/grpc-framing.ts'
+import { answerTo } from '#proxy/ext-host/http-service.ts'
 import {
   Answers,
   decodeRequestHeaders,
@@ -83,16 +85,10 @@ test('any headers are read back', (t) => {
   )
 })
 
-test('a request has one target, and one set of headers', (t) => {
-  for (const headers of [
-    TARGET.slice(1),
-    TARGET.slice(0, 2),
-    [TARGET[0]!, TARGET[2]!],
-    [...TARGET, TARGET[1]!],
-    [...TARGET, TARGET[0]!],
-    [...TARGET, TARGET[2]!],
-  ])
+test('a request has a method, at most one target, and one set of headers', (t) => {
+  for (const headers of [TARGET.slice(1), [...TARGET, TARGET[1]!], [...TARGET, TARGET[0]!], [...TARGET, TARGET[2]!]])
     t.throws(() => decodeRequestHeaders(headersOf(headers)), { instanceOf: ProcessingError })
+  t.like(decodeRequestHeaders(headersOf([TARGET[0]!])), { path: '', authority: '' })
   t.throws(() => decodeRequestHeaders(Buffer.concat([headersOf(TARGET), headersOf(TARGET)])), { instanceOf: ProcessingError })
   const many = Array.from({ length: HEADERS_COUNT_MAX }, (): [string, string] => ['x-a', ''])
   t.throws(() => decodeRequestHeaders(headersOf([...TARGET, ...many])), { instanceOf: ProcessingError })
@@ -188,4 +184,16 @@ test('a long value is told whole', (t) => {
   const { response } = responseIn(encodeAllowed('r', [{ kind: 'set', name: 'x-a', value }], []))
   if (response.case !== 'requestHeaders') return t.fail()
   t.is(Buffer.from(response.value.response?.headerMutation?.setHeaders[0]?.header?.rawValue ?? []).toString(), value)
+})
+
+test('a request that comes without what the rules ask for is not judged', (t) => {
+  const judge = new HttpJudge({ allowAll: true, allow: [], deny: [] }, () => undefined)
+  const judged = (needs: { path: boolean; host: boolean }, ...headers: [string, string][]) =>
+    answerTo({ judge, needs, answers: new Answers() }, headersOf(headers)).length > 0
+  const method: [string, string] = [':method', 'GET']
+  t.true(judged({ path: false, host: false }, method))
+  t.true(judged({ path: true, host: true }, method, [':path', '/'], [':authority', 'a']))
+  t.true(judged({ path: true, host: false }, [':method', 'CONNECT']))
+  t.throws(() => judged({ path: true, host: false }, method), { instanceOf: ProcessingError })
+  t.throws(() => judged({ path: false, host: true }, method), { instanceOf: ProcessingError })
 })

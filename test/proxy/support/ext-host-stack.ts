@@ -15,7 +15,7 @@ import { ExtHostUpdateSchema, type RulesetSchema } from '#api/gen/headgate/v1/co
 import { isAnswering } from '#api/unix-socket.ts'
 import { type Config, configSchema } from '#config/schema.ts'
 import { findEnvoy } from '#proxy/envoy/binary.ts'
-import { FORWARDED_HEADERS, METADATA_NAMESPACE, RULESET_METADATA } from '#proxy/ext-host/contract.ts'
+import { METADATA_NAMESPACE, RULESET_METADATA } from '#proxy/ext-host/contract.ts'
 import { RulesetStore } from '#proxy/ext-host/ruleset-store.ts'
 import { proxyPaths } from '#proxy/paths.ts'
 
@@ -156,7 +156,7 @@ export class ExtHostStack {
     }
   }
 
-  #listener(name: string, { key, timeoutMs = 2000, mode = {}, forwarded = FORWARDED_HEADERS }: Asking): object {
+  #listener(name: string, { key, timeoutMs = 2000, mode = {}, forwarded = [':method', ':path', ':authority'] }: Asking): object {
     const extProc = {
       grpc_service: { envoy_grpc: { cluster_name: `asked-${name}` }, initial_metadata: [{ key: RULESET_METADATA, value: key }] },
       failure_mode_allow: false,

@@ -12,7 +12,7 @@ type Rules = MessageInitShape<typeof RulesetSchema>
 const EXT_HOST = { key: 'k', timeoutMs: 1500 }
 
 const compileAny = (ruleset: Rules, seal = 's', extHost?: typeof EXT_HOST) =>
-  compileRuleset(create(RulesetSchema, ruleset), { seal, extHost })
+  compileRuleset(create(RulesetSchema, ruleset), { seal, ruleCounters: true, extHost })
 
 function compile(ruleset: Rules, seal?: string): RBAC {
   const { typeUrl, value } = compileAny(ruleset, seal)

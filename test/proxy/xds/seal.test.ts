@@ -17,6 +17,7 @@ const settings = {
   accessLog: { mode: 'denied', sampleRate: 0 },
   extHostSocket: '/run/ext-host.sock',
   extHostTimeoutMs: 1000,
+  ruleCounters: false,
 } as const
 
 test.before(() => stack.start())
