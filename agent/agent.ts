@@ -25,6 +25,7 @@ import type { FlowContext } from './flows/flow-builder.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { AgentParts } from './parts.ts'
 import type { FileState, FolderChange } from './policies/folder.ts'
+import type { FolderWatch } from './policies/folder-watch.ts'
 import { QuietTime } from './quiet.ts'
 import { Report } from './report.ts'
 import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
@@ -77,6 +78,7 @@ export class Agent implements LocalBackend, FlowContext {
   #folderWarning = ''
   /** Runs while a policy file is being written in place. */
   #lookTimer: NodeJS.Timeout | undefined
+  #policyWatch: FolderWatch | undefined
   readonly #readWaiters: (() => void)[] = []
   readonly #report: Report
 
@@ -164,6 +166,13 @@ export class Agent implements LocalBackend, FlowContext {
     this.#parts.folder.noteWrite(file)
   }
 
+  /** @param watch knows from now on what changes in the folder */
+  watchPolicies(watch: FolderWatch): void {
+    this.#policyWatch = watch
+    // What changed before it watched.
+    this.onPoliciesChanged()
+  }
+
   /** @param files that may have changed; undefined: any */
   onPoliciesChanged(files?: ReadonlySet<string>): void {
     this.#scanFolder(files)
@@ -232,7 +241,7 @@ export class Agent implements LocalBackend, FlowContext {
 
   async waitPolicy(rescan: boolean): Promise<WaitPolicyResponse> {
     if (rescan) {
-      this.onPoliciesChanged()
+      this.onPoliciesChanged(await this.#policyWatch?.take())
       await this.#filesRead()
     }
     await this.#sync.settled()

@@ -2,7 +2,7 @@
  * The agent process, from lock to last goodbye: takes over what is in the kernel, reads what is wanted, serves its two sockets, and
  * then reacts to events. Ending it changes nothing on the wire.
  */
-import { type FSWatcher, mkdirSync, watch } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -28,16 +28,13 @@ import { FlowBuilder } from './flows/flow-builder.ts'
 import { readKernelEvents } from './flows/kernel-events.ts'
 import { serveLocal } from './local-server.ts'
 import { IN_PLACE_QUIET_MS, PolicyFolder } from './policies/folder.ts'
+import { FolderWatch, openWatcher } from './policies/folder-watch.ts'
 import type { Workloads } from './workloads/file.ts'
 import { EmbeddedAllocator } from './workloads/identities.ts'
 import { WorkloadsFile } from './workloads/workloads-file.ts'
 
-/** Several files are often put in place at once; events within this time are one change. */
+/** A file that is replaced is there at once. */
 const FILE_QUIET_MS = 15
-/** A file that is written without end must not keep the others from being read. */
-const FOLDER_BURST_MS = 200
-/** Of more names, the kernel may have dropped some. */
-const FOLDER_NAMES_MAX = 1000
 /** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
 const TAKEOVER_WAIT_MS = 5000
 /** Device events come in bursts; what they mean is looked up once. */
@@ -118,22 +115,21 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ version, endpoints: agent.listEndpoints().length, slots: slots.slots.size }, 'agent is up')
 
-  const stopWatching = [
-    watchFolder(
-      config.paths.policies,
-      (files) => agent.onPoliciesChanged(files),
-      (file) => agent.onPolicyFileWritten(file),
-    ),
-    watchFile(config.paths.workloads, () => {
-      const changed = takeWorkloads(workloads, agent)
-      if (changed !== undefined) agent.setWorkloads(changed)
-    }),
-  ]
+  const policies = new FolderWatch(config.paths.policies, {
+    onChange: (names) => agent.onPoliciesChanged(names),
+    onWrite: (name) => agent.onPolicyFileWritten(name),
+  })
+  agent.watchPolicies(policies)
+  const stopWatchingWorkloads = watchFile(config.paths.workloads, () => {
+    const changed = takeWorkloads(workloads, agent)
+    if (changed !== undefined) agent.setWorkloads(changed)
+  })
   await Promise.all([
     readKernelEvents(datapath.kernel.maps.eventsFd, (event) => flows.add(builder.fromKernel(event)), signal),
     followLinks(agent, signal),
     aborted(signal).then(() => {
-      for (const stop of stopWatching) stop()
+      policies.close()
+      stopWatchingWorkloads()
       closeLocal()
       closeControl()
     }),
@@ -177,66 +173,6 @@ function watchFile(path: string, onChange: () => void): () => void {
   return () => {
     clearTimeout(timer)
     watcher?.close()
-  }
-}
-
-/**
- * Calls back some moments after a burst of changes, though it may go on.
- * @param onChange gets the names that changed; undefined when that may be any
- * @param onWrite a file was changed under its own name
- */
-function watchFolder(
-  path: string,
-  onChange: (files: ReadonlySet<string> | undefined) => void,
-  onWrite: (file: string) => void,
-): () => void {
-  let timer: NodeJS.Timeout | undefined
-  let burstEndsAt = 0
-  let files: Set<string> | undefined = new Set()
-  const changed = (name: string | null): void => {
-    if (name === null || (files?.size ?? 0) > FOLDER_NAMES_MAX) files = undefined
-    else files?.add(name)
-    if (timer === undefined) burstEndsAt = performance.now() + FOLDER_BURST_MS
-    else if (performance.now() > burstEndsAt) return
-    clearTimeout(timer)
-    timer = setTimeout(() => {
-      timer = undefined
-      const names = files
-      files = new Set()
-      onChange(names)
-    }, FILE_QUIET_MS)
-  }
-  const watchers: FSWatcher[] = []
-  const open = (target: string, onEvent: (event: string, name: string | null) => void): void => {
-    const watcher = openWatcher(target, onEvent)
-    if (watcher !== undefined) watchers.push(watcher)
-  }
-  const openFolder = (): void =>
-    open(path, (event, name) => {
-      if (event === 'change' && name !== null) onWrite(name)
-      changed(name)
-    })
-  openFolder()
-  // The folder itself may come, go or be replaced: its parent tells.
-  open(dirname(path), (_event, name) => {
-    if (name !== basename(path)) return
-    openFolder()
-    changed(null)
-  })
-  return () => {
-    clearTimeout(timer)
-    for (const watcher of watchers) watcher.close()
-  }
-}
-
-/** @returns undefined when there is nothing to watch */
-function openWatcher(path: string, onEvent: (event: string, name: string | null) => void): FSWatcher | undefined {
-  try {
-    const watcher = watch(path, onEvent)
-    watcher.on('error', () => watcher.close())
-    return watcher
-  } catch {
-    return undefined
   }
 }
 
