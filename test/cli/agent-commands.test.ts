@@ -102,7 +102,7 @@ test('status tells of flows lost by where they were lost, and of counts that it 
   })
   const started = performance.now()
   const late = await headgate(['status', '--set', `paths.run=${run}`])
-  t.true(performance.now() - started < 5000)
+  t.true(performance.now() - started < 15_000)
   t.is(late.exitCode, 0)
   t.regex(late.stdout, /^40 flows seen; lost: 4 in the kernel, 0 in Envoy, 5 on the way to the agent$/m)
   t.regex(late.stdout, /^Requests:\n {2}no answer from the agent within 1\.5 s/m)

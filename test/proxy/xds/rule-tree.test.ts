@@ -181,8 +181,33 @@ test('patterns are told apart by how they begin', (t) => {
   t.like(termsOfPattern(':path', '/a|')[0], { kind: 'regex', prefix: '' })
 })
 
-test('the size of what is joined is estimated from above', (t) => {
-  t.true(sizeOfPattern('(?:a{100}){100}') > 10_000)
-  t.true(sizeOfPattern('\\pL{10}') > 10_000)
-  t.true(sizeOfPattern('/plain/text') < 50)
+test('the size of what is joined is never estimated far below what RE2 makes of it', (t) => {
+  const patterns = [
+    '/plain/text',
+    '/[a-z0-9-]+/(item|thing)17/[0-9]{1,6}(/.*)?',
+    '(?:a{100}){10}',
+    '(?:a|bb|ccc){20,30}',
+    '[^/]{40}',
+    '.{30}x',
+    '\\pL{3}',
+    '[\\p{Greek}a]{4}',
+    '(?i)/straße/[a-z]+',
+    '[]^a-z]+[^]]*',
+    '[[:alpha:]]{10}[[:^digit:]]{3}',
+    '\\w{20}\\W{20}',
+    '(((((a|b)*c)?d)+){5})',
+    '\\{5}x{3}',
+  ]
+  for (const pattern of patterns) {
+    const size = programSizeOf(pattern)
+    t.true(sizeOfPattern(pattern) >= size * 0.7, `${pattern}: ${sizeOfPattern(pattern)} for ${size}`)
+    // Characters of a large class are many sequences of bytes.
+    if (!pattern.includes('\\p')) t.true(sizeOfPattern(pattern) <= size * 40 + 100, `${pattern}: ${sizeOfPattern(pattern)} for ${size}`)
+  }
+  t.true(sizeOfPattern('/[a-z0-9-]+/(item|thing)17/[0-9]{1,6}(/.*)?') < 120)
 })
+
+/** In instructions of the other engine, which match characters where RE2's match bytes: a lower bound. */
+function programSizeOf(pattern: string): number {
+  return (RE2JS.compile(pattern) as unknown as { re2(): { prog: { inst: unknown[] } } }).re2().prog.inst.length
+}
