@@ -137,12 +137,12 @@ test('no request is ended for its age, and a slot can take any number of connect
   const routes = manager?.routeSpecifier.case === 'routeConfig' ? manager.routeSpecifier.value.virtualHosts[0]?.routes : []
   for (const route of routes ?? []) if (route.action.case === 'route') t.is(route.action.value.timeout?.seconds, 0n)
   for (const resource of clusterResources(settings)) {
-    const { name, circuitBreakers } = fromBinary(ClusterSchema, resource.encode('').value)
+    const { name, circuitBreakers, connectTimeout } = fromBinary(ClusterSchema, resource.encode('').value)
     t.is(circuitBreakers?.thresholds.length, 2, name)
     for (const { maxConnections, maxPendingRequests, maxRequests } of circuitBreakers?.thresholds ?? []) {
       // The extension host is asked on a stream a request.
       t.deepEqual([maxConnections, maxPendingRequests, maxRequests], [0xffffffff, 0xffffffff, 0xffffffff], name)
     }
+    t.is(connectTimeout?.seconds, name === 'original-destination' ? 5n : 1n)
   }
-  t.is(cluster.connectTimeout?.seconds, 5n)
 })
