@@ -4,8 +4,9 @@ import fc from 'fast-check'
 import { RE2JS } from 're2js'
 import { HttpRuleSchema } from '#api/gen/headgate/v1/control_pb.js'
 import type { Condition, Predicate, Tree } from '#proxy/xds/matcher.ts'
+import { sizeOfPattern } from '#proxy/xds/pattern-size.ts'
 import { quote, termsOf } from '#proxy/xds/rule-terms.ts'
-import { sizeOfPattern, termsOfPattern, treeOf } from '#proxy/xds/rule-tree.ts'
+import { termsOfPattern, treeOf } from '#proxy/xds/rule-tree.ts'
 import { matchesNaively, type PlainRequest, type PlainRule, request, ruleParts, rulesOf } from '../support/http-rules.ts'
 
 type Values = ReadonlyMap<string, string>
