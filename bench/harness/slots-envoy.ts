@@ -60,11 +60,7 @@ export async function startSlotsEnvoy(
       },
     },
     staticResources: {
-      clusters: [
-        ...clusterResources(settings).map((resource) => fromBinary(ClusterSchema, resource.encode('').value)),
-        // Where the access log would go: nothing is reported here that anybody waits for.
-        create(ClusterSchema, { name: 'headgate', connectTimeout: { seconds: 1n } }),
-      ],
+      clusters: [...clusterResources(settings).map((resource) => fromBinary(ClusterSchema, resource.encode('').value))],
       listeners: slots.map((slot, index) => listenerOf(folder, settings, slot, index + 1)),
     },
     layeredRuntime: {
@@ -106,10 +102,10 @@ function listenerOf(folder: string, settings: ResourceSettings, { port, ruleset,
   const manager = fromBinary(HttpConnectionManagerSchema, filter.configType.value.value)
   const rules = manager.httpFilters.find(({ name }) => name === slotName(slot))
   if (rules?.configType.case !== 'configDiscovery') throw new Error('a slot without rules')
+  // What flows cost is in g2; without rules the log would report everything, for it asks for their verdict.
+  manager.accessLog = []
   if (ruleset === undefined) {
     manager.httpFilters = manager.httpFilters.filter((other) => other !== rules)
-    // The log asks for the verdict, and reports what has none.
-    manager.accessLog = []
   } else {
     const file = join(folder, `${slotName(slot)}.pb`)
     const resource = rulesetResource(slot, slot.ruleset ?? create(RulesetSchema), settings).encode('')
