@@ -36,7 +36,7 @@ import {
 } from '../xds/verdict.ts'
 
 /** A stored entry leaves after this at the latest: a denial is to be seen at once, and what policy in audit would deny. */
-const FLUSH_MS = 50
+export const FLUSH_MS = 50
 /** A sample is no news; each delivery wakes two processes. */
 const SAMPLES_FLUSH_MS = 1000
 /** What Envoy keeps for a reader that is away, a worker. */
