@@ -5,14 +5,14 @@ import {
   Direction,
   type HttpRule as HttpRuleMessage,
   type HttpRuleSchema,
-  MismatchAction as MessageAction,
   ProxyCapability,
   type Ruleset,
   RulesetSchema,
   type Slot as SlotMessage,
   SlotSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
-import type { HttpRule, MismatchAction } from '#parsers/http/rules.ts'
+import { actionNumber } from '#api/mismatch-actions.ts'
+import type { HttpRule } from '#parsers/http/rules.ts'
 import { httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
 import { needsExtHost } from './datapath/needs-ext-host.ts'
 import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
@@ -70,16 +70,9 @@ function httpRuleMessage({ name, rule }: NamedRule<HttpRule>): MessageInitShape<
       name: header,
       ...(value === undefined ? {} : { value }),
       ...(secret === undefined ? {} : { secret: { namespace: secret.namespace, name: secret.name } }),
-      ...(mismatch === undefined ? {} : { mismatch: ACTIONS[mismatch] }),
+      ...(mismatch === undefined ? {} : { mismatch: actionNumber(mismatch) }),
     })),
   }
-}
-
-const ACTIONS: Readonly<Record<MismatchAction, MessageAction>> = {
-  LOG: MessageAction.LOG,
-  ADD: MessageAction.ADD,
-  DELETE: MessageAction.DELETE,
-  REPLACE: MessageAction.REPLACE,
 }
 
 /** What a proxy is told that knows no more than these: less is allowed than was meant, never more. */

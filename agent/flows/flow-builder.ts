@@ -1,5 +1,6 @@
 /** Turns what the kernel and Envoy report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
-import { type HttpFlow, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
+import { actionWord } from '#api/mismatch-actions.ts'
 import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Flow, FlowOrigin, FlowPeer, FlowVerdict, HeaderNote } from '#flows/flow.ts'
 import { policyOfRule } from '#policy/resolved.ts'
@@ -42,16 +43,9 @@ const KERNEL_VERDICTS: ReadonlyMap<number, FlowVerdict> = new Map([
 ])
 
 /** What a proxy of another version calls an action that this one does not know is left out. */
-const HEADER_ACTIONS: ReadonlyMap<MismatchAction, HeaderNote['action']> = new Map([
-  [MismatchAction.LOG, 'LOG'],
-  [MismatchAction.ADD, 'ADD'],
-  [MismatchAction.DELETE, 'DELETE'],
-  [MismatchAction.REPLACE, 'REPLACE'],
-])
-
 function headersOf({ headerNotes }: HttpFlow): HeaderNote[] {
   return headerNotes.flatMap(({ name, action: number }) => {
-    const action = HEADER_ACTIONS.get(number)
+    const action = actionWord(number)
     return action === undefined ? [] : [{ name, action }]
   })
 }

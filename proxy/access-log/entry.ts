@@ -4,7 +4,8 @@ import type { Duration, Timestamp } from '@bufbuild/protobuf/wkt'
 import type { Address } from '#api/gen/envoy/config/core/v3/address_pb.js'
 import { RequestMethod } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import { type HTTPAccessLogEntry, HTTPAccessLogEntry_HTTPVersion } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
-import { type HeaderNoteSchema, type HttpFlow, HttpFlowSchema, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import { type HeaderNoteSchema, type HttpFlow, HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { actionNumber, parseActionWord } from '#api/mismatch-actions.ts'
 import { METADATA_FIELDS, METADATA_NAMESPACE } from '../ext-host/contract.ts'
 import { parseSlotName } from '../xds/resources.ts'
 import { RBAC_METADATA, verdictOf } from '../xds/verdict.ts'
@@ -52,10 +53,10 @@ export function flowOf(entry: HTTPAccessLogEntry): HttpFlow {
 
 function notesOf(headers: unknown): MessageInitShape<typeof HeaderNoteSchema>[] {
   if (typeof headers !== 'object' || headers === null) return []
-  return Object.entries(headers).map(([name, action]) => ({
-    name,
-    action: MismatchAction[String(action) as keyof typeof MismatchAction] ?? MismatchAction.UNSPECIFIED,
-  }))
+  return Object.entries(headers).flatMap(([name, text]) => {
+    const word = parseActionWord(text)
+    return word === undefined ? [] : [{ name, action: actionNumber(word) }]
+  })
 }
 
 function methodOf(method: RequestMethod | undefined, headers: Readonly<Record<string, string>> | undefined): string {

@@ -2,9 +2,10 @@
  * The rulesets that requests are judged by, compiled. Those that the agent has taken back are still served for a while, as many as
  * RETIRED_MAX: an agent that has just started does not know what Envoy still asks for, and Envoy asks by what it was told itself.
  */
-import { type HttpRule, MismatchAction as MessageAction, type Ruleset } from '#api/gen/headgate/v1/control_pb.js'
+import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
+import { actionWord } from '#api/mismatch-actions.ts'
 import { HttpJudge, type NamedHttpRule, type SecretLookup } from '#parsers/http/judge.ts'
-import type { HeaderMatch, MismatchAction } from '#parsers/http/rules.ts'
+import type { HeaderMatch } from '#parsers/http/rules.ts'
 import type { LoadedRuleset } from './http-service.ts'
 import { Answers } from './processing.ts'
 import type { SecretName } from './secrets.ts'
@@ -70,14 +71,6 @@ export class Rulesets {
   }
 }
 
-const ACTIONS: Readonly<Record<MessageAction, MismatchAction | undefined>> = {
-  [MessageAction.UNSPECIFIED]: undefined,
-  [MessageAction.LOG]: 'LOG',
-  [MessageAction.ADD]: 'ADD',
-  [MessageAction.DELETE]: 'DELETE',
-  [MessageAction.REPLACE]: 'REPLACE',
-}
-
 function ruleOf({ name, path, method, host, headers, headerMatches }: HttpRule): NamedHttpRule {
   return {
     name,
@@ -87,7 +80,7 @@ function ruleOf({ name, path, method, host, headers, headerMatches }: HttpRule):
     headers: headers.map((header) => (header.value === undefined ? { name: header.name } : { name: header.name, value: header.value })),
     headerMatches: headerMatches.map(({ name: header, value, secret, mismatch }): HeaderMatch => {
       // Of a newer agent this may be an action that is not known here: then the rule fails.
-      const action = ACTIONS[mismatch]
+      const action = actionWord(mismatch)
       return {
         name: header,
         ...(value === undefined ? {} : { value }),

@@ -16,6 +16,7 @@ import {
 } from '#api/gen/envoy/extensions/filters/http/set_metadata/v3/set_metadata_pb.js'
 import { type HeaderMatch, type HttpRule, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
 import { MatcherSchema } from '#api/gen/xds/type/matcher/v3/matcher_pb.js'
+import { actionWord } from '#api/mismatch-actions.ts'
 import { METADATA_FIELDS, METADATA_NAMESPACE } from '../ext-host/contract.ts'
 import { ANY_VALUE, allOf, encodeMatcher, holds, not, type Predicate, type Tree } from './matcher.ts'
 import { packAny } from './resource.ts'
@@ -90,7 +91,7 @@ function escapeFormat(value: string): string {
 }
 
 function noteOf({ name, mismatch }: HeaderMatch): TypedExtensionConfig {
-  const value = { [METADATA_FIELDS.headers]: { [name]: MismatchAction[mismatch] ?? '' } }
+  const value = { [METADATA_FIELDS.headers]: { [name]: actionWord(mismatch) ?? '' } }
   const metadata = [create(MetadataSchema, { metadataNamespace: METADATA_NAMESPACE, allowOverwrite: true, value })]
   return extension('note', SetMetadataSchema, create(SetMetadataSchema, { metadata }))
 }

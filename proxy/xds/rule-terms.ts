@@ -7,7 +7,7 @@
  * not get in. A deny rule looks at its parts too: whoever adds one does not get out.
  */
 import type { HeaderMatch, HttpRule } from '#api/gen/headgate/v1/control_pb.js'
-import { MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import { actionWord } from '#api/mismatch-actions.ts'
 import { deniedHost } from '#parsers/http/denied-host.ts'
 import type { Field } from './matcher.ts'
 import { type Term, termsOfPattern } from './rule-tree.ts'
@@ -36,7 +36,7 @@ export const NO_TUNNEL: Term = { kind: 'other', field: METHOD, text: 'CONNECT' }
 
 /** Beside path and method. What is only done to headers is no condition. */
 function hasConditions({ host, headers, headerMatches }: HttpRule): boolean {
-  const isCondition = ({ mismatch, secret }: HeaderMatch) => mismatch === MismatchAction.UNSPECIFIED || secret !== undefined
+  const isCondition = ({ mismatch, secret }: HeaderMatch) => actionWord(mismatch) === undefined || secret !== undefined
   return host !== undefined || headers.length > 0 || headerMatches.some(isCondition)
 }
 
@@ -46,12 +46,12 @@ export function candidateTermsOf(rule: HttpRule, verdict: Verdict): Term[] {
 }
 
 function isPlainCondition({ secret, mismatch }: HeaderMatch): boolean {
-  return secret === undefined && mismatch === MismatchAction.UNSPECIFIED
+  return secret === undefined && actionWord(mismatch) === undefined
 }
 
-/** Conditions that change the request, or note something, instead of failing the rule. */
+/** Conditions that change the request, or note something, instead of failing the rule. An action that is not known here fails it. */
 export function actionsOf(rule: HttpRule): readonly HeaderMatch[] {
-  return rule.headerMatches.filter(({ mismatch }) => mismatch !== MismatchAction.UNSPECIFIED)
+  return rule.headerMatches.filter(({ mismatch }) => actionWord(mismatch) !== undefined)
 }
 
 function headerTerm(field: Field, value: string | undefined, verdict: Verdict): Term {

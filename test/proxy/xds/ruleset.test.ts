@@ -117,6 +117,12 @@ test('without an extension host an allow rule on a secret allows nothing, and a 
   t.deepEqual(actionsOf(compile({ allowAll: true, httpDeny: [asking] }).matcher), ['-invalid', '-deny/a', '-none', '*'])
 })
 
+test('an action of another version is a condition: it changes nothing, and fails the rule where the header is not as wanted', (t) => {
+  const unknown = { ...a, headerMatches: [{ name: 'x', value: 'v', mismatch: 99 as MismatchAction }] }
+  const plain = { ...a, headers: [{ name: 'x', value: 'v' }] }
+  t.deepEqual(compile({ http: [unknown] }).matcher, compile({ http: [plain] }).matcher)
+})
+
 test('no secret and nothing of the extension host is in what Envoy is told, but the key of the ruleset', (t) => {
   const secret = { namespace: 'shop', name: 'token' }
   const rule = { ...a, headerMatches: [{ name: 'x-token', value: 'fallback-value', secret }] }
