@@ -20,7 +20,7 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { type AdminAnswer, askAdmin } from './envoy/admin.ts'
 import { ACCESS_LOG_STATS, EXT_HOST_STATS, RULES_STATS } from './envoy/bootstrap.ts'
-import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, DENY_PREFIX, EXT_HOST_RULE } from './xds/verdict.ts'
+import { ALLOW_ALL_RULE, AUDIT_DENY_PREFIX, DENY_PREFIX, EXT_HOST_RULE, ruleAfter } from './xds/verdict.ts'
 
 /** More rules than anybody reads, and few enough for a message. */
 const RULES_MAX = 100_000
@@ -80,16 +80,12 @@ export function parseRuleStat(name: string): { readonly rule: string; readonly v
     case 'allowed':
       return action === EXT_HOST_RULE ? undefined : { rule: action === ALLOW_ALL_RULE ? '' : action, verdict: 'allowed' }
     case 'denied':
-      return { rule: after(DENY_PREFIX, action), verdict: 'denied' }
+      return { rule: ruleAfter(DENY_PREFIX, action), verdict: 'denied' }
     case 'shadow_denied':
-      return { rule: after(AUDIT_DENY_PREFIX, action), verdict: 'audited' }
+      return { rule: ruleAfter(AUDIT_DENY_PREFIX, action), verdict: 'audited' }
     default:
       return undefined
   }
-}
-
-function after(prefix: string, action: string): string {
-  return action.startsWith(prefix) ? action.slice(prefix.length) : ''
 }
 
 export interface EnvoyCounts {

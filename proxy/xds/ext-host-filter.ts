@@ -22,6 +22,7 @@ import { StatusCode } from '#api/gen/envoy/type/v3/http_status_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
 import { METADATA_NAMESPACE, RULESET_METADATA } from '../ext-host/contract.ts'
 import { filtersWhere } from './header-steps.ts'
+import type { Tree } from './matcher.ts'
 import { packAny } from './resource.ts'
 import { actionsOf, candidateTermsOf, HOST, METHOD, PATH } from './rule-terms.ts'
 import { treeOf } from './rule-tree.ts'
@@ -43,16 +44,21 @@ export function asksSecret({ headerMatches }: HttpRule): boolean {
   return headerMatches.some(({ secret }) => secret !== undefined)
 }
 
+/** Leads requests to an action that a rule of the extension host may be meant for; undefined when there is no such rule. */
+export function candidatesTree<Action>(http: readonly HttpRule[], httpDeny: readonly HttpRule[], action: Action): Tree<Action> | undefined {
+  return treeOf([
+    ...http.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'allow'), action })),
+    ...httpDeny.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'deny'), action })),
+  ])
+}
+
 /** @returns no filter when no rule needs it */
 export function extHostFilter({ http, httpDeny }: Ruleset, { key, timeoutMs }: ExtHostFilter): TypedExtensionConfig[] {
   const filter = create(TypedExtensionConfigSchema, {
     name: 'ext-host',
     typedConfig: packAny(ExternalProcessorSchema, processorOf([...http, ...httpDeny], key, timeoutMs)),
   })
-  const tree = treeOf([
-    ...http.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'allow'), action: [filter] })),
-    ...httpDeny.filter(needsJudgement).map((rule) => ({ terms: candidateTermsOf(rule, 'deny'), action: [filter] })),
-  ])
+  const tree = candidatesTree(http, httpDeny, [filter])
   if (tree === undefined) return []
   // Every request is meant: there is nothing to choose.
   return [tree.kind === 'leaf' ? filter : filtersWhere(tree)]

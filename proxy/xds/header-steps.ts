@@ -20,14 +20,13 @@ import { actionWord } from '#api/mismatch-actions.ts'
 import { METADATA_FIELDS, METADATA_NAMESPACE } from '../ext-host/contract.ts'
 import { ANY_VALUE, allOf, encodeMatcher, holds, not, type Predicate, type Tree } from './matcher.ts'
 import { packAny } from './resource.ts'
-import { actionsOf, termsOf } from './rule-terms.ts'
+import { actionsOf, inNameOrder, termsOf } from './rule-terms.ts'
 import { predicateOf } from './rule-tree.ts'
 
 /** @param rules allow rules */
 export function headerSteps(rules: readonly HttpRule[]): TypedExtensionConfig[] {
-  return rules
+  return inNameOrder(rules)
     .filter((rule) => actionsOf(rule).length > 0)
-    .sort((a, b) => (a.name < b.name ? -1 : 1))
     .flatMap((rule) => {
       const predicate = predicateOf(termsOf(rule, 'allow'))
       const steps = actionsOf(rule).map(stepOf)

@@ -31,6 +31,11 @@ export function termsOf(rule: HttpRule, verdict: Verdict): Term[] {
   return terms
 }
 
+/** So that the same rules are compiled to the same bytes, and act in the same order. */
+export function inNameOrder(rules: readonly HttpRule[]): HttpRule[] {
+  return [...rules].sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
 /** Anything but a tunnel. */
 export const NO_TUNNEL: Term = { kind: 'other', field: METHOD, text: 'CONNECT' }
 

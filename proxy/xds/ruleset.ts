@@ -15,12 +15,12 @@ import { RBAC_Action } from '#api/gen/envoy/config/rbac/v3/rbac_pb.js'
 import { FilterChainConfigSchema, FilterChainSchema } from '#api/gen/envoy/extensions/filters/http/filter_chain/v3/filter_chain_pb.js'
 import { RBACSchema } from '#api/gen/envoy/extensions/filters/http/rbac/v3/rbac_pb.js'
 import type { HttpRule, Ruleset } from '#api/gen/headgate/v1/control_pb.js'
-import { asksSecret, type ExtHostFilter, extHostFilter, needsJudgement } from './ext-host-filter.ts'
+import { asksSecret, candidatesTree, type ExtHostFilter, extHostFilter, needsJudgement } from './ext-host-filter.ts'
 import { headerSteps } from './header-steps.ts'
 import { ANY_VALUE, allOf, encodeMatcher, type Field, holds, not, orElse, type Tree } from './matcher.ts'
 import { packAny } from './resource.ts'
-import { candidateTermsOf, HOST, METHOD, PATH, termsOf } from './rule-terms.ts'
-import { type TreeRule, treeOf } from './rule-tree.ts'
+import { HOST, inNameOrder, METHOD, PATH, termsOf } from './rule-terms.ts'
+import { treeOf } from './rule-tree.ts'
 import {
   ALLOW_ALL_RULE,
   AUDIT_DENY_PREFIX,
@@ -69,17 +69,13 @@ export function denyAll(): Any {
 }
 
 function enforcedTree(allowAll: boolean, http: readonly HttpRule[], httpDeny: readonly HttpRule[], isHelped: boolean): Tree<Verdict> {
-  const judged = isHelped ? needsJudgement : () => false
   const deny = ruleTree(
-    httpDeny.filter((rule) => !judged(rule)),
+    httpDeny.filter((rule) => !isHelped || !needsJudgement(rule)),
     'deny',
     ({ name }) => ({ name: DENY_PREFIX + name, allowed: false }),
   )
   // Whoever may be meant by these is judged again, behind this filter; its verdict counts.
-  const helped = treeOf([
-    ...http.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: candidateTermsOf(rule, 'allow'), action: EXT_HOST })),
-    ...httpDeny.filter(judged).map((rule): TreeRule<Verdict> => ({ terms: candidateTermsOf(rule, 'deny'), action: EXT_HOST })),
-  ])
+  const helped = isHelped ? candidatesTree(http, httpDeny, EXT_HOST) : undefined
   const allow = allowAll ? undefined : ruleTree(http, 'allow', ({ name }) => ({ name, allowed: true }))
   const last: Verdict = allowAll ? { name: ALLOW_ALL_RULE, allowed: true } : { name: DENY_NONE, allowed: false }
   return inOrder([invalid(httpDeny), deny, helped, tunnels(http, httpDeny), allow], last)
@@ -113,8 +109,7 @@ function inOrder(trees: readonly (Tree<Verdict> | undefined)[], last: Verdict): 
 
 /** Rules in the order of their names, so that the same ones have the same bytes. */
 function ruleTree(rules: readonly HttpRule[], verdict: 'allow' | 'deny', actionOf: (rule: HttpRule) => Verdict): Tree<Verdict> | undefined {
-  const sorted = [...rules].sort((a, b) => (a.name < b.name ? -1 : 1))
-  return treeOf(sorted.map((rule) => ({ terms: termsOf(rule, verdict), action: actionOf(rule) })))
+  return treeOf(inNameOrder(rules).map((rule) => ({ terms: termsOf(rule, verdict), action: actionOf(rule) })))
 }
 
 /** No expression matches bytes that are no UTF-8: a request that has them would walk past the deny rules that look at its field. */

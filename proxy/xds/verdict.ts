@@ -49,13 +49,13 @@ type Metadata = Readonly<Record<string, unknown>>
  */
 export function verdictOf(rules: Metadata | undefined, extHost: Metadata | undefined): Verdict {
   const policy = textOf(rules?.[RBAC_POLICY])
-  if (rules?.[RBAC_RESULT] !== RBAC_ALLOWED) return { ...DENIED, rule: after(DENY_PREFIX, policy) }
+  if (rules?.[RBAC_RESULT] !== RBAC_ALLOWED) return { ...DENIED, rule: ruleAfter(DENY_PREFIX, policy) }
   const rule = policy === EXT_HOST_RULE ? textOf(extHost?.[METADATA_FIELDS.rule]) : policy
   if (policy === EXT_HOST_RULE && extHost?.[METADATA_FIELDS.result] !== RESULT_ALLOWED) {
     return { ...DENIED, rule, failed: extHost?.[METADATA_FIELDS.result] !== RESULT_DENIED }
   }
   const reported = textOf(rules[RBAC_SHADOW_POLICY])
-  if (reported.startsWith(AUDIT_PREFIX)) return { allowed: true, failed: false, audit: true, rule: after(AUDIT_DENY_PREFIX, reported) }
+  if (reported.startsWith(AUDIT_PREFIX)) return { allowed: true, failed: false, audit: true, rule: ruleAfter(AUDIT_DENY_PREFIX, reported) }
   return { allowed: true, failed: false, audit: false, rule: rule === ALLOW_ALL_RULE ? '' : rule }
 }
 
@@ -63,6 +63,7 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : ''
 }
 
-function after(prefix: string, text: string): string {
+/** The rule that an action is named after; empty when it is named after none. */
+export function ruleAfter(prefix: string, text: string): string {
   return text.startsWith(prefix) ? text.slice(prefix.length) : ''
 }
