@@ -1,11 +1,30 @@
 /** Runs one process's main until it ends or a signal asks it to. */
+import type { Command } from 'commander'
 import type { Config } from '#config/schema.ts'
+import { addConfigOptions, assertRoot, configOf } from './options.ts'
+
+type Run = (config: Config, signal: AbortSignal) => Promise<void>
+
+/**
+ * A subcommand that is one of the processes.
+ * @param what it does, for who is not root: run the agent
+ * @param load its main, which is loaded only now
+ */
+export function defineProcess(command: Command, help: string, what: string, load: (config: Config) => Promise<Run>): void {
+  addConfigOptions(command)
+    .addHelpText('after', help)
+    .action(async () => {
+      const config = await configOf(command)
+      assertRoot(what)
+      await runUntilSignal(config, await load(config))
+    })
+}
 
 /**
  * The signal aborts on the first SIGTERM or SIGINT; a second one ends the process at once, with the exit code that a shell
  * expects.
  */
-export async function runUntilSignal(config: Config, run: (config: Config, signal: AbortSignal) => Promise<void>): Promise<void> {
+async function runUntilSignal(config: Config, run: Run): Promise<void> {
   const controller = new AbortController()
   const numbers = { SIGTERM: 15, SIGINT: 2 } as const
   const stop = (signal: keyof typeof numbers) => {

@@ -1,6 +1,6 @@
 /**
- * A process's end of its stream with the agent (SyncProxy, SyncExtHost). It dials, and dials again for as long as the process lives; what is in force stays
- * so while nobody answers. Reports are sent when something in them changed, so silence means that nothing did.
+ * A process's end of its stream with the agent (SyncProxy, SyncExtHost). It dials, and dials again for as long as the process lives; what
+ * is in force stays so while nobody answers. Reports are sent when something in them changed, so silence means that nothing did.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { clone, equals, type Message } from '@bufbuild/protobuf'
