@@ -74,7 +74,7 @@ async function run(stage: Stage, { pairs = 20, seconds = 1 }: Options): Promise<
       { port: PORTS.none, ruleset: undefined },
       { port: PORTS.judged, ruleset: RULESET, extHostKey: KEY },
     ],
-    extHost.socket,
+    { extHostSocket: extHost.socket },
   )
   const scene: Scene = {
     machine,

@@ -14,9 +14,10 @@ import { g14 } from './g14.ts'
 import { g16 } from './g16.ts'
 import { type Bench, type Options, say } from './harness/bench.ts'
 import { record } from './harness/record.ts'
+import { instructions } from './instructions.ts'
 import { restart } from './restart.ts'
 
-const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, restart, footprint]
+const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, instructions, restart, footprint]
 
 const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N] [--seed N] [--long] [--record]
        npm run bench -- --list

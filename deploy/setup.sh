@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian machine ready to run Headgate from this checkout; with --tests, ready to run its tests too.
+# Makes a Debian machine ready to run Headgate from this checkout; with --tests, ready to run its tests too, with --bench its benches.
 # Each step first asks whether its result is there already (a stamp holds the hash of what it was made from), so that a second run
 # costs a fraction of a second. Plain sh: it runs before there is a Node that reads TypeScript.
 set -eu
@@ -10,6 +10,7 @@ runtime_packages='libbpf1 iproute2 ca-certificates'
 # For building, and for the demo.
 build_packages='clang-19 libbpf-dev linux-libc-dev procps'
 test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping'
+bench_packages='valgrind'
 kernel_floor=6.6
 
 fail() {
@@ -28,12 +29,13 @@ packages=$runtime_packages
 for argument in "$@"; do
   case $argument in
     --tests) packages="$packages $test_packages" ;;
+    --bench) packages="$packages $test_packages $bench_packages" ;;
     -h | --help)
-      echo "usage: sh deploy/setup.sh [--tests]"
-      echo "Installs what Headgate (with --tests: and its tests) needs: Debian packages, Node 26 and its modules, Envoy, generated code."
+      echo "usage: sh deploy/setup.sh [--tests | --bench]"
+      echo "Installs what Headgate (with --tests: and its tests; with --bench: and its benches) needs: Debian packages, Node 26 and its modules, Envoy, generated code."
       exit 0
       ;;
-    *) fail "unknown argument $argument" "usage: sh deploy/setup.sh [--tests]" ;;
+    *) fail "unknown argument $argument" "usage: sh deploy/setup.sh [--tests | --bench]" ;;
   esac
 done
 

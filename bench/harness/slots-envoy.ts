@@ -26,6 +26,12 @@ export interface SlotOfBench {
   readonly extHostKey?: string
 }
 
+export interface SlotsEnvoyOptions {
+  readonly extHostSocket?: string
+  /** Command that Envoy's own is given to, such as a profiler. */
+  readonly runBy?: readonly string[]
+}
+
 export interface SlotsEnvoy {
   readonly pid: number
   /** Statistics of Envoy whose names match. */
@@ -33,13 +39,15 @@ export interface SlotsEnvoy {
 }
 
 const ADMIN_PORT = 20_990
+/** A profiler makes Envoy fifty times as slow. */
+const READY_TRIES = 1000
 
 /** Its listeners are on the workload's loopback, and it sends everything to the workload's own port 80. */
 export async function startSlotsEnvoy(
   machine: Machine,
   server: Workload,
   slots: readonly SlotOfBench[],
-  extHostSocket = join(machine.folder, 'ext-host.sock'),
+  { extHostSocket = join(machine.folder, 'ext-host.sock'), runBy = [] }: SlotsEnvoyOptions = {},
 ): Promise<SlotsEnvoy> {
   const folder = join(machine.folder, 'slots-envoy')
   mkdirSync(folder)
@@ -69,14 +77,14 @@ export async function startSlotsEnvoy(
   })
   const file = join(folder, 'bootstrap.pb')
   writeFileSync(file, toBinary(BootstrapSchema, bootstrap))
-  const command = [findEnvoy(''), '-c', file, '--concurrency', '1', '--log-level', 'error', '--disable-hot-restart']
+  const command = [...runBy, findEnvoy(''), '-c', file, '--concurrency', '1', '--log-level', 'error', '--disable-hot-restart']
   const child = machine.start(server.netns, command)
   let errors = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     errors += text
   })
   const stats = async (filter: string) => (await get(machine, server, `http://127.0.0.1:${ADMIN_PORT}/stats?filter=${filter}`)).body
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < READY_TRIES; tries++) {
     if (child.exitCode !== null) throw new Error(`Envoy ended with ${child.exitCode}: ${errors}`)
     if ((await get(machine, server, `http://127.0.0.1:${ADMIN_PORT}/ready`, '-m', '0.5')).status === 200)
       return { pid: child.pid ?? 0, stats }
