@@ -14,6 +14,12 @@ import {
   type IpcacheValue,
   ipcacheKeyCodec,
   ipcacheValueCodec,
+  type LearnedKey,
+  type LearnedState,
+  type LearnedValue,
+  learnedKeyCodec,
+  learnedStateCodec,
+  learnedValueCodec,
   type PolicyKey,
   type PolicyValue,
   policyKeyCodec,
@@ -30,6 +36,9 @@ export class KernelMaps {
   readonly endpoints: BpfMap<number, Endpoint>
   readonly endpointAddresses: BpfMap<Uint8Array, EndpointRef>
   readonly ipcache: BpfMap<IpcacheKey, IpcacheValue>
+  /** Of the DNS process, which alone writes these two. */
+  readonly learnedAddresses: BpfMap<LearnedKey, LearnedValue>
+  readonly learnedState: BpfMap<number, LearnedState>
   /** Values are file descriptors on write, map ids on read. */
   readonly policyGroups: BpfMap<number, number>
   readonly slotPairs: BpfMap<SlotPair, number>
@@ -45,6 +54,8 @@ export class KernelMaps {
     this.endpoints = new BpfMap('endpoints', fdOf('endpoints'), u32Codec, endpointCodec)
     this.endpointAddresses = new BpfMap('endpoint_addresses', fdOf('endpoint_addresses'), addressBytesCodec, endpointRefCodec)
     this.ipcache = new BpfMap('ipcache', fdOf('ipcache'), ipcacheKeyCodec, ipcacheValueCodec)
+    this.learnedAddresses = new BpfMap('learned_addresses', fdOf('learned_addresses'), learnedKeyCodec, learnedValueCodec)
+    this.learnedState = new BpfMap('learned_state', fdOf('learned_state'), u32Codec, learnedStateCodec)
     this.policyGroups = new BpfMap('policy_groups', fdOf('policy_groups'), u32Codec, u32Codec)
     this.slotPairs = new BpfMap('slot_pairs', fdOf('slot_pairs'), slotPairCodec, u8Codec)
     this.conntrack = new BpfMap('conntrack', fdOf('conntrack'), ctKeyCodec, ctValueCodec)

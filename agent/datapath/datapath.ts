@@ -1,6 +1,6 @@
 /** The kernel side as the agent sets it up: object, legs, configuration row. */
 import { availableParallelism } from 'node:os'
-import type { Config as KernelConfig } from '#bpf/gen/abi.ts'
+import { CONFIG_NAMES, type Config as KernelConfig } from '#bpf/gen/abi.ts'
 import { Kernel } from '#bpf/kernel.ts'
 import { PROGRAMS_PATH } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
@@ -11,6 +11,8 @@ export interface Datapath {
   readonly topology: Topology
   /** The ipcache changed: every tracked connection is judged again from its next packet on. */
   bumpRevision(): void
+  /** Whether policy names peers by DNS names, so that learned addresses have to be looked up. */
+  setHasNames(hasNames: boolean): void
 }
 
 /** Loads the programs, makes the proxies' namespaces, and writes the configuration row. What is there already is taken over. */
@@ -25,13 +27,22 @@ export function setUpDatapath(config: Config): Datapath {
     const place = leg.plan.namespace === 'egress' ? 'egress-proxy' : 'ingress-proxy'
     kernel.attach(leg.plan.intoProgram, place, leg.innerIfindex, 'ingress', netnsPath)
   })
-  let row = configRow(config, topology, (kernel.maps.config.get(0)?.revision ?? 0) + 1)
+  const before = kernel.maps.config.get(0)
+  let row = configRow(config, topology, (before?.revision ?? 0) + 1)
+  // Until policy is read again, what is learned stays in force.
+  row = { ...row, flags: before?.flags ?? 0 }
   kernel.maps.config.set(0, row)
   return {
     kernel,
     topology,
     bumpRevision() {
       row = { ...row, revision: (row.revision + 1) >>> 0 }
+      kernel.maps.config.set(0, row)
+    },
+    setHasNames(hasNames) {
+      const flags = hasNames ? CONFIG_NAMES : 0
+      if (flags === row.flags) return
+      row = { ...row, flags, revision: (row.revision + 1) >>> 0 }
       kernel.maps.config.set(0, row)
     },
   }

@@ -2,7 +2,7 @@
  * Address → identity, merged by source: endpoint over node over CIDR. What an address already is is never hidden by a weaker source.
  * Keeps the kernel's map equal to the merge, entry by entry.
  */
-import type { IpcacheKey, IpcacheValue } from '#bpf/gen/abi.ts'
+import { IPCACHE_PREFIX, type IpcacheKey, type IpcacheValue } from '#bpf/gen/abi.ts'
 import type { BpfMap } from '#bpf/map.ts'
 import { parsePrefix } from '#sys/addresses.ts'
 
@@ -16,7 +16,7 @@ export class Ipcache {
   /** By canonical prefix text; a slot per source. */
   readonly #entries = new Map<string, Map<IpcacheSource, number>>()
   /** What the kernel has. */
-  readonly #written = new Map<string, number>()
+  readonly #written = new Map<string, IpcacheValue>()
   /** Prefix lengths in use, each with the number of its prefixes: few, so that a look-up tries few. */
   readonly #lengths = new Map<number, number>()
 
@@ -27,7 +27,7 @@ export class Ipcache {
     for (const key of map.keys()) {
       const value = map.get(key)
       if (value === undefined) continue
-      this.#written.set(textOf(key), value.identity)
+      this.#written.set(textOf(key), value)
       this.#countLength(key.prefixLength, 1)
     }
   }
@@ -57,8 +57,8 @@ export class Ipcache {
   lookup(address: string): number | undefined {
     const { bytes } = parsePrefix(address)
     for (const length of [...this.#lengths.keys()].sort((a, b) => b - a)) {
-      const identity = this.#written.get(prefixText(bytes, length))
-      if (identity !== undefined) return identity
+      const value = this.#written.get(prefixText(bytes, length))
+      if (value !== undefined) return value.identity
     }
     return undefined
   }
@@ -69,14 +69,9 @@ export class Ipcache {
   }
 
   #sync(key: string): void {
-    const sources = this.#entries.get(key)
-    const wanted =
-      sources &&
-      [...IPCACHE_SOURCES]
-        .reverse()
-        .map((source) => sources.get(source))
-        .find((identity) => identity !== undefined)
-    if (wanted === this.#written.get(key)) return
+    const wanted = strongestOf(this.#entries.get(key))
+    const written = this.#written.get(key)
+    if (wanted?.identity === written?.identity && wanted?.flags === written?.flags) return
     const [hex = '', length] = key.split('/')
     const mapKey = { prefixLength: Number(length), address: Buffer.from(hex, 'hex') }
     if (wanted === undefined) {
@@ -84,8 +79,8 @@ export class Ipcache {
       this.#written.delete(key)
       this.#countLength(mapKey.prefixLength, -1)
     } else {
-      this.#map.set(mapKey, { identity: wanted, flags: 0 })
-      if (!this.#written.has(key)) this.#countLength(mapKey.prefixLength, 1)
+      this.#map.set(mapKey, wanted)
+      if (written === undefined) this.#countLength(mapKey.prefixLength, 1)
       this.#written.set(key, wanted)
     }
     this.#onChange()
@@ -96,6 +91,14 @@ export class Ipcache {
     if (count === 0) this.#lengths.delete(length)
     else this.#lengths.set(length, count)
   }
+}
+
+function strongestOf(sources: ReadonlyMap<IpcacheSource, number> | undefined): IpcacheValue | undefined {
+  for (const source of [...IPCACHE_SOURCES].reverse()) {
+    const identity = sources?.get(source)
+    if (identity !== undefined) return { identity, flags: source === 'cidr' ? IPCACHE_PREFIX : 0 }
+  }
+  return undefined
 }
 
 function canonical(prefix: string): string {

@@ -30,6 +30,15 @@ enum mark {
 	MARK_REENTER = 0x48470001,
 };
 
+/* ---- UDP sockets of the DNS process, in the egress proxies' namespace ---------------------------------------------------
+ * Queries of all slots come to one socket on 127.0.0.1: the packet's mark says which slot, with MARK_LOCAL in place of the class.
+ * Answers of servers come to another one, whatever port of the client's address they are addressed to. The sockets themselves are
+ * marked with the class of their leg alone. */
+enum dns_port {
+	DNS_QUERIES_PORT = 19053,
+	DNS_ANSWERS_PORT = 19054,
+};
+
 enum direction {
 	DIRECTION_INGRESS = 0,
 	DIRECTION_EGRESS = 1,
@@ -75,7 +84,7 @@ enum drop_reason {
 	REASON_VLAN = 13,
 	REASON_UNKNOWN_PROTOCOL = 14,	/* no longer given: protocols without ports are judged by policy */
 	REASON_NO_CONNECTION = 15,	/* not the start of a connection, and none is known */
-	REASON_NOT_REDIRECTABLE = 16,	/* a redirect verdict for something that is not TCP */
+	REASON_NOT_REDIRECTABLE = 16,	/* a redirect verdict for something that no proxy reads */
 	REASON_NO_LISTENER = 17,	/* the slot's listener is not there */
 	REASON_WRONG_SOCKET = 18,	/* the socket found is not the one that was asked for */
 	REASON_NO_SOCKET = 19,
@@ -126,9 +135,34 @@ struct ipcache_key {
 	__u32 prefix_length;	/* bits; IPv4 prefixes count from 96 */
 	struct address address;
 };
+enum ipcache_flag {
+	IPCACHE_PREFIX = 1,	/* of a prefix that policy names, not of an endpoint or node: names may be known for what it covers */
+};
 struct ipcache_value {
 	__u32 identity;
 	__u32 flags;
+};
+
+/* ---- learned_addresses: address that a DNS answer gave -> the selectors whose names it stands for ---------------------------------
+ * Selectors are identities of policy rows. Written by the DNS process alone, before it lets go of the answer; what a selector may do is
+ * the agent's to write. An address is known to everybody, or to the one endpoint that asked a server which nobody vouches for. */
+enum learned_limit {
+	LEARNED_SELECTORS_MAX = 8,
+};
+struct learned_key {
+	struct address address;
+	__u32 endpoint_id;	/* 0: known to every endpoint */
+};
+struct learned_selector {
+	__u32 identity;
+};
+struct learned_value {
+	struct learned_selector selectors[LEARNED_SELECTORS_MAX];	/* identity 0 ends the list */
+};
+/* One row: grows when an address is forgotten, so that connections are judged again. */
+struct learned_state {
+	__u32 revision;
+	__u32 pad;
 };
 
 /* ---- policy: policy_groups maps a group to its rows, an LPM trie ---------------------------------------------------------
@@ -190,7 +224,7 @@ enum ct_flag {
 };
 struct ct_value {
 	__u64 last_seen_ns;
-	/* endpoint.revision + config.revision when policy last supported it, and when it last did not. Each is written whole, so that
+	/* endpoint.revision + config.revision + learned_state.revision when policy last supported it, and when it last did not. Each is written whole, so that
 	 * CPUs that judge or touch the same entry at once cannot undo each other. */
 	__u32 revision;
 	__u32 revoked_revision;
@@ -205,6 +239,9 @@ struct ct_value {
 };
 
 /* ---- config: one row ----------------------------------------------------------------------------------------------------- */
+enum config_flag {
+	CONFIG_NAMES = 1,	/* some policy names a selector: learned addresses are looked up */
+};
 struct leg_device {
 	__u32 host_ifindex;
 };

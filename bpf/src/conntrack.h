@@ -93,7 +93,7 @@ static __always_inline int ct_create(const struct config *config, const struct e
 	struct ct_value entry = {};
 
 	entry.last_seen_ns = bpf_ktime_get_coarse_ns();
-	entry.revision = endpoint->revision + config->revision;
+	entry.revision = policy_revision(config, endpoint);
 	entry.identity = judgement->identity;
 	entry.cookie = judgement->cookie;
 	entry.slot_port = judgement->slot_port;
@@ -117,7 +117,7 @@ static __noinline int ct_judge(const struct endpoint *endpoint, const struct ct_
 
 	if (!config || !endpoint || !key || !entry)
 		return REASON_NO_POLICY;
-	revision = endpoint->revision + config->revision;
+	revision = policy_revision(config, endpoint);
 	if (entry->revision == revision)
 		return REASON_NONE;
 	if (entry->revoked_revision == revision)
@@ -127,7 +127,7 @@ static __noinline int ct_judge(const struct endpoint *endpoint, const struct ct_
 		port = bpf_htons(8 << 8);	/* only echo requests make entries */
 	else
 		port = entry->direction == DIRECTION_EGRESS ? key->remote_port : key->local_port;
-	judge(endpoint, entry->direction, identity_of(&key->remote), key->protocol, port, &judgement);
+	judge(config, endpoint, entry->direction, &key->remote, key->protocol, port, &judgement);
 	if (judgement.verdict == VERDICT_ALLOW) {
 		/* A connection through a proxy may stay there: what is allowed now includes what its rules allow. */
 		supported = 1;

@@ -189,6 +189,9 @@ int from_workload(struct __sk_buff *skb)
 	if (entry && !is_opening(&packet)) {
 		report_entry(&report, entry);
 		reason = ct_judge(endpoint, &key, entry);
+		/* Datagrams have no connection that would have to end: the next one simply goes where policy sends it now. */
+		if (reason && packet.protocol == IPPROTO_UDP && entry->direction == DIRECTION_EGRESS)
+			goto opening;
 		if (reason && !is_farewell(&packet, reason))
 			return reset_workload(skb, endpoint, &packet, &report, reason);
 		ct_touch(entry, &packet, entry->direction == DIRECTION_EGRESS);
@@ -211,7 +214,8 @@ int from_workload(struct __sk_buff *skb)
 	if (packet.icmp_error)
 		return unjudged(skb, endpoint, &packet, &report, REASON_ICMP_UNRELATED);
 
-	judge(endpoint, DIRECTION_EGRESS, identity_of(&packet.destination), packet.protocol, policy_port(&packet, packet.destination_port),
+opening:
+	judge(config, endpoint, DIRECTION_EGRESS, &packet.destination, packet.protocol, policy_port(&packet, packet.destination_port),
 	      &judgement);
 	report_judgement(&report, &judgement);
 	if (judgement.verdict == VERDICT_DENY)
@@ -226,7 +230,7 @@ int from_workload(struct __sk_buff *skb)
 		announce(skb, config, &packet, &report);
 		return pass_judged(skb, &report);
 	}
-	if (packet.protocol != IPPROTO_TCP || is_multicast_or_broadcast(packet.destination4))
+	if ((packet.protocol != IPPROTO_TCP && packet.protocol != IPPROTO_UDP) || is_multicast_or_broadcast(packet.destination4))
 		return drop(skb, &packet, &report, REASON_NOT_REDIRECTABLE);
 	report.leg = LEG_EGRESS_ACCEPTED;
 	reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_EGRESS_ACCEPTED, 0, &judgement);
@@ -303,7 +307,7 @@ int to_workload(struct __sk_buff *skb)
 			return unjudged(skb, endpoint, &packet, &report, REASON_ICMP_UNRELATED);
 	}
 
-	judge(endpoint, DIRECTION_INGRESS, identity_of(&packet.source), packet.protocol, policy_port(&packet, packet.destination_port),
+	judge(config, endpoint, DIRECTION_INGRESS, &packet.source, packet.protocol, policy_port(&packet, packet.destination_port),
 	      &judgement);
 	report_judgement(&report, &judgement);
 	if (judgement.verdict == VERDICT_DENY)
@@ -332,29 +336,33 @@ int to_workload(struct __sk_buff *skb)
 	return into_proxy_from_host(skb, config, LEG_INGRESS_ACCEPTED);
 }
 
+/* What judging a packet takes on the stack, which is small: one for a program, however often it judges. */
+struct scratch {
+	struct judgement judgement;
+	struct report report;
+	struct ct_key key;
+};
+
 /* A packet of the egress proxy's upstream leg whose destination is a workload of this node: its ingress policy decides. */
 static __always_inline int deliver_locally(struct __sk_buff *skb, const struct config *config, const struct endpoint *server,
-					   __u32 client_identity, const struct packet *packet)
+					   __u32 client_identity, const struct packet *packet, struct scratch *scratch)
 {
-	struct judgement judgement = {};
-	struct report report;
 	struct ct_value *entry;
-	struct ct_key key;
 	int reason;
 
-	report_of(&report, server, DIRECTION_INGRESS, 0);
-	ct_key_of(&key, packet, server->id, CT_NETWORK, packet->icmp_error);
+	report_of(&scratch->report, server, DIRECTION_INGRESS, 0);
+	ct_key_of(&scratch->key, packet, server->id, CT_NETWORK, packet->icmp_error);
 	if (!is_opening(packet)) {
-		entry = ct_find(config, packet, &key);
+		entry = ct_find(config, packet, &scratch->key);
 		if (!entry || !(entry->flags & CT_VIA_EGRESS_PROXY)) {
-			key.side = CT_WORKLOAD;
-			entry = ct_find(config, packet, &key);
+			scratch->key.side = CT_WORKLOAD;
+			entry = ct_find(config, packet, &scratch->key);
 		}
 		if (entry && (entry->flags & CT_VIA_EGRESS_PROXY)) {
-			report_entry(&report, entry);
-			reason = ct_judge(server, &key, entry);
+			report_entry(&scratch->report, entry);
+			reason = ct_judge(server, &scratch->key, entry);
 			if (reason && !is_farewell(packet, reason))
-				return drop(skb, packet, &report, reason);
+				return drop(skb, packet, &scratch->report, reason);
 			ct_touch(entry, packet, 1);
 			if (entry->leg == LEG_INGRESS_ACCEPTED)
 				return into_proxy(skb, config, LEG_INGRESS_ACCEPTED,
@@ -362,24 +370,24 @@ static __always_inline int deliver_locally(struct __sk_buff *skb, const struct c
 			return into_workload(skb, server);
 		}
 		if (packet->icmp_error)
-			return drop(skb, packet, &report, REASON_ICMP_UNRELATED);
+			return drop(skb, packet, &scratch->report, REASON_ICMP_UNRELATED);
 	}
-	judge(server, DIRECTION_INGRESS, client_identity, packet->protocol, packet->destination_port, &judgement);
-	report_judgement(&report, &judgement);
-	if (judgement.verdict == VERDICT_DENY)
-		return drop(skb, packet, &report, judgement.reason);
-	report.leg = judgement.verdict == VERDICT_REDIRECT ? LEG_INGRESS_ACCEPTED : LEG_DIRECT;
-	key.side = judgement.verdict == VERDICT_REDIRECT ? CT_NETWORK : CT_WORKLOAD;
-	reason = ct_create(config, server, &key, DIRECTION_INGRESS, report.leg, CT_VIA_EGRESS_PROXY, &judgement);
+	judge_as(server, DIRECTION_INGRESS, client_identity, &packet->source, 0, packet->protocol, packet->destination_port, &scratch->judgement);
+	report_judgement(&scratch->report, &scratch->judgement);
+	if (scratch->judgement.verdict == VERDICT_DENY)
+		return drop(skb, packet, &scratch->report, scratch->judgement.reason);
+	scratch->report.leg = scratch->judgement.verdict == VERDICT_REDIRECT ? LEG_INGRESS_ACCEPTED : LEG_DIRECT;
+	scratch->key.side = scratch->judgement.verdict == VERDICT_REDIRECT ? CT_NETWORK : CT_WORKLOAD;
+	reason = ct_create(config, server, &scratch->key, DIRECTION_INGRESS, scratch->report.leg, CT_VIA_EGRESS_PROXY, &scratch->judgement);
 	if (reason)
-		return drop(skb, packet, &report, reason);
-	announce(skb, config, packet, &report);
-	if (judgement.verdict == VERDICT_REDIRECT) {
+		return drop(skb, packet, &scratch->report, reason);
+	announce(skb, config, packet, &scratch->report);
+	if (scratch->judgement.verdict == VERDICT_REDIRECT) {
 		count(VERDICT_REDIRECT, DIRECTION_INGRESS, REASON_NONE, skb->len);
 		return into_proxy(skb, config, LEG_INGRESS_ACCEPTED,
-				  accepted_mark(MARK_INGRESS_ACCEPTED, judgement.slot_port, judgement.slot_generation));
+				  accepted_mark(MARK_INGRESS_ACCEPTED, scratch->judgement.slot_port, scratch->judgement.slot_generation));
 	}
-	count(report.verdict, DIRECTION_INGRESS, report.reason, skb->len);
+	count(scratch->report.verdict, DIRECTION_INGRESS, scratch->report.reason, skb->len);
 	return into_workload(skb, server);
 }
 
@@ -395,7 +403,7 @@ int from_leg_egress_accepted(struct __sk_buff *skb)
 	struct ct_key key;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet))
+	if (!config || !leg_packet(skb, &packet, 1))
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.destination);
 	if (!endpoint)
@@ -419,45 +427,47 @@ SEC("tc")
 int from_leg_egress_upstream(struct __sk_buff *skb)
 {
 	const struct config *config = settings();
-	struct judgement judgement = {};
+	struct scratch scratch = {};
 	struct endpoint *endpoint, *server;
-	struct report report;
 	struct packet packet;
 	struct ct_value *entry;
-	struct ct_key key;
 	__u32 identity;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
+	if (!config || !leg_packet(skb, &packet, 1) || packet.icmp_error)
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.source);
 	if (!endpoint)
 		return drop_on_leg(skb, &packet, DIRECTION_EGRESS, REASON_NO_ENDPOINT);
-	report_of(&report, endpoint, DIRECTION_EGRESS, 1);
-	ct_key_of(&key, &packet, endpoint->id, CT_NETWORK, 1);
-	entry = is_opening(&packet) ? 0 : ct_find(config, &packet, &key);
+	report_of(&scratch.report, endpoint, DIRECTION_EGRESS, 1);
+	ct_key_of(&scratch.key, &packet, endpoint->id, CT_NETWORK, 1);
+	entry = is_opening(&packet) ? 0 : ct_find(config, &packet, &scratch.key);
 	if (entry) {
-		report_entry(&report, entry);
+		report_entry(&scratch.report, entry);
 		if (entry->leg != LEG_EGRESS_UPSTREAM)
-			return drop(skb, &packet, &report, REASON_NO_CONNECTION);
-		reason = ct_judge(endpoint, &key, entry);
-		if (reason && !is_farewell(&packet, reason))
-			return drop(skb, &packet, &report, reason);
-		ct_touch(entry, &packet, 1);
-	} else {
+			return drop(skb, &packet, &scratch.report, REASON_NO_CONNECTION);
+		reason = ct_judge(endpoint, &scratch.key, entry);
+		if (reason && packet.protocol == IPPROTO_UDP)
+			entry = 0;
+		else if (reason && !is_farewell(&packet, reason))
+			return drop(skb, &packet, &scratch.report, reason);
+		else
+			ct_touch(entry, &packet, 1);
+	}
+	if (!entry) {
 		/* The client's policy must still send this traffic to a proxy, or allow it outright. */
-		judge(endpoint, DIRECTION_EGRESS, identity_of(&packet.destination), packet.protocol, packet.destination_port, &judgement);
-		report_judgement(&report, &judgement);
-		if (judgement.verdict == VERDICT_DENY)
-			return drop(skb, &packet, &report, judgement.reason);
-		reason = ct_create(config, endpoint, &key, DIRECTION_EGRESS, LEG_EGRESS_UPSTREAM, 0, &judgement);
+		judge(config, endpoint, DIRECTION_EGRESS, &packet.destination, packet.protocol, packet.destination_port, &scratch.judgement);
+		report_judgement(&scratch.report, &scratch.judgement);
+		if (scratch.judgement.verdict == VERDICT_DENY)
+			return drop(skb, &packet, &scratch.report, scratch.judgement.reason);
+		reason = ct_create(config, endpoint, &scratch.key, DIRECTION_EGRESS, LEG_EGRESS_UPSTREAM, 0, &scratch.judgement);
 		if (reason)
-			return drop(skb, &packet, &report, reason);
+			return drop(skb, &packet, &scratch.report, reason);
 	}
 	server = local_endpoint(&packet.destination);
 	identity = endpoint->identity;
 	if (server)
-		return deliver_locally(skb, config, server, identity, &packet);
+		return deliver_locally(skb, config, server, identity, &packet, &scratch);
 	count(VERDICT_ALLOW, DIRECTION_EGRESS, REASON_NONE, skb->len);
 	return reenter(skb, endpoint, &packet.destination);
 }
@@ -474,7 +484,7 @@ int from_leg_ingress_accepted(struct __sk_buff *skb)
 	struct ct_key key;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
+	if (!config || !leg_packet(skb, &packet, 0) || packet.icmp_error)
 		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.source);
 	if (!endpoint)
@@ -508,7 +518,7 @@ int from_leg_ingress_upstream(struct __sk_buff *skb)
 	struct ct_key key;
 	int reason;
 
-	if (!config || !leg_packet(skb, &packet) || packet.icmp_error)
+	if (!config || !leg_packet(skb, &packet, 0) || packet.icmp_error)
 		return drop_on_leg(skb, &packet, DIRECTION_INGRESS, REASON_LEG_UNEXPECTED);
 	endpoint = local_endpoint(&packet.destination);
 	if (!endpoint)
@@ -525,7 +535,7 @@ int from_leg_ingress_upstream(struct __sk_buff *skb)
 			return drop(skb, &packet, &report, reason);
 		ct_touch(entry, &packet, 1);
 	} else {
-		judge(endpoint, DIRECTION_INGRESS, identity_of(&packet.source), packet.protocol, packet.destination_port, &judgement);
+		judge(config, endpoint, DIRECTION_INGRESS, &packet.source, packet.protocol, packet.destination_port, &judgement);
 		report_judgement(&report, &judgement);
 		if (judgement.verdict == VERDICT_DENY)
 			return drop(skb, &packet, &report, judgement.reason);

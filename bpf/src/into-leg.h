@@ -73,6 +73,28 @@ static __always_inline int reset_sender(struct __sk_buff *skb, const struct pack
 	return bpf_redirect(ifindex, 0);
 }
 
+/* Datagrams are for the DNS process, which has one socket for queries and one for answers, whatever address they go to. */
+static __always_inline int datagram_into_leg(struct __sk_buff *skb, const struct packet *packet, __u32 class, __u32 wanted, __u8 direction)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
+	int reason;
+
+	tuple.ipv4.daddr = bpf_htonl(0x7f000001);
+	tuple.ipv4.dport = class == MARK_EGRESS_ACCEPTED ? bpf_htons(DNS_QUERIES_PORT) : bpf_htons(DNS_ANSWERS_PORT);
+	sk = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return drop_on_leg(skb, packet, direction, REASON_NO_LISTENER);
+	reason = sk->mark != class ? REASON_WRONG_SOCKET : bpf_sk_assign(skb, sk, 0) ? REASON_SOCKET_ASSIGN : REASON_NONE;
+	bpf_sk_release(sk);
+	if (reason)
+		return drop_on_leg(skb, packet, direction, reason);
+	hand_to_stack(skb);
+	/* The slot, for whoever reads the datagram. */
+	skb->mark = MARK_LOCAL | (wanted & ~(__u32)MARK_CLASS_MASK);
+	return TCX_PASS;
+}
+
 /* Finds the socket that a packet is for, and insists on the mark that was asked for: class, and for accepted legs slot and generation. */
 static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 direction)
 {
@@ -82,7 +104,7 @@ static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 dir
 	__u32 wanted = skb->mark;
 	int reason;
 
-	if (!leg_packet(skb, &packet))
+	if (!leg_packet(skb, &packet, direction == DIRECTION_EGRESS))
 		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
 	if (wanted == 0 && class == MARK_EGRESS_UPSTREAM) {
 		wanted = MARK_EGRESS_UPSTREAM;
@@ -103,6 +125,8 @@ static __always_inline int into_leg(struct __sk_buff *skb, __u32 class, __u8 dir
 	}
 	if ((wanted & MARK_CLASS_MASK) != class)
 		return drop_on_leg(skb, &packet, direction, REASON_LEG_UNEXPECTED);
+	if (packet.protocol == IPPROTO_UDP)
+		return datagram_into_leg(skb, &packet, class, wanted, direction);
 
 	if (is_opening(&packet)) {
 		/* Only ever the listener: an established socket must not see a SYN that another connection sent. */

@@ -31,6 +31,21 @@ struct {
 	__type(value, struct ipcache_value);
 } ipcache SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct learned_key);
+	__type(value, struct learned_value);
+} learned_addresses SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct learned_state);
+} learned_state SEC(".maps");
+
 struct policy_rows {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 16384);
@@ -110,6 +125,15 @@ static __always_inline const struct config *settings(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&config, &zero);
+}
+
+/* What a connection has to have been judged at, for the judgement to hold. */
+static __always_inline __u32 policy_revision(const struct config *config, const struct endpoint *endpoint)
+{
+	__u32 zero = 0;
+	struct learned_state *learned = bpf_map_lookup_elem(&learned_state, &zero);
+
+	return endpoint->revision + config->revision + (learned ? learned->revision : 0);
 }
 
 #endif

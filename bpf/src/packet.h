@@ -238,12 +238,15 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *packet, _
 	return PACKET_IPV4;
 }
 
-/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but TCP, and ICMP errors about it, has no business there. */
-static __always_inline int leg_packet(struct __sk_buff *skb, struct packet *packet)
+/* Reads a packet of a leg. Returns 1 when it is to be judged further; anything but TCP, and ICMP errors about it, has no business there,
+ * but for datagrams on the legs of the egress proxies, where the DNS process is. */
+static __always_inline int leg_packet(struct __sk_buff *skb, struct packet *packet, int has_datagrams)
 {
 	__be32 outer_source;
 
-	return parse(skb, packet, &outer_source) == PACKET_IPV4 && packet->protocol == IPPROTO_TCP;
+	if (parse(skb, packet, &outer_source) != PACKET_IPV4)
+		return 0;
+	return packet->protocol == IPPROTO_TCP || (has_datagrams && packet->protocol == IPPROTO_UDP && !packet->icmp_error);
 }
 
 /* A SYN that opens a connection. */

@@ -15,6 +15,7 @@ struct judgement {
 	__u8 direction;
 	__u8 protocol;
 	__be16 port;
+	__u8 nameable;	/* names may be known for the address */
 	/* the answer */
 	__u32 cookie;
 	__u16 slot_port;
@@ -24,11 +25,13 @@ struct judgement {
 	__u8 audit;
 };
 
-static __always_inline __u32 identity_of(const struct address *address)
+/* Who an address is, and whether names may be known for it: not where it is an endpoint's or a node's. */
+static __always_inline __u32 identity_of(const struct address *address, int *is_nameable)
 {
 	struct ipcache_key key = { .prefix_length = 128, .address = *address };
 	struct ipcache_value *value = bpf_map_lookup_elem(&ipcache, &key);
 
+	*is_nameable = !value || (value->flags & IPCACHE_PREFIX);
 	return value ? value->identity : IDENTITY_WORLD;
 }
 
@@ -38,15 +41,56 @@ static __always_inline __be16 policy_port(const struct packet *packet, __be16 po
 	return packet->protocol == IPPROTO_ICMP ? bpf_htons((__u16)packet->icmp_type << 8) : port;
 }
 
-/* Rows are complete (policy/resolved.ts), so the peer's own longest match decides, and identity 0 only where it has none. */
-static __noinline int judge_rows(const struct endpoint *endpoint, struct judgement *judgement)
+/* What a row says, as far as it is one. */
+static __always_inline void read_row(struct judgement *judgement, const struct policy_value *row)
 {
+	judgement->verdict = VERDICT_DENY;
+	judgement->reason = REASON_POLICY_DENIED;
+	judgement->audit = 0;
+	judgement->cookie = 0;
+	judgement->slot_port = 0;
+	judgement->slot_generation = 0;
+	if (!row)
+		return;
+	judgement->cookie = row->cookie;
+	judgement->verdict = row->verdict;
+	judgement->audit = row->verdict == VERDICT_ALLOW && (row->flags & POLICY_AUDIT);
+	if (row->verdict == VERDICT_DENY || judgement->audit) {
+		if (row->flags & POLICY_EXPLICIT_DENY)
+			judgement->reason = REASON_POLICY_DENY_RULE;
+		return;
+	}
+	judgement->reason = REASON_NONE;
+	judgement->slot_port = row->slot_port;
+	judgement->slot_generation = row->slot_generation;
+}
+
+/* Of rows of several selectors that one address stands for: what allows wins over what sends to a proxy, as their rules add up; both
+ * over a deny by name, which holds only while no name that policy lets through claims the address. */
+static __always_inline int rank_of(const struct policy_value *row)
+{
+	if (row->verdict == VERDICT_ALLOW)
+		return (row->flags & POLICY_AUDIT) ? 2 : 4;
+	if (row->verdict == VERDICT_REDIRECT)
+		return 3;
+	return (row->flags & POLICY_EXPLICIT_DENY) ? 1 : 0;
+}
+
+/*
+ * Rows are complete (policy/resolved.ts), so the peer's own longest match decides, and identity 0 only where it has none. Selectors of
+ * names come on top: what rows of the address itself deny by a rule is final, and what they allow only a deny by name takes back.
+ * Not static: the verifier then looks at it once, not once for each caller.
+ */
+__noinline int judge_rows(const struct endpoint *endpoint, const struct address *peer, struct judgement *judgement)
+{
+	struct policy_value *row, *best = 0;
+	struct learned_key learned = {};
 	struct policy_key key = {};
-	struct policy_value *row;
+	int rank, best_rank = 0;
 	__u32 group;
 	void *rows;
 
-	if (!endpoint || !judgement)
+	if (!endpoint || !peer || !judgement)
 		return 0;
 	judgement->verdict = VERDICT_DENY;
 	judgement->reason = REASON_NO_POLICY;
@@ -64,25 +108,38 @@ static __noinline int judge_rows(const struct endpoint *endpoint, struct judgeme
 		key.identity = 0;
 		row = bpf_map_lookup_elem(rows, &key);
 	}
-	judgement->reason = REASON_POLICY_DENIED;
-	if (!row)
+	read_row(judgement, row);
+	if (!judgement->nameable || judgement->reason == REASON_POLICY_DENY_RULE)
 		return 0;
-	judgement->cookie = row->cookie;
-	judgement->verdict = row->verdict;
-	judgement->audit = row->verdict == VERDICT_ALLOW && (row->flags & POLICY_AUDIT);
-	if (row->verdict == VERDICT_DENY || judgement->audit) {
-		if (row->flags & POLICY_EXPLICIT_DENY)
-			judgement->reason = REASON_POLICY_DENY_RULE;
-		return 0;
+
+	learned.address = *peer;
+	for (int scope = 0; scope < 2; scope++) {
+		struct learned_value *value;
+
+		learned.endpoint_id = scope ? endpoint->id : 0;
+		value = bpf_map_lookup_elem(&learned_addresses, &learned);
+		for (int i = 0; value && i < LEARNED_SELECTORS_MAX; i++) {
+			struct policy_value *selector_row;
+
+			key.identity = value->selectors[i].identity;
+			if (!key.identity)
+				break;
+			selector_row = bpf_map_lookup_elem(rows, &key);
+			rank = selector_row ? rank_of(selector_row) : 0;
+			if (rank <= best_rank)
+				continue;
+			best_rank = rank;
+			best = selector_row;
+		}
 	}
-	judgement->reason = REASON_NONE;
-	judgement->slot_port = row->slot_port;
-	judgement->slot_generation = row->slot_generation;
+	/* A deny by name takes back what the address itself may do; anything else only adds to that. */
+	if (best && (best_rank == 1 || !row || rank_of(row) < best_rank))
+		read_row(judgement, best);
 	return 0;
 }
 
-static __always_inline void judge(const struct endpoint *endpoint, __u8 direction, __u32 identity, __u8 protocol, __be16 port,
-				  struct judgement *judgement)
+static __always_inline void judge_as(const struct endpoint *endpoint, __u8 direction, __u32 identity, const struct address *peer,
+				     __u8 nameable, __u8 protocol, __be16 port, struct judgement *judgement)
 {
 	__u32 enforce = direction == DIRECTION_INGRESS ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
 
@@ -91,12 +148,25 @@ static __always_inline void judge(const struct endpoint *endpoint, __u8 directio
 	judgement->direction = direction;
 	judgement->protocol = protocol;
 	judgement->port = port;
+	judgement->nameable = nameable;
 	judgement->verdict = VERDICT_ALLOW;
 	if (!(endpoint->flags & enforce))
 		return;
 	if (direction == DIRECTION_INGRESS && identity == IDENTITY_HOST && (endpoint->flags & ENDPOINT_ALLOW_LOCALHOST))
 		return;
-	judge_rows(endpoint, judgement);
+	judge_rows(endpoint, peer, judgement);
+}
+
+/* By the peer's address. */
+static __always_inline void judge(const struct config *config, const struct endpoint *endpoint, __u8 direction,
+				  const struct address *peer, __u8 protocol, __be16 port, struct judgement *judgement)
+{
+	int is_nameable;
+	__u32 identity = identity_of(peer, &is_nameable);
+
+	if (direction != DIRECTION_EGRESS || !(config->flags & CONFIG_NAMES))
+		is_nameable = 0;
+	judge_as(endpoint, direction, identity, peer, is_nameable, protocol, port, judgement);
 }
 
 #endif
