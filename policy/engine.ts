@@ -26,6 +26,8 @@ export interface EngineIdentity {
   readonly namedPorts?: readonly NamedPortNumber[]
   /** DNS names that it is known by, lower-case, with a trailing dot. */
   readonly names?: readonly string[]
+  /** Key of the condition on names that it stands for (nameSelectors): rules on that condition are about it, whatever its names. */
+  readonly nameSelector?: string
 }
 
 /** Endpoints that are judged alike: by identity, by their own named ports, and by whether policy only reports on them. */
@@ -67,6 +69,7 @@ interface LiveFile {
   readonly refused: readonly RefusedDocument[]
   readonly subjects: readonly LiveSubject[]
   readonly prefixes: readonly string[]
+  readonly names: readonly DnsRule[]
   /** What it refers to (References.keysOf). */
   readonly keys: ReadonlySet<string>
 }
@@ -97,6 +100,7 @@ export class PolicyEngine {
   /** Whose rules name a selector as a peer, or require it; with how many, because a subject may do so in several. */
   readonly #byPeer = new Map<SelectorEntry, Map<LiveSubject, number>>()
   readonly #prefixUses = new Map<string, number>()
+  readonly #nameUses = new Map<string, { readonly rule: DnsRule; count: number }>()
   readonly #groups = new Map<number, Group>()
   readonly #groupsOf = new Map<number, Set<number>>()
   /** Groups that the last commit told of and that are none any more. */
@@ -138,14 +142,14 @@ export class PolicyEngine {
   }
 
   /** @throws PolicyError bad-identity for a prefix that is none */
-  upsertIdentity({ id, labels, namedPorts = [], names = [] }: EngineIdentity): void {
+  upsertIdentity({ id, labels, namedPorts = [], names = [], nameSelector }: EngineIdentity): void {
     const prefixes = prefixesOf(labels).map((text) => {
       const prefix = parsePrefix(text)
       if (prefix === undefined) throw new PolicyError('bad-identity', `not a prefix: ${text}`, id)
       return prefix
     })
     const before = this.#index.identity(id)
-    const concerned = this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefixes, namedPorts, names })
+    const concerned = this.#index.upsertIdentity({ id, labels: new LabelSet(labels), prefixes, namedPorts, names, nameSelector })
     // Rules that name ports mean others for it then, whichever selector they name it by.
     const isRenamed = before !== undefined && JSON.stringify(before.namedPorts) !== JSON.stringify(namedPorts)
     this.#markConcerned(id, isRenamed ? new Set([...concerned, ...this.#index.entriesOf(id)]) : concerned)
@@ -189,6 +193,14 @@ export class PolicyEngine {
   /** Canonical prefixes that policies mention, exceptions included: each is to have an identity before `commit`. */
   cidrPrefixes(): ReadonlySet<string> {
     return new Set(this.#prefixUses.keys())
+  }
+
+  /**
+   * Conditions on DNS names that rules name peers by, by their keys. Where names are learned one by one, each is to have an identity
+   * (EngineIdentity.nameSelector) before `commit`; that of one name has the name too, so that patterns hold for it.
+   */
+  nameSelectors(): ReadonlyMap<string, DnsRule> {
+    return new Map([...this.#nameUses].map(([key, { rule }]) => [key, rule]))
   }
 
   /** The groups that each policy (documentName) of a file selects; those of refused documents too, whom they put at default deny. */
@@ -246,6 +258,7 @@ export class PolicyEngine {
     const known = new Map(before?.subjects.flatMap(({ rules }) => rules.map((rule) => [rule.digest + rule.compiled.name, rule] as const)))
     const subjects: LiveSubject[] = []
     const prefixes: string[] = []
+    const names: DnsRule[] = []
     const keys = new Set<string>()
     for (const spec of documents.filter(isPolicy).flatMap(compilePolicy)) {
       subjects.push(this.#subjectOf(spec, known))
@@ -253,6 +266,7 @@ export class PolicyEngine {
         if (rule.peers.kind !== 'members') continue
         for (const peer of rule.peers.members) {
           prefixes.push(...this.#prefixesOf(peer))
+          if (peer.kind === 'fqdn') names.push(peer.name)
           for (const key of this.#references.keysOf(peer)) keys.add(key)
         }
       }
@@ -266,15 +280,25 @@ export class PolicyEngine {
     }
     for (const subject of subjects) this.#attach(subject)
     for (const prefix of prefixes) this.#prefixUses.set(prefix, (this.#prefixUses.get(prefix) ?? 0) + 1)
-    return { documents, refused, subjects, prefixes, keys }
+    for (const rule of names) {
+      const key = nameKey(rule)
+      const use = this.#nameUses.get(key) ?? { rule, count: 0 }
+      use.count += 1
+      this.#nameUses.set(key, use)
+    }
+    return { documents, refused, subjects, prefixes, names, keys }
   }
 
-  #takeOut({ subjects, prefixes }: LiveFile): void {
+  #takeOut({ subjects, prefixes, names }: LiveFile): void {
     for (const subject of subjects) this.#detach(subject)
     for (const prefix of prefixes) {
       const count = (this.#prefixUses.get(prefix) ?? 0) - 1
       if (count > 0) this.#prefixUses.set(prefix, count)
       else this.#prefixUses.delete(prefix)
+    }
+    for (const key of names.map(nameKey)) {
+      const use = this.#nameUses.get(key)
+      if (use !== undefined && --use.count === 0) this.#nameUses.delete(key)
     }
   }
 
@@ -346,7 +370,7 @@ export class PolicyEngine {
       case 'cidr':
         return [byCidr(peer.cidr, peer.except)]
       case 'fqdn': {
-        const named = { entry: this.#index.useName(JSON.stringify(peer.name), nameMatcher(peer.name)), isEndpoint: false }
+        const named = { entry: this.#index.useName(nameKey(peer.name), nameMatcher(peer.name)), isEndpoint: false }
         // Which addresses a denied name has is not known, so none of the world may be reached.
         return verdict === 'deny' && !this.#options.knowsNames ? [named, ...byLabels(WORLD)] : [named]
       }
@@ -497,6 +521,11 @@ const NO_REQUIRES = { ingress: { allow: [], deny: [] }, egress: { allow: [], den
 
 function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] } {
   return { enforced: [], audit: [] }
+}
+
+/** Equal for equal conditions. */
+function nameKey({ matchName, matchPattern }: DnsRule): string {
+  return JSON.stringify([matchName ?? null, matchPattern ?? null])
 }
 
 function nameMatcher(rule: DnsRule): (name: string) => boolean {

@@ -20,6 +20,8 @@ export interface IndexedIdentity {
   readonly namedPorts: readonly NamedPortNumber[]
   /** DNS names that it is known by. */
   readonly names: readonly string[]
+  /** Of an identity that stands for a condition on names itself (useName): no other selector but conditions on names selects it. */
+  readonly nameSelector: string | undefined
 }
 
 /** A port that endpoints have a name for. */
@@ -108,7 +110,7 @@ export class SelectorIndex {
   useLabels(selector: LabelSelector): SelectorEntry {
     const key = `labels ${JSON.stringify(selector.requirements)}`
     const filed = this.#placeOf(selector)
-    return this.#use(key, ...filed, ({ labels }) => selects(selector, labels))
+    return this.#use(key, ...filed, ({ labels, nameSelector }) => nameSelector === undefined && selects(selector, labels))
   }
 
   /**
@@ -126,9 +128,9 @@ export class SelectorIndex {
     })
   }
 
-  /** Takes identities with a DNS name into use. @param key equal for equal conditions */
+  /** Takes identities with a DNS name into use, and the one that stands for the condition itself. @param key equal for equal conditions */
   useName(key: string, matches: (name: string) => boolean): SelectorEntry {
-    return this.#use(`name ${key}`, this.#byProperty, 'name', ({ names }) => names.some(matches))
+    return this.#use(`name ${key}`, this.#byProperty, 'name', ({ names, nameSelector }) => nameSelector === key || names.some(matches))
   }
 
   /** Takes identities into use whose endpoints have a port of this name. */
@@ -173,10 +175,10 @@ export class SelectorIndex {
     return keyed === undefined ? [this.#general, EVERYWHERE] : [this.#byKey, keyed.key]
   }
 
-  *#candidates({ id, labels, prefixes, namedPorts, names }: IndexedIdentity): Generator<Entry> {
+  *#candidates({ id, labels, prefixes, namedPorts, names, nameSelector }: IndexedIdentity): Generator<Entry> {
     yield* this.#general.get(EVERYWHERE) ?? []
     if (namedPorts.length > 0) yield* this.#byProperty.get('port') ?? []
-    if (names.length > 0) yield* this.#byProperty.get('name') ?? []
+    if (names.length > 0 || nameSelector !== undefined) yield* this.#byProperty.get('name') ?? []
     for (const label of labels) {
       yield* this.#byKey.get(label.key) ?? []
       yield* this.#byValue.get(valuePlace(label)) ?? []

@@ -1,26 +1,11 @@
 /** Files that a crash at any moment leaves whole: either as they were or as they were to be. */
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { mkdir, open, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { ProxyError } from './errors.ts'
 
 const FILE_MODE = 0o600
 
 /** Writes to a temporary file in the same folder, syncs it and renames it over the old one. */
-export async function writeDurably(path: string, bytes: Uint8Array | string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const temporary = `${path}.new`
-  const file = await open(temporary, 'w', FILE_MODE)
-  try {
-    await file.writeFile(bytes)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  await rename(temporary, path)
-}
-
-/** The same for what has to be on disk before the next statement. */
 export function writeDurablySync(path: string, bytes: Uint8Array | string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   const temporary = `${path}.new`

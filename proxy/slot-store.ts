@@ -6,7 +6,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { digestOfSlots, encodeSlot } from '#api/digest.ts'
 import { type ProxyUpdate, ProxyUpdateSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
-import { readSnapshot, type SnapshotForm, writeSnapshot } from './snapshot-file.ts'
+import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
 
 const FORM: SnapshotForm = { magic: 'HGPS', version: 1, of: 'slots' }
 
@@ -42,7 +42,7 @@ export class SlotStore {
     return this.#holdsEpoch
   }
 
-  /** Reads the copy on disk, if there is one. @throws ProxyError when it is damaged or too new */
+  /** Reads the copy on disk, if there is one. @throws ApiError when it is damaged or too new */
   load(): void {
     const bytes = readSnapshot(this.#path, FORM)
     if (bytes !== undefined) this.#replace(fromBinary(ProxyUpdateSchema, bytes))

@@ -20,6 +20,8 @@ export interface IdentityAllocator {
   allocate(labels: readonly string[]): Identity
   /** Node-local. @param prefix canonical */
   allocateCidr(prefix: string): Identity
+  /** Of a condition on DNS names (PolicyEngine.nameSelectors). Node-local. @param label what people are shown */
+  allocateName(key: string, label: string): Identity
   /** Runs something that allocates many numbers, which are used afterwards: they are kept together, when it returns. */
   batch<T>(run: () => T): T
   get(id: number): Identity | undefined
@@ -27,6 +29,8 @@ export interface IdentityAllocator {
 
 const FIRST_ID = 256
 const FIRST_CIDR_ID = 1 << 24
+/** Never those of packets: rows of names are looked up beside those of the address. */
+const FIRST_NAME_ID = 1 << 25
 
 const fileSchema = z.strictObject({
   version: z.literal(1),
@@ -34,15 +38,19 @@ const fileSchema = z.strictObject({
   nextCidr: z.int().min(FIRST_CIDR_ID),
   identities: z.array(z.strictObject({ id: z.int(), labels: z.array(z.string()) })),
   cidrs: z.array(z.strictObject({ id: z.int(), prefix: z.string() })),
+  nextName: z.int().min(FIRST_NAME_ID).default(FIRST_NAME_ID),
+  names: z.array(z.strictObject({ id: z.int(), key: z.string(), label: z.string() })).default([]),
 })
 
 export class EmbeddedAllocator implements IdentityAllocator {
   readonly #file: StateFile<z.infer<typeof fileSchema>>
   readonly #byLabels = new Map<string, Identity>()
   readonly #byPrefix = new Map<string, Identity>()
+  readonly #byName = new Map<string, Identity>()
   readonly #byId = new Map<number, Identity>()
   #next = FIRST_ID
   #nextCidr = FIRST_CIDR_ID
+  #nextName = FIRST_NAME_ID
   #isInBatch = false
   #isStale = false
 
@@ -55,6 +63,8 @@ export class EmbeddedAllocator implements IdentityAllocator {
     this.#nextCidr = state.nextCidr
     for (const { id, labels } of state.identities) this.#add({ id, labels })
     for (const { id, prefix } of state.cidrs) this.#addCidr(id, prefix)
+    this.#nextName = state.nextName
+    for (const { id, key, label } of state.names) this.#addName(id, key, label)
   }
 
   allocate(labels: readonly string[]): Identity {
@@ -69,6 +79,14 @@ export class EmbeddedAllocator implements IdentityAllocator {
     const known = this.#byPrefix.get(prefix)
     if (known !== undefined) return known
     const identity = this.#addCidr(this.#nextCidr++, prefix)
+    this.#save()
+    return identity
+  }
+
+  allocateName(key: string, label: string): Identity {
+    const known = this.#byName.get(key)
+    if (known !== undefined) return known
+    const identity = this.#addName(this.#nextName++, key, label)
     this.#save()
     return identity
   }
@@ -101,6 +119,13 @@ export class EmbeddedAllocator implements IdentityAllocator {
     return identity
   }
 
+  #addName(id: number, key: string, label: string): Identity {
+    const identity = { id, labels: [label] }
+    this.#byName.set(key, identity)
+    this.#byId.set(id, identity)
+    return identity
+  }
+
   #save(): void {
     this.#isStale = true
     if (this.#isInBatch) return
@@ -110,6 +135,8 @@ export class EmbeddedAllocator implements IdentityAllocator {
       nextCidr: this.#nextCidr,
       identities: [...this.#byLabels.values()].map(({ id, labels }) => ({ id, labels: [...labels] })),
       cidrs: [...this.#byPrefix].map(([prefix, { id }]) => ({ id, prefix })),
+      nextName: this.#nextName,
+      names: [...this.#byName].map(([key, { id, labels }]) => ({ id, key, label: labels[0] ?? '' })),
     })
     this.#isStale = false
   }

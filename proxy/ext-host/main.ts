@@ -4,13 +4,13 @@
  * until the next one answers, all others go on.
  */
 import { create } from '@bufbuild/protobuf'
+import { ControlClient } from '#api/control-client.ts'
 import { CountsSource, ExtHostReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
-import { ControlClient } from '../control-client.ts'
 import { reportCounts } from '../counts-reporter.ts'
 import { proxyPaths } from '../paths.ts'
 import { serveGrpc } from './grpc-framing.ts'

@@ -5,7 +5,7 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { digestOfKeys } from '#api/digest.ts'
 import { type ExtHostUpdate, ExtHostUpdateSchema, type Ruleset } from '#api/gen/headgate/v1/control_pb.js'
-import { readSnapshot, type SnapshotForm, writeSnapshot } from '../snapshot-file.ts'
+import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
 
 const FORM: SnapshotForm = { magic: 'HGXR', version: 1, of: 'rulesets' }
 
@@ -33,7 +33,7 @@ export class RulesetStore {
     return this.#rulesets
   }
 
-  /** Reads the copy on disk, if there is one. @throws ProxyError when it is damaged or too new */
+  /** Reads the copy on disk, if there is one. @throws ApiError when it is damaged or too new */
   load(): void {
     const bytes = readSnapshot(this.#path, FORM)
     if (bytes !== undefined) this.apply(fromBinary(ExtHostUpdateSchema, bytes))

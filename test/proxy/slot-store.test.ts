@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import { digestOfSlots } from '#api/digest.ts'
+import { ApiError } from '#api/errors.ts'
 import { type ProxyUpdate, ProxyUpdateSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
-import { ProxyError } from '#proxy/errors.ts'
 import { SlotStore } from '#proxy/slot-store.ts'
 import { slotOf } from './support/stack.ts'
 
@@ -78,8 +78,8 @@ test('a damaged, foreign or newer copy stops the process with its path', async (
   newer.writeUInt32BE(2, 4)
   for (const bytes of [damaged, newer, whole.subarray(0, 20), Buffer.from('hello'), Buffer.alloc(0)]) {
     writeFileSync(path, bytes)
-    const error = t.throws(() => new SlotStore(path).load(), { instanceOf: ProxyError })
-    t.is(error?.code, 'HG-5001')
+    const error = t.throws(() => new SlotStore(path).load(), { instanceOf: ApiError })
+    t.is(error?.code, 'HG-5904')
     t.true(error?.message.endsWith(path))
   }
 })

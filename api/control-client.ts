@@ -6,8 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { clone, equals, type Message } from '@bufbuild/protobuf'
 import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
 import type { ClientDuplexStream } from '@grpc/grpc-js'
-import { Control } from '#api/gen/headgate/v1/control_pb.js'
-import { createClient, RECONNECT_MS_MAX, RECONNECT_MS_MIN, type ServiceClient } from '#api/grpc.ts'
+import { Control } from './gen/headgate/v1/control_pb.js'
+import { createClient, RECONNECT_MS_MAX, RECONNECT_MS_MIN, type ServiceClient } from './grpc.ts'
 
 type Report = Message & { appliedRevision: bigint }
 

@@ -1,7 +1,7 @@
 /** The form of a process's copy of what the agent has told it: magic, version (4 bytes, big endian), SHA-256 of the rest, the message. */
 import { createHash } from 'node:crypto'
-import { readIfThere, writeDurably } from './durable-file.ts'
-import { ProxyError } from './errors.ts'
+import { readFileIfPresent, replaceFile } from '#sys/atomic-file.ts'
+import { ApiError } from './errors.ts'
 
 const MAGIC_LENGTH = 4
 const DIGEST_LENGTH = 32
@@ -19,21 +19,20 @@ export function writeSnapshot(path: string, { magic, version }: SnapshotForm, me
   const header = Buffer.alloc(MAGIC_LENGTH + 4)
   header.write(magic, 0, 'latin1')
   header.writeUInt32BE(version, MAGIC_LENGTH)
-  return writeDurably(path, Buffer.concat([header, createHash('sha256').update(message).digest(), message]))
+  return replaceFile(path, Buffer.concat([header, createHash('sha256').update(message).digest(), message]))
 }
 
-/** @returns the message; undefined when there is no such file @throws ProxyError when it is damaged or too new */
+/** @returns the message; undefined when there is no such file @throws ApiError HG-5904 when it is damaged or too new */
 export function readSnapshot(path: string, form: SnapshotForm): Buffer | undefined {
-  const bytes = readIfThere(path)
+  const bytes = readFileIfPresent(path)
   if (bytes === undefined) return undefined
   if (bytes.length < HEADER_LENGTH || bytes.toString('latin1', 0, MAGIC_LENGTH) !== form.magic) {
-    throw new ProxyError('HG-5001', `not a snapshot of ${form.of}: ${path}`)
+    throw new ApiError('HG-5904', `not a snapshot of ${form.of}`, path)
   }
   const version = bytes.readUInt32BE(MAGIC_LENGTH)
-  if (version !== form.version)
-    throw new ProxyError('HG-5001', `snapshot has version ${version}, this program knows ${form.version}: ${path}`)
+  if (version !== form.version) throw new ApiError('HG-5904', `snapshot has version ${version}, this program knows ${form.version}`, path)
   const message = bytes.subarray(HEADER_LENGTH)
   const digest = createHash('sha256').update(message).digest()
-  if (!digest.equals(bytes.subarray(MAGIC_LENGTH + 4, HEADER_LENGTH))) throw new ProxyError('HG-5001', `snapshot is damaged: ${path}`)
+  if (!digest.equals(bytes.subarray(MAGIC_LENGTH + 4, HEADER_LENGTH))) throw new ApiError('HG-5904', 'snapshot is damaged', path)
   return message
 }
