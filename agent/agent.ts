@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf'
-import { CountsSource } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, DnsEndpointSchema, NameSelectorSchema } from '#api/gen/headgate/v1/control_pb.js'
 import {
   type Identity as IdentityMessage,
   type ListPoliciesResponse,
@@ -8,17 +8,20 @@ import {
   WaitPolicyResponseSchema,
 } from '#api/gen/headgate/v1/local_pb.js'
 import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
+import { selectorsOf } from '#bpf/learned.ts'
 import type { FlowRing } from '#flows/ring.ts'
+import type { DnsRule } from '#parsers/dns/rules.ts'
 import { documentName, isPolicy } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
-import type { PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
-import { bytesToAddress } from '#sys/addresses.ts'
+import type { Direction, PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
+import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { netnsPath } from '#sys/netns.ts'
 import { COUNTS_TIMEOUT_MS_MAX } from './counts.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
 import { enforceable, type Gap } from './datapath/enforceable.ts'
+import type { LookedUpPeer } from './datapath/group-rows.ts'
 import { PolicySync } from './datapath/policy-sync.ts'
 import { Revocation, servicePort } from './datapath/revocation.ts'
 import type { FlowContext } from './flows/flow-builder.ts'
@@ -65,6 +68,8 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #logWords = new Map<string, string>()
   /** CIDR identities in use, by prefix. */
   readonly #prefixes = new Map<string, number>()
+  /** Identities of conditions on DNS names in use, by the engine's keys. */
+  readonly #names = new Map<string, number>()
   /** What the engine holds of each file. */
   readonly #inForce = new Map<string, FileState>()
   /** Resolved, and not in the kernel yet. */
@@ -144,6 +149,7 @@ export class Agent implements LocalBackend, FlowContext {
     this.#rows.reconcile()
     this.#sync.reconcile()
     this.#ipcache.reconcile()
+    this.#tellClaims()
     this.#flush()
   }
 
@@ -151,6 +157,7 @@ export class Agent implements LocalBackend, FlowContext {
     this.#workloadsProblem = ''
     this.#parts.engine.setClusterName(workloads.cluster)
     this.#nodes.refresh(workloads)
+    this.#tellClaims()
     this.#endpoints.setWorkloads(workloads)
     this.#commit()
     this.#flush()
@@ -188,11 +195,12 @@ export class Agent implements LocalBackend, FlowContext {
 
   onAddressesChanged(): void {
     this.#nodes.refresh(this.#endpoints.workloads)
+    this.#tellClaims()
     this.#flush()
   }
 
-  onProxyReport(): void {
-    this.#sync.onProxyReport()
+  onListenersReport(): void {
+    this.#sync.onListenersReport()
   }
 
   /** Resolves when no row waits for a slot. */
@@ -290,10 +298,10 @@ export class Agent implements LocalBackend, FlowContext {
     return this.#sync.originsOf(cookie)
   }
 
-  originsOfConnection(slotId: number, remote: string, servicePort: number): readonly string[] {
+  originsOfConnection(slotId: number, remote: string, servicePort: number, protocol = IPPROTO_TCP): readonly string[] {
     const slot = this.#parts.slots.slots.get(slotId)
     if (slot === undefined) return []
-    const row = this.#sync.lookup(slot.group, slot.direction, this.identityOf(remote), IPPROTO_TCP, servicePort)
+    const row = this.#sync.lookup(slot.group, slot.direction, this.#peerOf(slot.direction, remote, 0), protocol, servicePort)
     const leadsThere = row?.verdict === VERDICT_REDIRECT && row.slotPort === slot.port && row.slotGeneration === slot.generation
     return leadsThere ? this.#sync.originsOf(row.cookie) : []
   }
@@ -329,6 +337,12 @@ export class Agent implements LocalBackend, FlowContext {
         this.#parts.log.warn({ endpoint: key, err: error }, 'endpoint could not be attached; it waits')
       }
     }
+    const { dns } = this.#parts.control
+    dns.upsertEndpoints(
+      attached
+        .filter(({ id }) => !failed.has(id))
+        .map(({ id, attachment: { addresses } }) => create(DnsEndpointSchema, { id, addresses: [...addresses] })),
+    )
     const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
     const keptIds = new Set(attached.map(({ id }) => id))
     const freed: string[] = []
@@ -342,6 +356,7 @@ export class Agent implements LocalBackend, FlowContext {
       }
       this.#subjects.leave(endpoint)
     }
+    dns.removeEndpoints(detached.map(({ id }) => id).filter((id) => !keptIds.has(id)))
     if (detached.length > 0) this.#commit()
     // Those that changed in place may have come to a group that others had already, whose rows nobody wrote just now.
     const moved = new Set(detached.map(({ id }) => id).filter((id) => keptIds.has(id)))
@@ -473,6 +488,12 @@ export class Agent implements LocalBackend, FlowContext {
         engine.upsertIdentity(identity)
         this.#prefixes.set(prefix, identity.id)
       }
+      for (const [key, rule] of engine.nameSelectors()) {
+        if (this.#names.has(key)) continue
+        const { id, labels } = allocator.allocateName(key, nameLabel(rule))
+        engine.upsertIdentity({ id, labels, nameSelector: key, names: rule.matchName === undefined ? [] : [rule.matchName] })
+        this.#names.set(key, id)
+      }
     })
     const delta = engine.commit()
     const changed = delta.changed.map((resolved) => {
@@ -504,9 +525,44 @@ export class Agent implements LocalBackend, FlowContext {
       engine.removeIdentity(id)
       this.#prefixes.delete(prefix)
     }
-    if (stale.length === 0) return
+    const names = engine.nameSelectors()
+    const staleNames = [...this.#names].filter(([key]) => !names.has(key))
+    for (const [key, id] of staleNames) {
+      engine.removeIdentity(id)
+      this.#names.delete(key)
+    }
+    this.#parts.datapath.setHasNames(this.#names.size > 0)
+    if (stale.length === 0 && staleNames.length === 0) return
     this.#unapplied.push(this.#resolve())
     this.#apply()
+  }
+
+  /** The DNS process learns for these from now on; their rows are there, or come in this turn. */
+  #tellSelectors(): void {
+    const rules = this.#parts.engine.nameSelectors()
+    this.#parts.control.dns.setSelectors(
+      [...this.#names].map(([key, id]) => {
+        const { matchName, matchPattern } = rules.get(key) ?? {}
+        return create(NameSelectorSchema, {
+          id,
+          ...(matchName === undefined ? {} : { matchName }),
+          ...(matchPattern === undefined ? {} : { matchPattern }),
+        })
+      }),
+    )
+  }
+
+  /** Addresses that are somebody's, whatever an answer says of them. */
+  #tellClaims(): void {
+    const { config, control, datapath } = this.#parts
+    control.dns.setLists({
+      claimedPrefixes: this.#nodes
+        .list()
+        .map(({ address }) => address)
+        .sort(),
+      trustedServers: [...config.dns.trustedServers],
+      mapsFolder: datapath.kernel.folder,
+    })
   }
 
   #apply(): void {
@@ -516,7 +572,10 @@ export class Agent implements LocalBackend, FlowContext {
       this.#sync.apply(delta)
       this.#quiet.touch()
     }
-    if (this.#areDocumentsOthers) this.#sync.recheckAudit()
+    if (this.#areDocumentsOthers) {
+      this.#sync.recheckAudit()
+      this.#tellSelectors()
+    }
     this.#areDocumentsOthers = false
   }
 
@@ -542,13 +601,21 @@ export class Agent implements LocalBackend, FlowContext {
     if (revoked > 0) this.#parts.log.info({ revoked, destroyed }, 'connections without support in policy ended')
   }
 
+  /** Who an address is, and what names it is known by to an endpoint. */
+  #peerOf(direction: Direction, address: string, endpointId: number): LookedUpPeer {
+    const identity = this.identityOf(address)
+    if (direction === 'ingress' || this.#names.size === 0 || this.#ipcache.isClaimed(address)) return { identity, selectors: [] }
+    return { identity, selectors: selectorsOf(this.#parts.datapath.kernel.maps.learnedAddresses, addressToBytes(address), endpointId) }
+  }
+
   /** The kernel's judgement of a tracked connection (bpf/src/conntrack.h), for those whose packets are too far apart to wait for. */
   #supports(endpointId: number, key: CtKey, value: CtValue): boolean | undefined {
     const endpoint = this.#endpoints.byId(endpointId)
     if (endpoint === undefined) return undefined
     const direction = value.direction === DIRECTION_EGRESS ? 'egress' : 'ingress'
-    const peer = this.identityOf(bytesToAddress(key.remote))
-    if (direction === 'ingress' && peer === RESERVED_IDENTITIES.host && this.#parts.config.policy.allowLocalhost === 'always') return true
+    const peer = this.#peerOf(direction, bytesToAddress(key.remote), endpointId)
+    if (direction === 'ingress' && peer.identity === RESERVED_IDENTITIES.host && this.#parts.config.policy.allowLocalhost === 'always')
+      return true
     const group = this.#subjects.groupOf(endpoint)
     const row = group === undefined ? undefined : this.#sync.lookup(group, direction, peer, key.protocol, servicePort(key, value))
     if (row === undefined) return undefined
@@ -559,6 +626,11 @@ export class Agent implements LocalBackend, FlowContext {
       { port: row.slotPort, generation: row.slotGeneration },
     )
   }
+}
+
+/** What people are shown of a condition on names. */
+function nameLabel({ matchName, matchPattern }: DnsRule): string {
+  return `fqdn:${matchName ?? matchPattern ?? ''}`
 }
 
 /**

@@ -22,6 +22,7 @@ import {
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { CountsCollector } from './counts.ts'
 import type { Slot } from './datapath/slots.ts'
+import { DnsFeed } from './dns-feed.ts'
 import { ExtHostFeed } from './ext-host-feed.ts'
 import { asUnderstood, type SlotMessages, slotMessages } from './slot-messages.ts'
 
@@ -37,8 +38,8 @@ export interface ProxyState {
 }
 
 export interface ControlEvents {
-  /** A report came, or the proxy went away. */
-  onProxyReport(): void
+  /** A report came of who has the listeners of slots, or one of them went away. */
+  onListenersReport(): void
   onFlows(flows: readonly HttpFlow[], lost: bigint): void
 }
 
@@ -66,6 +67,7 @@ export class ControlServer {
   readonly #server = createServer()
   /** Rulesets of the extension host. */
   readonly extHost: ExtHostFeed
+  readonly dns: DnsFeed
   readonly #slots = new Map<number, SlotMessages & { revision: bigint }>()
   readonly #removals: { id: number; revision: bigint }[] = []
   readonly #streams = new Set<ProxyStream>()
@@ -85,6 +87,10 @@ export class ControlServer {
     this.#removalsSince = firstRevision
     this.#events = events
     this.extHost = new ExtHostFeed(epoch, firstRevision, () => this.#onExtHost())
+    this.dns = new DnsFeed(epoch, firstRevision, () => {
+      this.#wake()
+      events.onListenersReport()
+    })
   }
 
   get revision(): bigint {
@@ -95,6 +101,7 @@ export class ControlServer {
     addService(this.#server, Control, {
       syncProxy: (call) => this.#onProxy(call),
       syncExtHost: (call) => this.extHost.serve(call),
+      syncDns: (call) => this.dns.serve(call),
       reportFlows: (call, callback) => {
         call.on('data', (batch) => this.#events.onFlows(batch.http, batch.lost))
         call.on('end', () => callback(null, create(ReportFlowsSummarySchema)))
@@ -110,8 +117,20 @@ export class ControlServer {
     }
   }
 
-  /** Changes the desired set as one revision and sends it. */
+  /** Changes the desired set and sends it: to the DNS process what is about DNS, the rest to the proxy as one revision. */
   update(changed: readonly Slot[], removed: readonly Slot[]): void {
+    const isOfDns = ({ ruleset }: Slot): boolean => ruleset.kind === 'dns'
+    const others = changed.filter((slot) => !isOfDns(slot))
+    this.dns.changeSlots(
+      changed.filter(isOfDns),
+      // One that others have rules for now is theirs.
+      [...removed, ...others].map(({ id }) => id),
+    )
+    this.#updateProxy(others, [...removed, ...changed.filter(isOfDns)])
+  }
+
+  #updateProxy(changed: readonly Slot[], allRemoved: readonly Slot[]): void {
+    const removed = allRemoved.filter(({ id }) => this.#slots.has(id))
     if (changed.length === 0 && removed.length === 0) return
     this.#revision++
     for (const slot of changed) this.#slots.set(slot.id, { ...slotMessages(slot), revision: this.#revision })
@@ -130,22 +149,26 @@ export class ControlServer {
     }
   }
 
-  /** Whether Envoy has acknowledged a slot's listener. */
+  /** Whether a slot's listener is there. */
   isListening(id: number, generation: number): boolean {
+    if (this.dns.hasSlot(id)) return this.dns.isListening(id, generation)
     return this.#listening.has((id << LISTENING_GENERATION_BITS) | generation)
   }
 
   /** Whether the listener and the newest rules of a slot are in force. */
   isApplied(id: number, generation: number): boolean {
+    if (this.dns.hasSlot(id)) return this.dns.isListening(id, generation) && this.dns.isSlotApplied(id)
     const slot = this.#slots.get(id)
     return slot !== undefined && this.isListening(id, generation) && this.proxy.appliedRevision >= slot.revision
   }
 
-  /** Resolves when the proxy has everything of now in force, and the extension host what is needed of it. */
+  /** Resolves when the proxy and the DNS process have everything of now in force, and the extension host what is needed of it. */
   applied(): Promise<void> {
     const wanted = this.#revision
     return new Promise((resolve) => {
-      const check = (): boolean => this.#slots.size === 0 || (this.proxy.appliedRevision >= wanted && this.extHost.isApplied)
+      const wantedOfDns = this.dns.revision
+      const check = (): boolean =>
+        (this.#slots.size === 0 || (this.proxy.appliedRevision >= wanted && this.extHost.isApplied)) && this.dns.hasApplied(wantedOfDns)
       if (check()) resolve()
       else this.#waiters.push({ check, resolve })
     })
@@ -170,7 +193,7 @@ export class ControlServer {
     const gone = (): void => {
       if (!this.#streams.delete(stream)) return
       this.proxy.connected = this.#streams.size > 0
-      this.#events.onProxyReport()
+      this.#events.onListenersReport()
     }
     call.on('data', (report: ProxyReport) => {
       const sameEpoch = report.epoch === this.epoch
@@ -205,7 +228,7 @@ export class ControlServer {
     this.#listening = new Set(sameEpoch ? report.listening : [])
     this.extHost.onProxyApplied(this.proxy.appliedRevision)
     this.#wake()
-    this.#events.onProxyReport()
+    this.#events.onListenersReport()
   }
 
   #wake(): void {

@@ -56,7 +56,7 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const datapath = setUpDatapath(config)
   const host = new Route()
   const flows = new FlowRing(config.flows.ringSize)
-  const engine = new PolicyEngine({ enforcement: config.policy.enforcement, audit: config.policy.audit })
+  const engine = new PolicyEngine({ enforcement: config.policy.enforcement, audit: config.policy.audit, knowsNames: true })
   const options = parseOptions(config)
   const folder = new PolicyFolder(
     config.paths.policies,
@@ -66,7 +66,7 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
     options,
   )
   const control = new ControlServer(slots.epoch, slots.firstRevision, {
-    onProxyReport: () => agent.onProxyReport(),
+    onListenersReport: () => agent.onListenersReport(),
     onFlows: (batch, lost) => {
       flows.addLost(Number(lost))
       for (const http of batch) {

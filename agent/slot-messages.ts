@@ -3,6 +3,9 @@ import { createHash } from 'node:crypto'
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
 import {
   Direction,
+  type DnsRulesetSchema,
+  type DnsSlot,
+  DnsSlotSchema,
   type HttpRule as HttpRuleMessage,
   type HttpRuleSchema,
   ProxyCapability,
@@ -13,7 +16,7 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { actionNumber } from '#api/mismatch-actions.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
-import { httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
+import { dnsRules, httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
 import { needsExtHost } from './datapath/needs-ext-host.ts'
 import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
 
@@ -51,6 +54,28 @@ function rulesetMessage(ruleset: ResolvedRuleset): MessageInitShape<typeof Rules
     ...enforcedMessage(ruleset),
     // One that allows nothing says so by being there.
     ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? {} : rulesetMessage(shadow) }),
+  }
+}
+
+/** A slot whose rules are about DNS, for the DNS process. */
+export function dnsSlotMessage(slot: Slot): DnsSlot {
+  return create(DnsSlotSchema, {
+    id: slot.id,
+    generation: slot.generation,
+    port: slot.port,
+    mark: slotMark(slot),
+    upstreamMark: upstreamMark(slot.direction),
+    ruleset: dnsRulesetMessage(slot.ruleset),
+  })
+}
+
+function dnsRulesetMessage({ allowAll, allow, deny, shadow }: ResolvedRuleset): MessageInitShape<typeof DnsRulesetSchema> {
+  const messagesOf = (rules: readonly NamedRule[]) => dnsRules(rules).map(({ name, rule }) => ({ name, ...rule }))
+  return {
+    allowAll,
+    rules: messagesOf(allow),
+    denyRules: messagesOf(deny),
+    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? {} : dnsRulesetMessage(shadow) }),
   }
 }
 

@@ -132,6 +132,27 @@ export const configSchema = z.strictObject({
       regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
     })
     .prefault({}),
+  dns: z
+    .strictObject({
+      trustedServers: z
+        .array(z.ipv4())
+        .max(64)
+        .default([])
+        .describe(
+          'DNS servers whose answers hold for every endpoint, beside those of this machine’s resolv.conf; others’ for the endpoint that asked.',
+        ),
+      tofqdnsDnsRejectResponseCode: z
+        .enum(['refused', 'nameError'])
+        .default('refused')
+        .describe('What a query gets that policy denies: REFUSED, or NXDOMAIN, behind which some resolvers go on with their search list.'),
+      tofqdnsMinTtl: z
+        .int()
+        .min(0)
+        .max(2 ** 31 - 1)
+        .default(0)
+        .describe('Seconds for which an address is known by a name at least, whatever its answer said.'),
+    })
+    .prefault({}),
   flows: z
     .strictObject({
       mode: z
@@ -158,6 +179,7 @@ export const configSchema = z.strictObject({
           agent: logLevel.optional().describe('Level of this process; log.level when not given.'),
           proxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
           envoy: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          dnsProxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
           extHost: logLevel.optional().describe('Level of this process; log.level when not given.'),
         })
         .prefault({}),

@@ -7,6 +7,7 @@
  * Rows are complete: whatever covers a row (a deny on all ports, a rule for any peer) is merged into it already, so a reader takes
  * the longest match of the peer's identity and, only if there is none, the longest match of identity 0.
  */
+import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
 import type { TlsContext } from '#parsers/tls/rules.ts'
 import { DIRECTIONS, type Direction } from './direction.ts'
@@ -96,6 +97,11 @@ export interface NamedRule<Rule extends L7Rule = L7Rule> {
 /** The rules of a ruleset of kind http. */
 export function httpRules(rules: readonly NamedRule[]): readonly NamedRule<HttpRule>[] {
   return rules as readonly NamedRule<HttpRule>[]
+}
+
+/** The rules of a ruleset of kind dns. */
+export function dnsRules(rules: readonly NamedRule[]): readonly NamedRule<DnsRule>[] {
+  return rules as readonly NamedRule<DnsRule>[]
 }
 
 /** Policy of all endpoints that are alike. Its maps are live: the engine goes on with the same ones. */

@@ -76,7 +76,7 @@ function withoutSlot({ classKey: _classKey, ...row }: PolicyRow, verdict: 'allow
 function outcomeOf(ruleset: ResolvedRuleset): Outcome {
   const { kind, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
   const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
-  if (kind === 'http' && serverNames.length === 0 && !isIntercepted) return { ruleset: withShadow(ruleset) }
+  if ((kind === 'http' || kind === 'dns') && serverNames.length === 0 && !isIntercepted) return { ruleset: withShadow(ruleset) }
   const isOpen = allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener' && kind !== 'conflict'
   return { verdict: isOpen ? 'allow' : 'deny' }
 }
@@ -85,7 +85,8 @@ function outcomeOf(ruleset: ResolvedRuleset): Outcome {
 function withShadow(ruleset: ResolvedRuleset): ResolvedRuleset {
   const { shadow, ...rest } = ruleset
   if (shadow === undefined || shadow === 'deny-all') return ruleset
-  if (shadow.kind !== 'http' || !('ruleset' in outcomeOf(shadow))) return rest
+  if (shadow.kind !== ruleset.kind || !('ruleset' in outcomeOf(shadow))) return rest
+  if (shadow.kind !== 'http') return ruleset
   const allow = replaced(shadow.allow, withoutHeaderMatches)
   const deny = replaced(shadow.deny, (rule) => (asksSecret(rule) ? undefined : withoutHeaderMatches(rule)))
   return allow === shadow.allow && deny === shadow.deny ? ruleset : { ...rest, shadow: { ...shadow, allow, deny } }

@@ -43,6 +43,21 @@ interface AppliedRow {
   readonly value: PolicyValue
 }
 
+/** Who is asked about: the identity of an address, and the selectors whose names it is known by. */
+export interface LookedUpPeer {
+  readonly identity: number
+  readonly selectors: readonly number[]
+}
+
+const NAME_DENY_RANK = 1
+
+/** As in bpf/src/policy.h. */
+function rankOf({ verdict, flags }: PolicyValue): number {
+  if (verdict === VERDICT_ALLOW) return (flags & POLICY_AUDIT) === 0 ? 4 : 2
+  if (verdict === VERDICT_REDIRECT) return 3
+  return (flags & POLICY_EXPLICIT_DENY) === 0 ? 0 : NAME_DENY_RANK
+}
+
 export class GroupRows {
   readonly #map: PolicyRowsMap
   /** What the kernel has and what it is to have, by rowKey. */
@@ -134,15 +149,22 @@ export class GroupRows {
     return { pending: waiting.size > 0, changed: upserts.length > 0 || removals.length > 0 }
   }
 
-  /** What the kernel would answer for a packet: the longest row of the peer, else of any peer. */
-  lookup(direction: Direction, identity: number, protocol: number, port: number): PolicyValue {
+  /**
+   * What the kernel would answer for a packet (bpf/src/policy.h): the longest row of the peer, else of any peer, and on top of it those of
+   * the selectors whose names its address is known by.
+   */
+  lookup(direction: Direction, { identity, selectors }: LookedUpPeer, protocol: number, port: number): PolicyValue {
     if (!this.#enforced[direction]) return ALLOW
     const number = direction === 'ingress' ? DIRECTION_INGRESS : DIRECTION_EGRESS
-    for (const peer of [identity, ANY_IDENTITY]) {
-      const row = this.#longest({ direction: number, identity: peer, protocol, port }, PORT_BITS)
-      if (row !== undefined) return row.value
+    const rowOf = (peer: number) => this.#longest({ direction: number, identity: peer, protocol, port }, PORT_BITS)?.value
+    const own = rowOf(identity) ?? rowOf(ANY_IDENTITY) ?? DENY
+    if (own.verdict === VERDICT_DENY && (own.flags & POLICY_EXPLICIT_DENY) !== 0) return own
+    let best = DENY
+    for (const selector of selectors) {
+      const row = rowOf(selector)
+      if (row !== undefined && rankOf(row) > rankOf(best)) best = row
     }
-    return DENY
+    return rankOf(best) === NAME_DENY_RANK || rankOf(best) > rankOf(own) ? best : own
   }
 
   #valueFor(

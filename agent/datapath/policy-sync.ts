@@ -13,7 +13,7 @@ import type { ControlServer } from '../control-server.ts'
 import { AgentError } from '../errors.ts'
 import { Cookies } from './cookies.ts'
 import type { EndpointRows, Enforcement } from './endpoint-rows.ts'
-import { GroupRows, type SlotReadiness, slotText } from './group-rows.ts'
+import { GroupRows, type LookedUpPeer, type SlotReadiness, slotText } from './group-rows.ts'
 import { isSuperset, type Slot, type SlotAllocator, UNKNOWN_RULES } from './slots.ts'
 
 /** How long a row that allows may wait for the listener that it is to be sent to. */
@@ -85,7 +85,7 @@ export class PolicySync {
   }
 
   /** What the kernel would answer for a packet of a group's endpoint; undefined for a group without endpoints. */
-  lookup(group: number, direction: Direction, peer: number, protocol: number, port: number): PolicyValue | undefined {
+  lookup(group: number, direction: Direction, peer: LookedUpPeer, protocol: number, port: number): PolicyValue | undefined {
     return this.#groups.get(group)?.rows.lookup(direction, peer, protocol, port)
   }
 
@@ -161,8 +161,8 @@ export class PolicySync {
     }
   }
 
-  /** To be called when the proxy has reported. */
-  onProxyReport(): void {
+  /** To be called when whoever has the listeners has reported. */
+  onListenersReport(): void {
     const stepped: number[] = []
     for (const [number, group] of this.#groups) {
       if (group.pending && this.#step(number)) stepped.push(number)

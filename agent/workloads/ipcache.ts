@@ -55,17 +55,27 @@ export class Ipcache {
 
   /** Identity by longest prefix, as the kernel would find it. */
   lookup(address: string): number | undefined {
-    const { bytes } = parsePrefix(address)
-    for (const length of [...this.#lengths.keys()].sort((a, b) => b - a)) {
-      const value = this.#written.get(prefixText(bytes, length))
-      if (value !== undefined) return value.identity
-    }
-    return undefined
+    return this.#longest(address)?.identity
+  }
+
+  /** Whether an address is an endpoint's or a node's, and no name makes anything else of it. */
+  isClaimed(address: string): boolean {
+    const value = this.#longest(address)
+    return value !== undefined && (value.flags & IPCACHE_PREFIX) === 0
   }
 
   /** After a start: removes what an earlier agent wrote and nothing claims any more. */
   reconcile(): void {
     for (const key of [...this.#written.keys()]) if (!this.#entries.has(key)) this.#sync(key)
+  }
+
+  #longest(address: string): IpcacheValue | undefined {
+    const { bytes } = parsePrefix(address)
+    for (const length of [...this.#lengths.keys()].sort((a, b) => b - a)) {
+      const value = this.#written.get(prefixText(bytes, length))
+      if (value !== undefined) return value
+    }
+    return undefined
   }
 
   #sync(key: string): void {

@@ -85,7 +85,7 @@ class Machine {
     this.#state = mkdtempSync(join(tmpdir(), 'headgate-g10-'))
     this.kernel = Kernel.load(PROGRAMS_PATH, pins, { conntrack: 1024, ipcache: 1024 })
     const slots = new SlotAllocator(this.#state, 20_000, 4_000)
-    this.#control = new ControlServer(slots.epoch, slots.firstRevision, { onProxyReport: () => {}, onFlows: () => {} })
+    this.#control = new ControlServer(slots.epoch, slots.firstRevision, { onListenersReport: () => {}, onFlows: () => {} })
     const endpoints = new EndpointRows(this.kernel, false)
     this.sync = new PolicySync(this.kernel, slots, this.#control, endpoints, 16_384, { onWritten: () => {}, isOnlyAudited: () => false })
   }

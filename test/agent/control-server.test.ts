@@ -28,7 +28,7 @@ function slot(id: number, ruleset: ResolvedRuleset): Slot {
 /** What a proxy with these capabilities is told first. */
 async function firstUpdate(t: ExecutionContext, capabilities: readonly ProxyCapability[]): Promise<ProxyUpdate> {
   const folder = mkdtempSync(join(tmpdir(), 'headgate-control-'))
-  const server = new ControlServer(1n, 1n, { onProxyReport: () => {}, onFlows: () => {} })
+  const server = new ControlServer(1n, 1n, { onListenersReport: () => {}, onFlows: () => {} })
   const close = await server.listen(join(folder, 'control.sock'))
   server.update([slot(1, RULESET), slot(2, { ...RULESET, deny: [] })], [])
   const client = createClient(Control, join(folder, 'control.sock'))

@@ -48,7 +48,7 @@ const CASES: readonly (readonly [string, Partial<ResolvedRuleset>, string])[] = 
   ['Kafka rules', { kind: 'kafka', allow: [named({ topic: 'orders' })] }, 'deny'],
   ['Kafka rules beside a plain allow', { kind: 'kafka', allow: [named({ topic: 'orders' })], allowAll: true }, 'allow'],
   ['Kafka deny rules beside a plain allow', { kind: 'kafka', deny: [named({ topic: 'orders' })], allowAll: true }, 'deny'],
-  ['DNS rules', { kind: 'dns' }, 'deny'],
+  ['DNS rules', { kind: 'dns' }, 'slot'],
   ['rules of an extension', { kind: 'parser', parser: 'x' }, 'deny'],
   ['server names', { kind: 'tls', serverNames: ['a.example'] }, 'deny'],
   ['server names beside a plain allow', { kind: 'tls', serverNames: ['a.example'], allowAll: true }, 'allow'],

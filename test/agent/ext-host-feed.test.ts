@@ -60,7 +60,7 @@ class Peer<R, U> {
 }
 
 class Node {
-  readonly server = new ControlServer(7n, 100n, { onProxyReport: () => {}, onFlows: () => {} })
+  readonly server = new ControlServer(7n, 100n, { onListenersReport: () => {}, onFlows: () => {} })
   readonly #folder = mkdtempSync(join(tmpdir(), 'headgate-feed-'))
   #client: ReturnType<typeof createClient<typeof Control.method>> | undefined
   #close: (() => void) | undefined

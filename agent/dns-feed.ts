@@ -1,0 +1,205 @@
+/**
+ * What the DNS process is told (SyncDns): the slots whose rules are about DNS, the selectors to learn addresses for, whose queries come
+ * from which address, and which addresses are taken. Every change is a revision of its own and is sent at once to whoever holds the one
+ * before it; a process that holds anything else is told everything.
+ */
+import { create, equals, type Message } from '@bufbuild/protobuf'
+import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
+import type { ServerDuplexStream } from '@grpc/grpc-js'
+import { digestOfDns } from '#api/digest.ts'
+import {
+  type DnsEndpoint,
+  DnsEndpointSchema,
+  type DnsReport,
+  type DnsSlot,
+  DnsSlotSchema,
+  type DnsUpdate,
+  DnsUpdateSchema,
+  type NameSelector,
+  NameSelectorSchema,
+} from '#api/gen/headgate/v1/control_pb.js'
+import type { Slot } from './datapath/slots.ts'
+import { dnsSlotMessage } from './slot-messages.ts'
+
+/** What is known of the DNS process. */
+export interface DnsState {
+  connected: boolean
+  pid: number
+  version: string
+  appliedRevision: bigint
+  problem: string
+}
+
+const LISTENING_GENERATION_BITS = 12
+
+type Stream = ServerDuplexStream<DnsReport, DnsUpdate>
+type Item = Message & { readonly id: number }
+
+/** Messages by their ids, and what of them changes with a step. */
+class Items<T extends Item> {
+  readonly #schema: GenMessage<T>
+  readonly byId = new Map<number, T>()
+
+  constructor(schema: GenMessage<T>) {
+    this.#schema = schema
+  }
+
+  /** @returns those that are new or not what they were */
+  upsert(items: Iterable<T>): T[] {
+    const changed: T[] = []
+    for (const item of items) {
+      const before = this.byId.get(item.id)
+      if (before !== undefined && equals(this.#schema, before, item)) continue
+      this.byId.set(item.id, item)
+      changed.push(item)
+    }
+    return changed
+  }
+
+  /** @returns those that were there */
+  remove(ids: Iterable<number>): number[] {
+    return [...ids].filter((id) => this.byId.delete(id))
+  }
+
+  /** Everything but these is gone. */
+  replace(items: readonly T[]): { readonly changed: T[]; readonly removed: number[] } {
+    const kept = new Set(items.map(({ id }) => id))
+    return { changed: this.upsert(items), removed: this.remove([...this.byId.keys()].filter((id) => !kept.has(id))) }
+  }
+}
+
+/** What is told as a whole. */
+type Lists = Pick<DnsUpdate, 'claimedPrefixes' | 'trustedServers' | 'mapsFolder'>
+type Step = Partial<Pick<DnsUpdate, 'slots' | 'removedSlotIds' | 'selectors' | 'removedSelectorIds' | 'endpoints' | 'removedEndpointIds'>>
+
+export class DnsFeed {
+  readonly state: DnsState = { connected: false, pid: 0, version: '', appliedRevision: 0n, problem: '' }
+  readonly #epoch: bigint
+  readonly #onReport: () => void
+  readonly #slots = new Items<DnsSlot>(DnsSlotSchema)
+  readonly #selectors = new Items<NameSelector>(NameSelectorSchema)
+  readonly #endpoints = new Items<DnsEndpoint>(DnsEndpointSchema)
+  /** In which revision each slot became what it is. */
+  readonly #revisionOfSlot = new Map<number, bigint>()
+  readonly #streams = new Set<Stream>()
+  #lists: Lists = { claimedPrefixes: [], trustedServers: [], mapsFolder: '' }
+  #listening: ReadonlySet<number> = new Set()
+  #revision: bigint
+
+  /** @param onReport a report came, or the DNS process came or went */
+  constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
+    this.#epoch = epoch
+    this.#revision = firstRevision
+    this.#onReport = onReport
+  }
+
+  /** Whether a slot or a selector needs it. */
+  get isNeeded(): boolean {
+    return this.#slots.byId.size > 0 || this.#selectors.byId.size > 0
+  }
+
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  /** Whether it has everything of a revision in force, or nothing is needed of it. */
+  hasApplied(revision: bigint): boolean {
+    return !this.isNeeded || this.state.appliedRevision >= revision
+  }
+
+  hasSlot(id: number): boolean {
+    return this.#slots.byId.has(id)
+  }
+
+  /** Whether queries can be sent to a slot. */
+  isListening(id: number, generation: number): boolean {
+    return this.#listening.has((id << LISTENING_GENERATION_BITS) | generation)
+  }
+
+  isSlotApplied(id: number): boolean {
+    return this.state.appliedRevision >= (this.#revisionOfSlot.get(id) ?? this.#revision)
+  }
+
+  changeSlots(changed: readonly Slot[], removedIds: readonly number[]): void {
+    const slots = this.#slots.upsert(changed.map(dnsSlotMessage))
+    for (const { id } of slots) this.#revisionOfSlot.set(id, this.#revision + 1n)
+    const removedSlotIds = this.#slots.remove(removedIds)
+    for (const id of removedSlotIds) this.#revisionOfSlot.delete(id)
+    this.#step({ slots, removedSlotIds })
+  }
+
+  setSelectors(selectors: readonly NameSelector[]): void {
+    const { changed, removed } = this.#selectors.replace(selectors)
+    this.#step({ selectors: changed, removedSelectorIds: removed })
+  }
+
+  upsertEndpoints(endpoints: readonly DnsEndpoint[]): void {
+    this.#step({ endpoints: this.#endpoints.upsert(endpoints) })
+  }
+
+  removeEndpoints(ids: readonly number[]): void {
+    this.#step({ removedEndpointIds: this.#endpoints.remove(ids) })
+  }
+
+  setLists(lists: Lists): void {
+    if (JSON.stringify(lists) === JSON.stringify(this.#lists)) return
+    this.#lists = lists
+    this.#send({})
+  }
+
+  serve(stream: Stream): void {
+    const gone = (): void => {
+      if (!this.#streams.delete(stream)) return
+      this.state.connected = this.#streams.size > 0
+      this.#onReport()
+    }
+    stream.on('data', (report: DnsReport) => {
+      const isOurs = report.epoch === this.#epoch
+      const appliedRevision = isOurs ? report.appliedRevision : 0n
+      if (!this.#streams.has(stream)) {
+        this.#streams.add(stream)
+        if (appliedRevision !== this.#revision) stream.write(this.#everything())
+      }
+      const { pid, version, problem } = report
+      Object.assign(this.state, { connected: true, pid, version, appliedRevision, problem })
+      this.#listening = new Set(isOurs ? report.listening : [])
+      this.#onReport()
+    })
+    stream.on('end', () => {
+      gone()
+      stream.end()
+    })
+    stream.on('error', gone)
+    stream.on('close', gone)
+  }
+
+  #step(step: Step): void {
+    if (Object.values(step).some((list) => list.length > 0)) this.#send(step)
+  }
+
+  #send(step: Step): void {
+    this.#revision++
+    const update = this.#update(step)
+    for (const stream of this.#streams) stream.write(update)
+  }
+
+  #everything(): DnsUpdate {
+    return this.#update({
+      full: true,
+      slots: [...this.#slots.byId.values()],
+      selectors: [...this.#selectors.byId.values()],
+      endpoints: [...this.#endpoints.byId.values()],
+    })
+  }
+
+  #update(step: Step & { full?: true }): DnsUpdate {
+    const held = { slots: this.#slots.byId.values(), selectors: this.#selectors.byId.values(), endpoints: this.#endpoints.byId.values() }
+    return create(DnsUpdateSchema, {
+      epoch: this.#epoch,
+      revision: this.#revision,
+      ...this.#lists,
+      ...step,
+      digest: digestOfDns(held),
+    })
+  }
+}
