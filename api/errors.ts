@@ -15,7 +15,7 @@ export const API_ERRORS = defineErrors('Between processes', {
     next: 'Check that paths.run is on a local file system and that this process runs as root.',
   },
   'HG-5904': {
-    cause: 'A process’s copy of what the agent has told it is damaged, or was written by a newer version.',
+    cause: 'What a process keeps or reads of what the agent has told is damaged, or was written by a newer version.',
     next: 'Restore the file or run the newer version; removing it is safe when the agent runs, which sends everything again.',
   },
 })

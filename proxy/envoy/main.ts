@@ -6,19 +6,19 @@
 import { existsSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
+import { readNamespaces } from '#api/netns-file.ts'
 import { isAnswering } from '#api/unix-socket.ts'
 import { createLogger } from '#config/log.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { enterNetns } from '#sys/netns.ts'
+import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { resetReceived } from '../access-log/received.ts'
 import { writeDurablySync } from '../durable-file.ts'
 import { ProxyError } from '../errors.ts'
 import { proxyPaths } from '../paths.ts'
-import { waitInFolder } from '../wait-for.ts'
 import { findEnvoy } from './binary.ts'
 import { bootstrapOf } from './bootstrap.ts'
-import { readNamespaces } from './netns.ts'
 
 /** After this the supervisor is told, and tries again. */
 const WAIT_MS_MAX = 30_000
