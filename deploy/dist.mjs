@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const out = join(root, 'dist')
-const layers = ['config', 'sys', 'api', 'parsers', 'tls', 'bpf', 'policy', 'flows', 'proxy', 'agent', 'cli']
+const layers = ['config', 'sys', 'api', 'parsers', 'tls', 'bpf', 'policy', 'flows', 'proxy', 'dns-proxy', 'agent', 'cli']
 
 // In import and export statements, import() calls and import types; never in other strings.
 const SPECIFIER = /(\bfrom\s*|\bimport\s*\(\s*|\bimport\s+)(['"])((?:\.{1,2}\/|#)[^'"\n]+)\.ts\2/g

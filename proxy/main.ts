@@ -5,6 +5,7 @@
 import { dirname } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import { ControlClient } from '#api/control-client.ts'
+import { FlowReporter } from '#api/flow-reporter.ts'
 import { CountsSource, ProxyCapability, ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { readNamespaces } from '#api/netns-file.ts'
@@ -17,7 +18,6 @@ import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { ReceivedEntries } from './access-log/received.ts'
 import { registerAccessLog } from './access-log/server.ts'
 import { reportCounts } from './counts-reporter.ts'
-import { FlowReporter } from './flow-reporter.ts'
 import { proxyPaths } from './paths.ts'
 import { Refusals } from './refusals.ts'
 import { Rollout, type RolloutOptions } from './rollout.ts'
@@ -93,7 +93,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     },
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
   })
-  const flows = new FlowReporter(control.client, signal)
+  const flows = new FlowReporter('http', control.client, signal)
   const received = new ReceivedEntries(paths.flowsReceived)
   const read = (totalsOnly: boolean) =>
     readEnvoyCounts({ adminSocket: paths.envoyAdmin, totalsOnly, flowsReceived: () => received.current()?.count })

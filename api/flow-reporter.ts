@@ -5,22 +5,30 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { create } from '@bufbuild/protobuf'
 import type { ClientWritableStream } from '@grpc/grpc-js'
-import { type Control, type FlowBatch, FlowBatchSchema, type HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
-import { RECONNECT_MS_MAX, type ServiceClient } from '#api/grpc.ts'
+import { type Control, type DnsFlow, type FlowBatch, FlowBatchSchema, type HttpFlow } from './gen/headgate/v1/control_pb.js'
+import { RECONNECT_MS_MAX, type ServiceClient } from './grpc.ts'
 
 const QUEUE_FLOWS_MAX = 16_384
 const BATCH_FLOWS_MAX = 512
 
-export class FlowReporter {
+/** Flows by the field of a batch that they are sent in. */
+export interface ReportedFlows {
+  readonly http: HttpFlow
+  readonly dns: DnsFlow
+}
+
+export class FlowReporter<Kind extends keyof ReportedFlows> {
+  readonly #kind: Kind
   readonly #client: ServiceClient<typeof Control.method>
   readonly #signal: AbortSignal
-  #queue: HttpFlow[] = []
+  #queue: ReportedFlows[Kind][] = []
   #lost = 0n
   #stream: ClientWritableStream<FlowBatch> | undefined
   #blocked = false
   #flushDue = false
 
-  constructor(client: ServiceClient<typeof Control.method>, signal: AbortSignal) {
+  constructor(kind: Kind, client: ServiceClient<typeof Control.method>, signal: AbortSignal) {
+    this.#kind = kind
     this.#client = client
     this.#signal = signal
   }
@@ -38,7 +46,7 @@ export class FlowReporter {
     }
   }
 
-  add(flow: HttpFlow): void {
+  add(flow: ReportedFlows[Kind]): void {
     if (this.#queue.length >= QUEUE_FLOWS_MAX) {
       this.#lost += 1n
       return
@@ -75,9 +83,9 @@ export class FlowReporter {
 
   #flush(): void {
     while (this.#stream !== undefined && !this.#blocked && this.#queue.length > 0) {
-      const http = this.#queue.slice(0, BATCH_FLOWS_MAX)
+      const flows = this.#queue.slice(0, BATCH_FLOWS_MAX)
       this.#queue = this.#queue.slice(BATCH_FLOWS_MAX)
-      const batch = create(FlowBatchSchema, { http, lost: this.#lost })
+      const batch = create(FlowBatchSchema, { [this.#kind]: flows, lost: this.#lost })
       this.#lost = 0n
       this.#blocked = !this.#stream.write(batch)
     }
