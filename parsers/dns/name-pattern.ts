@@ -10,6 +10,7 @@ import type { DnsRule } from './rules.ts'
 const NAME_LENGTH_MAX = 255
 
 const LABEL = /^[-a-z0-9_]*$/
+const WHOLE_LABELS = /^(?:[-a-z0-9_]+\.)+$/
 const NAME_CHARACTERS = /^[-a-zA-Z0-9_.]+$/
 const PATTERN_CHARACTERS = /^[-a-zA-Z0-9_.*]+$/
 
@@ -48,10 +49,7 @@ export type NameUse = 'peers' | 'queries'
 export function compileNamePattern(pattern: string, use: NameUse): (name: string) => boolean {
   if (isMatchAll(pattern)) {
     if (use === 'queries') return () => true
-    return (name) => {
-      const normal = normalizeName(name)
-      return normal === '.' || labelsOf(normal).every((label) => label !== '' && LABEL.test(label))
-    }
+    return (name) => isPeerName(normalizeName(name))
   }
   return compileLabels(labelsOf(normalizeName(pattern)), normalizeName)
 }
@@ -68,11 +66,36 @@ function labelsOf(name: string): string[] {
   return name.slice(0, -1).split('.')
 }
 
+/** Whether a name can be a peer's: the root, or whole labels. @param name in normal form */
+export function isPeerName(name: string): boolean {
+  return name === '.' || hasWholeLabels(name)
+}
+
+/** Whether all of a name is labels, one or more, none of them empty. @param name in normal form */
+export function hasWholeLabels(name: string): boolean {
+  return WHOLE_LABELS.test(name)
+}
+
+/** What the labels of a pattern say: whether whole labels, one or more, come first (`**.`), and which labels follow. */
+export interface PatternLabels {
+  readonly isOpen: boolean
+  readonly labels: readonly string[]
+}
+
+/** @param pattern that isMatchPattern accepts, and that is not for every name */
+export function splitPattern(pattern: string): PatternLabels {
+  return splitLabels(labelsOf(normalizeName(pattern)))
+}
+
+function splitLabels(labels: readonly string[]): PatternLabels {
+  const [first = '', ...others] = labels
+  return /^\*\*+$/.test(first) && others.length > 0 ? { isOpen: true, labels: others } : { isOpen: false, labels }
+}
+
 /** @param labels of the pattern @param normalize what a name is brought to before it is compared, with a trailing dot */
 export function compileLabels(labels: readonly string[], normalize: (name: string) => string): (name: string) => boolean {
-  const [first = '', ...others] = labels
-  const isOpen = /^\*\*+$/.test(first) && others.length > 0
-  const fixed = (isOpen ? others : labels).map(compileLabel)
+  const { isOpen, labels: own } = splitLabels(labels)
+  const fixed = own.map(compileLabel)
   return (name) => {
     const actual = labelsOf(normalize(name))
     const openCount = actual.length - fixed.length
@@ -84,7 +107,8 @@ export function compileLabels(labels: readonly string[], normalize: (name: strin
   }
 }
 
-function compileLabel(pattern: string): (label: string) => boolean {
+/** Compiles a label of a pattern into a test of labels; its stars take any part of one. @param pattern in lower case */
+export function compileLabel(pattern: string): (label: string) => boolean {
   const [head = '', ...parts] = pattern.split(/\*+/)
   const tail = parts.pop()
   if (tail === undefined) return (label) => label === pattern
