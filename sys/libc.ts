@@ -1,6 +1,7 @@
 /**
- * The C library's calls that Node does not offer, bound once through koffi. Every wrapper throws SystemCallError on failure; none
- * blocks unless its name says so (those run on libuv's thread pool). Structures are built and read as Buffers by the callers.
+ * The C library's calls that Node does not offer, bound once through koffi. Every wrapper throws SystemCallError on failure unless
+ * it says otherwise; none blocks unless its name says so (those run on libuv's thread pool). Structures are built and read as Buffers by
+ * the callers.
  */
 import koffi from 'koffi'
 import { SystemCallError } from './errors.ts'
@@ -18,8 +19,12 @@ const native = {
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   bind: libc.func('int bind(int fd, const uint8_t *address, unsigned int length)'),
   setsockopt: libc.func('int setsockopt(int fd, int level, int name, const uint8_t *value, unsigned int length)'),
+  getsockopt: libc.func('int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint8_t *length)'),
+  getsockname: libc.func('int getsockname(int fd, _Out_ uint8_t *address, _Inout_ uint8_t *length)'),
   send: libc.func('long send(int fd, const uint8_t *data, size_t length, int flags)'),
   recv: libc.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)'),
+  recvmmsg: libc.func('int recvmmsg(int fd, _Inout_ uint8_t *messages, unsigned int count, int flags, void *timeout)'),
+  sendmmsg: libc.func('int sendmmsg(int fd, _Inout_ uint8_t *messages, unsigned int count, int flags)'),
   poll: libc.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout)'),
   syscall: libc.func('long syscall(long number, long a, long b, long c, long d)'),
   mallocTrim: libc.func('int malloc_trim(size_t pad)'),
@@ -85,8 +90,10 @@ export function tryFlock(fd: number, path: string): boolean {
 }
 
 export const AF_INET = 2
+export const AF_INET6 = 10
 export const AF_PACKET = 17
 export const AF_NETLINK = 16
+export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
 export const SOCK_CLOEXEC = 0o2000000
 
@@ -103,6 +110,25 @@ export function setSocketOption(fd: number, level: number, name: number, value: 
   const bytes = Buffer.alloc(4)
   bytes.writeInt32LE(value)
   check('setsockopt', native.setsockopt(fd, level, name, bytes, 4), `level ${level} option ${name}`)
+}
+
+/** Fills `value` from its start. @returns bytes of it that the kernel wrote */
+export function getSocketOption(fd: number, level: number, name: number, value: Uint8Array): number {
+  const length = lengthCell(value)
+  check('getsockopt', native.getsockopt(fd, level, name, value, length), `level ${level} option ${name}`)
+  return length.readUInt32LE()
+}
+
+/** Writes the sockaddr that a socket is bound to into `address`, which has to be large enough for its family. */
+export function getSocketName(fd: number, address: Uint8Array): void {
+  check('getsockname', native.getsockname(fd, address, lengthCell(address)), `fd ${fd}`)
+}
+
+/** A socklen_t that says how much room there is, for the kernel to say how much of it was used. */
+function lengthCell(value: Uint8Array): Buffer {
+  const cell = Buffer.alloc(4)
+  cell.writeUInt32LE(value.length)
+  return cell
 }
 
 export function send(fd: number, data: Uint8Array): number {
@@ -123,11 +149,33 @@ export function receive(fd: number, buffer: Uint8Array, flags: number): number {
   }
 }
 
+/**
+ * Receives up to `count` datagrams with one call. Here and in `sendMessages` failure is an ordinary outcome of a hot path, so it is a
+ * value. koffi hands a Buffer over where it lies, without a copy.
+ * @param messages struct mmsghdr, 64 bytes each
+ * @returns the count, or the errno as a negative number
+ */
+export function receiveMessages(fd: number, messages: Uint8Array, count: number, flags: number): number {
+  const received: number = native.recvmmsg(fd, messages, count, flags, null)
+  return received < 0 ? -koffi.errno() : received
+}
+
+/** Sends up to `count` datagrams with one call; the kernel stops before the first that fails. @returns as `receiveMessages` does */
+export function sendMessages(fd: number, messages: Uint8Array, count: number, flags: number): number {
+  const sent: number = native.sendmmsg(fd, messages, count, flags)
+  return sent < 0 ? -koffi.errno() : sent
+}
+
+/** Where the kernel finds a buffer's bytes. V8 does not move them, but the caller has to keep the buffer for as long as it is used. */
+export function addressOf(buffer: Uint8Array): number {
+  return Number(koffi.address(buffer))
+}
+
 const POLLIN = 1
 
 /**
- * Waits on the thread pool until `fd` is readable. libuv refuses to watch descriptors that it does not know (netlink, epoll, pidfd),
- * so each such wait occupies a pool thread; `timeoutMs` bounds how long a stopped waiter keeps one.
+ * Waits on the thread pool until `fd` is readable. Each such wait occupies a pool thread, which watchReadable does not; `timeoutMs`
+ * bounds how long a stopped waiter keeps one.
  * @returns false on timeout
  */
 export function waitReadable(fd: number, timeoutMs: number): Promise<boolean> {
@@ -141,6 +189,35 @@ export function waitReadable(fd: number, timeoutMs: number): Promise<boolean> {
       else resolve(result > 0)
     })
   })
+}
+
+/**
+ * Watches a descriptor on the event loop itself, without a thread: koffi reaches uv_poll, which takes whatever epoll takes. (It exports
+ * that without documenting it; the arguments of its callback are not what its types say, and none are used but the first.)
+ * `onReadable` runs for as long as there is something to read, once in each turn of the loop; the process lives until close. libuv calls
+ * from outside of Node's callback scope, where microtasks wait and an exception stays stuck in the addon, so the work itself is an
+ * immediate: same turn.
+ */
+export function watchReadable(fd: number, onReadable: () => void): { close(): void } {
+  let isClosed = false
+  const handle = koffi.node.poll(fd, wake)
+  function wake(status: unknown): void {
+    setImmediate(run, status)
+  }
+  function run(status: unknown): void {
+    if (isClosed) return
+    // libuv stops a handle that epoll reports an error for, such as an ICMP message that reading takes off a connected socket.
+    if (typeof status === 'number' && status < 0) handle.start(wake)
+    onReadable()
+  }
+  return {
+    close() {
+      // koffi's handle does not survive a second call.
+      if (isClosed) return
+      isClosed = true
+      handle.close()
+    },
+  }
 }
 
 /** Raw system call for what the C library has no wrapper of. */
