@@ -25,6 +25,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'agent', summary: 'run the agent: endpoints, policy, kernel maps', group: RUN, load: () => import('./agent.ts') },
   { name: 'proxy', summary: 'run the configuration server of this node’s Envoy', group: RUN, load: () => import('./proxy.ts') },
   { name: 'ext-host', summary: 'judge requests that Envoy cannot judge itself', group: RUN, load: () => import('./ext-host.ts') },
+  { name: 'dns-proxy', summary: 'judge DNS queries and learn what names stand for', group: RUN, load: () => import('./dns-proxy.ts') },
   { name: 'envoy', summary: 'run Envoy, configured by the proxy process', group: RUN, load: () => import('./envoy.ts') },
   { name: 'doctor', summary: 'check whether this machine can run Headgate', group: RUN, load: () => import('./doctor.ts') },
   { name: 'cleanup', summary: 'remove every trace of Headgate from the kernel', group: RUN, load: () => import('./cleanup.ts') },

@@ -14,8 +14,8 @@ import type { Finding } from './processes.ts'
 import type { ChildSpec } from './supervisor/child-keeper.ts'
 
 const HELP = `
-Checks the machine as \`headgate doctor\` does, then starts the agent, the proxy process, the extension host and
-Envoy, and restarts each that dies.
+Checks the machine as \`headgate doctor\` does, then starts the agent, the proxy process, the extension host, the
+DNS process and Envoy, and restarts each that dies.
 SIGTERM or SIGINT stops all of them, Envoy first; policy in the kernel stays in force, \`headgate cleanup\` removes it.
 \`kill -9\` of this process leaves them running: the next \`headgate up\` adopts them. It replaces those that run with another
 configuration.`
@@ -25,6 +25,7 @@ const PROCESSES = [
   { name: 'agent', stopTimeoutMs: () => 10_000 },
   { name: 'proxy', stopTimeoutMs: () => 5000 },
   { name: 'ext-host', stopTimeoutMs: () => 2000 },
+  { name: 'dns-proxy', stopTimeoutMs: () => 2000 },
   { name: 'envoy', stopTimeoutMs: (config: Config) => 5000 + config.envoy.drainTimeSeconds * 1000 },
 ] as const
 

@@ -14,7 +14,7 @@ const STOP_TIMEOUT_MS = 20_000
 /** In the order of stopping: up, which stops the others itself, then what is left of them. */
 export function runningProcesses(run: string): RunningProcess[] {
   const found: RunningProcess[] = []
-  for (const name of ['up', 'envoy', 'ext-host', 'proxy', 'agent']) {
+  for (const name of ['up', 'envoy', 'dns-proxy', 'ext-host', 'proxy', 'agent']) {
     const identity = (name === 'up' ? undefined : findChild(join(run, 'up'), name)) ?? lockHolder(join(run, 'locks', name))
     if (identity !== undefined) found.push({ name, pid: identity.pid, startTime: identity.startTime })
   }

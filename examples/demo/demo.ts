@@ -230,7 +230,7 @@ Stop it:
 /** Ends Headgate and the servers, and removes every trace. */
 async function stop(): Promise<void> {
   if (existsSync(join(FOLDER, 'run'))) {
-    for (const name of ['up', 'envoy', 'ext-host', 'proxy', 'agent']) await endProcess(name)
+    for (const name of ['up', 'envoy', 'dns-proxy', 'ext-host', 'proxy', 'agent']) await endProcess(name)
     headgate('cleanup')
   }
   await stage.tearDown()

@@ -5,7 +5,7 @@ import test from 'ava'
 import { processStartTime } from '#sys/pidfd.ts'
 import { Machine } from '../support/machine.ts'
 
-const NAMES = ['agent', 'proxy', 'ext-host', 'envoy'] as const
+const NAMES = ['agent', 'proxy', 'ext-host', 'dns-proxy', 'envoy'] as const
 
 function pidsOf(machine: Machine): number[] {
   return NAMES.map((name) => (JSON.parse(readFileSync(join(machine.folder, 'run/up', `${name}.json`), 'utf8')) as { pid: number }).pid)

@@ -128,7 +128,7 @@ test.serial('cleanup removes every trace, and the machine is as before', async (
       policyOf('client', 'client', rule('egress', 'server', 80, [{}])),
     )
     t.is((await get(machine, client, `http://${server.address}/`)).status, 0)
-    for (const name of ['envoy', 'ext-host', 'proxy', 'agent'] as const) await headgate.kill(name)
+    for (const name of ['envoy', 'dns-proxy', 'ext-host', 'proxy', 'agent'] as const) await headgate.kill(name)
     const cleaned = await machine.cli('cleanup')
     t.is(cleaned.code, 0, cleaned.stderr)
     t.is((await get(machine, client, `http://${server.address}/`)).status, 200)

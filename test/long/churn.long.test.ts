@@ -15,7 +15,7 @@ const POLICY_CHANGE_COUNT = 2000
 const WORKLOAD_CYCLE_COUNT = 300
 const SAMPLES_MIN = 40
 /** How much more a process may have resident at the end than in the middle: what a heap swings by. A leak of 25 KB a change is more. */
-const GROWTH_MB_MAX: Readonly<Record<ProcessName, number>> = { agent: 20, proxy: 20, 'ext-host': 20, envoy: 10 }
+const GROWTH_MB_MAX: Readonly<Record<ProcessName, number>> = { agent: 20, proxy: 20, 'ext-host': 20, 'dns-proxy': 20, envoy: 10 }
 
 interface Scene {
   readonly machine: Machine
@@ -113,7 +113,7 @@ function pidOf(headgate: Running, name: ProcessName): number {
 /** Resident memory over a run. */
 class Memory {
   readonly #headgate: Running
-  readonly #samples: Record<ProcessName, number[]> = { agent: [], proxy: [], 'ext-host': [], envoy: [] }
+  readonly #samples: Record<ProcessName, number[]> = { agent: [], proxy: [], 'ext-host': [], 'dns-proxy': [], envoy: [] }
 
   constructor(headgate: Running) {
     this.#headgate = headgate

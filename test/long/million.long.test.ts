@@ -11,7 +11,7 @@ const REQUEST_COUNT = 1_000_000
 const ROUND_SECONDS = 20
 const ROUND_COUNT_MAX = 40
 /** Beyond what a process has after the first round. */
-const GROWTH_MB_MAX: Readonly<Record<ProcessName, number>> = { agent: 40, proxy: 40, 'ext-host': 40, envoy: 30 }
+const GROWTH_MB_MAX: Readonly<Record<ProcessName, number>> = { agent: 40, proxy: 40, 'ext-host': 40, 'dns-proxy': 40, envoy: 30 }
 
 /** Of any process at any time. */
 const PEAK_MB_MAX = 256

@@ -18,7 +18,7 @@ import { createClient, type ServiceClient } from '#api/grpc.ts'
 import type { Flow } from '#flows/flow.ts'
 import { Machine, ROOT, type Workload } from './machine.ts'
 
-export const PROCESSES = ['agent', 'proxy', 'ext-host', 'envoy'] as const
+export const PROCESSES = ['agent', 'proxy', 'ext-host', 'dns-proxy', 'envoy'] as const
 export type ProcessName = (typeof PROCESSES)[number]
 
 /** A CiliumNetworkPolicy, as short as tests want it. */

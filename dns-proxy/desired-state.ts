@@ -1,0 +1,151 @@
+/**
+ * What the agent last stated (DnsUpdate), and its copy on disk, by which a restarted process judges before the agent answers. An update
+ * changes all of it or nothing; what it changed is told item by item.
+ */
+import { create, equals, fromBinary, type Message, toBinary } from '@bufbuild/protobuf'
+import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
+import { digestOfDns } from '#api/digest.ts'
+import {
+  type DnsEndpoint,
+  DnsEndpointSchema,
+  type DnsSlot,
+  DnsSlotSchema,
+  type DnsUpdate,
+  DnsUpdateSchema,
+  type NameSelector,
+  NameSelectorSchema,
+} from '#api/gen/headgate/v1/control_pb.js'
+import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
+
+const FORM: SnapshotForm = { magic: 'HGDN', version: 1, of: 'DNS rules' }
+
+type Item = Message & { readonly id: number }
+
+/** What an update did to one kind of items. Something that is not what it was is in both. */
+export interface ItemChanges<T> {
+  readonly gone: readonly T[]
+  readonly come: readonly T[]
+}
+
+export interface StateChange {
+  readonly slots: ItemChanges<DnsSlot>
+  readonly selectors: ItemChanges<NameSelector>
+  readonly endpoints: ItemChanges<DnsEndpoint>
+}
+
+export class DesiredState {
+  readonly #path: string
+  #slots: ReadonlyMap<number, DnsSlot> = new Map()
+  #selectors: ReadonlyMap<number, NameSelector> = new Map()
+  #endpoints: ReadonlyMap<number, DnsEndpoint> = new Map()
+  #lists: Pick<DnsUpdate, 'claimedPrefixes' | 'trustedServers' | 'mapsFolder'> = { claimedPrefixes: [], trustedServers: [], mapsFolder: '' }
+  #epoch = 0n
+  #revision = 0n
+  #holdsEpoch = false
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  get epoch(): bigint {
+    return this.#epoch
+  }
+
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  get slots(): ReadonlyMap<number, DnsSlot> {
+    return this.#slots
+  }
+
+  get claimedPrefixes(): readonly string[] {
+    return this.#lists.claimedPrefixes
+  }
+
+  get trustedServers(): readonly string[] {
+    return this.#lists.trustedServers
+  }
+
+  /** Of the pinned maps; empty before anything was stated. */
+  get mapsFolder(): string {
+    return this.#lists.mapsFolder
+  }
+
+  /** All that there is, for whoever begins with nothing. */
+  everything(): StateChange {
+    return {
+      slots: { gone: [], come: [...this.#slots.values()] },
+      selectors: { gone: [], come: [...this.#selectors.values()] },
+      endpoints: { gone: [], come: [...this.#endpoints.values()] },
+    }
+  }
+
+  /** Reads the copy on disk. @returns what there is now, if there is a copy @throws ApiError when it is damaged or too new */
+  load(): StateChange | undefined {
+    const bytes = readSnapshot(this.#path, FORM)
+    return bytes === undefined ? undefined : this.apply(fromBinary(DnsUpdateSchema, bytes))
+  }
+
+  /** @returns undefined when this is not what the agent holds: nothing changed then, and a full update is needed */
+  apply(update: DnsUpdate): StateChange | undefined {
+    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return undefined
+    const slots = merged(this.#slots, update.slots, update.full ? undefined : update.removedSlotIds)
+    const selectors = merged(this.#selectors, update.selectors, update.full ? undefined : update.removedSelectorIds)
+    const endpoints = merged(this.#endpoints, update.endpoints, update.full ? undefined : update.removedEndpointIds)
+    const digest = digestOfDns({ slots: slots.values(), selectors: selectors.values(), endpoints: endpoints.values() })
+    if (Buffer.compare(digest, update.digest) !== 0) return undefined
+    const change = {
+      slots: changesOf(DnsSlotSchema, this.#slots, slots),
+      selectors: changesOf(NameSelectorSchema, this.#selectors, selectors),
+      endpoints: changesOf(DnsEndpointSchema, this.#endpoints, endpoints),
+    }
+    this.#slots = slots
+    this.#selectors = selectors
+    this.#endpoints = endpoints
+    const { claimedPrefixes, trustedServers, mapsFolder } = update
+    this.#lists = { claimedPrefixes, trustedServers, mapsFolder }
+    this.#epoch = update.epoch
+    this.#revision = update.revision
+    this.#holdsEpoch = true
+    return change
+  }
+
+  persist(): Promise<void> {
+    const slots = [...this.#slots.values()]
+    const selectors = [...this.#selectors.values()]
+    const endpoints = [...this.#endpoints.values()]
+    const digest = digestOfDns({ slots, selectors, endpoints })
+    const update = create(DnsUpdateSchema, {
+      epoch: this.#epoch,
+      revision: this.#revision,
+      full: true,
+      slots,
+      selectors,
+      endpoints,
+      ...this.#lists,
+      digest,
+    })
+    return writeSnapshot(this.#path, FORM, toBinary(DnsUpdateSchema, update))
+  }
+}
+
+/** @param removedIds undefined: everything but the new items is gone */
+function merged<T extends Item>(
+  before: ReadonlyMap<number, T>,
+  items: readonly T[],
+  removedIds: readonly number[] | undefined,
+): Map<number, T> {
+  const next = new Map(removedIds === undefined ? [] : before)
+  for (const id of removedIds ?? []) next.delete(id)
+  for (const item of items) next.set(item.id, item)
+  return next
+}
+
+function changesOf<T extends Item>(schema: GenMessage<T>, before: ReadonlyMap<number, T>, after: ReadonlyMap<number, T>): ItemChanges<T> {
+  const isSame = (a: T, b: T | undefined) => b !== undefined && (a === b || equals(schema, a, b))
+  return {
+    gone: [...before.values()].filter((item) => !isSame(item, after.get(item.id))),
+    come: [...after.values()].filter((item) => !isSame(item, before.get(item.id))),
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * `headgate dns-proxy`: judges the DNS queries that policy sends here, and learns what the names of toFQDNs stand for. Rules come from the
+ * agent and are kept on disk; what was learned is in the kernel. It can die at any moment: connections and what is known go on, and
+ * queries are answered again as soon as the next one is there.
+ */
+import { create } from '@bufbuild/protobuf'
+import { ControlClient } from '#api/control-client.ts'
+import { FlowReporter } from '#api/flow-reporter.ts'
+import { DnsReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { readNamespaces } from '#api/netns-file.ts'
+import { createLogger } from '#config/log.ts'
+import { packageVersion } from '#config/package.ts'
+import type { Config } from '#config/schema.ts'
+import { acquireLock } from '#sys/flock.ts'
+import { shrinkMemory } from '#sys/memory.ts'
+import { inNetns } from '#sys/netns.ts'
+import { waitInFolder } from '#sys/wait-in-folder.ts'
+import { DesiredState, type StateChange } from './desired-state.ts'
+import { dnsPaths } from './paths.ts'
+import { Serving } from './serving.ts'
+import { SlotTable } from './slot-rules.ts'
+
+const SHRINK_AFTER_MS = 3000
+const GENERATION_BITS = 12
+
+/**
+ * Runs until the signal.
+ * @throws LockHeldError when another DNS process serves this instance @throws ApiError when its state cannot be read
+ */
+export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<void> {
+  const log = createLogger(config, 'dnsProxy')
+  const paths = dnsPaths(config)
+  const version = packageVersion()
+  const lock = acquireLock(paths.lock)
+  const desired = new DesiredState(paths.desired)
+  const slots = new SlotTable()
+  let serving: Serving | undefined
+  let appliedRevision = 0n
+  let problem = ''
+
+  const control = new ControlClient({
+    socketPath: paths.control,
+    signal,
+    open: (client) => client.syncDns(),
+    reportSchema: DnsReportSchema,
+    report: () =>
+      create(DnsReportSchema, {
+        epoch: desired.epoch,
+        appliedRevision,
+        version,
+        pid: process.pid,
+        listening: serving === undefined ? [] : Array.from(slots.slots(), ({ id, generation }) => (id << GENERATION_BITS) | generation),
+        problem,
+      }),
+    onUpdate: (update) => {
+      const change = desired.apply(update)
+      log.debug({ epoch: update.epoch, revision: update.revision, full: update.full, applied: change !== undefined }, 'update of the agent')
+      if (change === undefined) return false
+      bringIn(change)
+      void persist()
+      return true
+    },
+    onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
+  })
+  const flows = new FlowReporter('dns', control.client, signal)
+
+  const bringIn = (change: StateChange): void => {
+    slots.change(change.slots)
+    try {
+      if (serving === undefined || serving.mapsFolder !== desired.mapsFolder) {
+        serving?.close()
+        serving = undefined
+        serving = start()
+        serving?.change(desired.everything())
+      } else serving.change(change)
+      problem = ''
+    } catch (error) {
+      problem = error instanceof Error ? error.message : String(error)
+      log.error({ err: error }, 'what the agent states cannot be brought in')
+    }
+    if (serving !== undefined && problem === '') appliedRevision = desired.revision
+    control.touch()
+  }
+
+  const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(paths.netns), { signal })
+  const start = (): Serving | undefined => {
+    if (namespaces === undefined || desired.mapsFolder === '') return undefined
+    return new Serving({
+      config,
+      slots,
+      flows,
+      desired,
+      inNetns: (run) => inNetns(namespaces.egress, run),
+    })
+  }
+
+  /** Updates that come while the disk is busy are written together. Judging does not wait for it: the agent has them all. */
+  let busy = false
+  const persist = async (): Promise<void> => {
+    if (busy) return
+    busy = true
+    for (let written: bigint | undefined; written !== desired.revision; ) {
+      written = desired.revision
+      await desired.persist().catch((error: unknown) => log.error({ err: error }, 'what the agent states cannot be written to disk'))
+    }
+    busy = false
+  }
+
+  if (signal.aborted) return
+  const restored = desired.load()
+  if (restored !== undefined) bringIn(restored)
+  setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
+  log.info({ revision: desired.revision, slots: desired.slots.size }, 'DNS process is up')
+  try {
+    await Promise.all([control.run(), flows.run()])
+  } finally {
+    serving?.close()
+    lock.release()
+  }
+}

@@ -1,0 +1,66 @@
+/** Everything that answers queries, over the maps of one layout; made anew when the agent has taken over from another layout. */
+import type { FlowReporter } from '#api/flow-reporter.ts'
+import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
+import type { Config } from '#config/schema.ts'
+import { RCODE } from '#parsers/dns/codes.ts'
+import type { DesiredState, StateChange } from './desired-state.ts'
+import { LearnedNames } from './learned-names.ts'
+import { QueryJudge } from './query-judge.ts'
+import type { SlotTable } from './slot-rules.ts'
+import { UdpProxy } from './udp-proxy.ts'
+
+const EXPIRY_INTERVAL_MS = 10_000
+const ADDRESSES_OF_NAME_MAX = 1000
+
+export interface ServingParts {
+  readonly config: Config
+  readonly slots: SlotTable
+  readonly flows: FlowReporter<'dns'>
+  readonly desired: DesiredState
+  readonly inNetns: <T>(run: () => T) => T
+}
+
+export class Serving {
+  readonly mapsFolder: string
+  readonly #parts: ServingParts
+  readonly #pinned: PinnedMaps
+  readonly #names: LearnedNames
+  readonly #judge: QueryJudge
+  readonly #udp: UdpProxy
+  readonly #timer: NodeJS.Timeout
+
+  /** @throws RangeError or SystemCallError when a map or a socket cannot be had; nothing is left open then */
+  constructor(parts: ServingParts) {
+    const { config, desired, flows, inNetns, slots } = parts
+    this.#parts = parts
+    this.mapsFolder = desired.mapsFolder
+    this.#pinned = openPinnedMaps(this.mapsFolder)
+    try {
+      this.#names = new LearnedNames(this.#pinned.maps, {
+        minTtlSeconds: config.dns.tofqdnsMinTtl,
+        addressesOfNameMax: ADDRESSES_OF_NAME_MAX,
+      })
+      this.#judge = new QueryJudge(slots, this.#names, flows, config.flows)
+      const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
+      this.#udp = new UdpProxy(this.#judge, rejectCode, inNetns)
+    } catch (error) {
+      this.#pinned.close()
+      throw error
+    }
+    this.#timer = setInterval(() => this.#names.expire(performance.now()), EXPIRY_INTERVAL_MS)
+    this.#udp.start()
+  }
+
+  /** Slots are the caller's to change before. */
+  change({ endpoints, selectors }: StateChange): void {
+    this.#names.changeSelectors(selectors)
+    this.#judge.changeEndpoints(endpoints)
+    this.#judge.setLists(this.#parts.desired.claimedPrefixes, this.#parts.desired.trustedServers)
+  }
+
+  close(): void {
+    clearInterval(this.#timer)
+    this.#udp.close()
+    this.#pinned.close()
+  }
+}
