@@ -7,8 +7,11 @@ import { CLASS_IN, RCODE, TYPE } from './codes.ts'
 import type { MessageReader } from './message.ts'
 import { NAME_BYTES_MAX, wireLengthOf } from './wire-name.ts'
 
-/** Names of a chain, the question included. Resolvers follow fewer (unbound 12); of a longer one nothing is learned but its first names. */
+/** Names of a chain, the question included. Of a longer one the first names are given, and nothing is learned. */
 export const CHAIN_NAME_COUNT_MAX = 16
+
+/** CNAME and DNAME records that are looked at: many more than a chain can need, so that a reply made of them costs no more than others. */
+export const ALIAS_COUNT_MAX = 64
 
 /** Addresses of a reply: the most that Cilium keeps for a name. Further ones are counted, and ignored. */
 export const ADDRESS_COUNT_MAX = 1000
@@ -20,7 +23,7 @@ const TTL_SECONDS_MAX = 0x7fffffff
 export class AnswerChain {
   /** The question first; empty if the reply teaches nothing. */
   readonly names: string[] = []
-  /** Whether the chain goes on beyond the maximum. It then has no addresses. */
+  /** Whether names or aliases go on beyond their maximum. There are no addresses then. */
   isCut = false
 
   addressCount = 0
@@ -33,11 +36,12 @@ export class AnswerChain {
 
   /** What addressBytes has, to compare with. */
   readonly #words = new Uint32Array(this.addressBytes.buffer)
-  /** From an owner to the index of what it is an alias of; DNAME stands for all names below its owner. */
-  readonly #cnames = new Map<string, number>()
-  readonly #dnames = new Map<string, number>()
+  /** Owners of CNAME, and what they are aliases of. Few, and in the order of the chain: cheaper to search than to hash. */
+  readonly #owners: string[] = []
   readonly #targets: string[] = []
   readonly #targetTtlsSeconds: number[] = []
+  /** From owners of DNAME, which stand for all names below them, to the index of their target; their place in the owners is empty. */
+  readonly #dnames = new Map<string, number>()
   #chainTtlSeconds = 0
 
   /**
@@ -66,20 +70,22 @@ export class AnswerChain {
   }
 
   #collectAliases(reply: MessageReader): void {
-    if (this.#targets.length > 0) {
-      this.#cnames.clear()
-      this.#dnames.clear()
-      this.#targets.length = 0
-      this.#targetTtlsSeconds.length = 0
-    }
+    this.#owners.length = 0
+    this.#targets.length = 0
+    this.#targetTtlsSeconds.length = 0
+    if (this.#dnames.size > 0) this.#dnames.clear()
     while (reply.nextRecord() && reply.section === 'answer') {
-      if ((reply.type !== TYPE.CNAME && reply.type !== TYPE.DNAME) || reply.class !== CLASS_IN) continue
-      const aliases = reply.type === TYPE.CNAME ? this.#cnames : this.#dnames
+      const { type } = reply
+      if ((type !== TYPE.CNAME && type !== TYPE.DNAME) || reply.class !== CLASS_IN) continue
+      if (this.#targets.length === ALIAS_COUNT_MAX) {
+        this.isCut = true
+        return
+      }
       const owner = reply.name
       const target = reply.targetName
-      // A name has one CNAME; of several the first one counts.
-      if (target === undefined || aliases.has(owner)) continue
-      aliases.set(owner, this.#targets.length)
+      if (target === undefined) continue
+      if (type === TYPE.DNAME && !this.#dnames.has(owner)) this.#dnames.set(owner, this.#targets.length)
+      this.#owners.push(type === TYPE.CNAME ? owner : '')
       this.#targets.push(target)
       this.#targetTtlsSeconds.push(reply.ttlSeconds)
     }
@@ -99,10 +105,10 @@ export class AnswerChain {
     }
   }
 
-  /** What the name is an alias of, by its CNAME, otherwise by the DNAME of its nearest ancestor. */
+  /** What the name is an alias of, by its CNAME, otherwise by the DNAME of its nearest ancestor. Of several for one name the first counts. */
   #targetOf(name: string): string | undefined {
-    const index = this.#cnames.get(name)
-    if (index !== undefined) return this.#takeTarget(index)
+    const index = this.#owners.indexOf(name)
+    if (index >= 0) return this.#takeTarget(index)
     if (this.#dnames.size === 0 || name === '.') return undefined
     for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) {
       const dnameIndex = this.#dnames.get(name.slice(dot + 1) || '.')

@@ -1,4 +1,4 @@
-/** Which DNS rules a query matches: the offline counterpart of the DNS proxy's own test, for simulation. */
+/** Which DNS rules a query matches, each rule asked by itself and in order: for simulation, where the DNS proxy has name-index.ts. */
 import { compileName, type NameUse } from './name-pattern.ts'
 import type { DnsRule } from './rules.ts'
 

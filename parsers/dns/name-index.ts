@@ -9,6 +9,8 @@ import type { DnsRule } from './rules.ts'
 /** From so many values on, a set finds the ones that several rules have. */
 const VALUE_COUNT_COMPARED = 16
 
+const DOT = 0x2e
+
 /** The values of one name or pattern, counted, because rules can share a part and differ in the other. */
 class Bucket<Value> {
   readonly #counts = new Map<Value, number>()
@@ -141,15 +143,14 @@ export class NameIndex<Value> {
     let labelEnd = name.length - 1
     this.#reached.push(this.#root)
     while (labelEnd >= 0 && this.#reached.length > 0) {
-      const dot = name.lastIndexOf('.', labelEnd - 1)
-      // At -1 lastIndexOf looks at 0: the label before a leading dot is empty.
-      const labelOffset = labelEnd === 0 ? 0 : dot + 1
+      let labelOffset = labelEnd
+      while (labelOffset > 0 && name.charCodeAt(labelOffset - 1) !== DOT) labelOffset -= 1
       const label = name.slice(labelOffset, labelEnd)
       for (const node of this.#reached) this.#descend(node, label)
       labelEnd = labelOffset - 1
       for (const { closed, open } of this.#next) {
         if (closed !== undefined && labelEnd < 0) this.#found.push(closed.values)
-        if (open !== undefined && labelEnd >= 0 && hasWholeLabels(name.slice(0, labelEnd + 1))) this.#found.push(open.values)
+        if (open !== undefined && labelEnd >= 0 && hasWholeLabels(name.slice(0, labelOffset))) this.#found.push(open.values)
       }
       const reached = this.#reached
       this.#reached = this.#next
@@ -162,6 +163,7 @@ export class NameIndex<Value> {
   #descend(node: Node<Value>, label: string): void {
     const named = node.names.get(label)
     if (named !== undefined) this.#next.push(named)
+    if (node.patterns.size === 0) return
     for (const child of node.patterns.values()) if (child.matches(label)) this.#next.push(child)
   }
 

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { type Answer, encode } from 'dns-packet'
 import fc from 'fast-check'
-import { ADDRESS_COUNT_MAX, AnswerChain, CHAIN_NAME_COUNT_MAX } from '#parsers/dns/answers.ts'
+import { ADDRESS_COUNT_MAX, ALIAS_COUNT_MAX, AnswerChain, CHAIN_NAME_COUNT_MAX } from '#parsers/dns/answers.ts'
 import { MessageReader } from '#parsers/dns/message.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { captured, pointer, rawMessage, rawName, rawParameter, rawQuestion, rawRecord, uint16 } from './messages.ts'
@@ -165,6 +165,14 @@ test('a chain above the maximum is cut and has no addresses', (t) => {
   )
   t.deepEqual(learned(replyOf('n1.test', [...links.slice(1), a(names.at(-1) ?? '', '192.0.2.1')])).addresses, ['192.0.2.1 60'])
   t.false(chain.isCut)
+})
+
+test('of aliases above the maximum nothing is learned', (t) => {
+  const others = Array.from({ length: ALIAS_COUNT_MAX }, (_, index) => cname(`n${index}.test`, 'x.test'))
+  const records = [cname('q.test', 'b.test'), a('b.test', '192.0.2.1')]
+  t.is(learned(replyOf('q.test', [...others.slice(1), ...records])).addresses.length, 1)
+  t.is(learned(replyOf('q.test', [...others, ...records])).addresses.length, 0)
+  t.true(chain.isCut)
 })
 
 test('addresses above the maximum are ignored and counted', (t) => {
