@@ -10,7 +10,7 @@ import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { digestOfSlots } from '#api/digest.ts'
 import {
   Control,
-  type HttpFlow,
+  type FlowBatch,
   type ProxyCapability,
   type ProxyReport,
   type ProxyUpdate,
@@ -40,7 +40,7 @@ export interface ProxyState {
 export interface ControlEvents {
   /** A report came of who has the listeners of slots, or one of them went away. */
   onListenersReport(): void
-  onFlows(flows: readonly HttpFlow[], lost: bigint): void
+  onFlows(batch: FlowBatch): void
 }
 
 /** Removals that are remembered for deltas; a proxy that missed more gets everything. */
@@ -103,7 +103,7 @@ export class ControlServer {
       syncExtHost: (call) => this.extHost.serve(call),
       syncDns: (call) => this.dns.serve(call),
       reportFlows: (call, callback) => {
-        call.on('data', (batch) => this.#events.onFlows(batch.http, batch.lost))
+        call.on('data', (batch) => this.#events.onFlows(batch))
         call.on('end', () => callback(null, create(ReportFlowsSummarySchema)))
         // A sender that dies mid-stream is no news: its flows so far were taken.
         call.on('error', () => {})

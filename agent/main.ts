@@ -37,6 +37,11 @@ import { WorkloadsFile } from './workloads/workloads-file.ts'
 const FILE_QUIET_MS = 15
 /** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
 const TAKEOVER_WAIT_MS = 5000
+/** In Cilium's dialect queries are seen where a rule says so, and names that policy lets nobody ask for are never learned. */
+function observesQueries({ dns, policy }: Config): boolean {
+  return dns.observeQueries === 'auto' ? policy.dialect === 'extended' : dns.observeQueries === 'always'
+}
+
 /** Device events come in bursts; what they mean is looked up once. */
 const LINK_QUIET_MS = 5
 
@@ -56,7 +61,12 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   const datapath = setUpDatapath(config)
   const host = new Route()
   const flows = new FlowRing(config.flows.ringSize)
-  const engine = new PolicyEngine({ enforcement: config.policy.enforcement, audit: config.policy.audit, knowsNames: true })
+  const engine = new PolicyEngine({
+    enforcement: config.policy.enforcement,
+    audit: config.policy.audit,
+    knowsNames: true,
+    observesQueries: observesQueries(config),
+  })
   const options = parseOptions(config)
   const folder = new PolicyFolder(
     config.paths.policies,
@@ -67,10 +77,9 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   )
   const control = new ControlServer(slots.epoch, slots.firstRevision, {
     onListenersReport: () => agent.onListenersReport(),
-    onFlows: (batch, lost) => {
+    onFlows: ({ http, dns, lost }) => {
       flows.addLost(Number(lost))
-      for (const http of batch) {
-        const flow = builder.fromEnvoy(http)
+      for (const flow of [...http.map((each) => builder.fromEnvoy(each)), ...dns.map((each) => builder.fromDns(each))]) {
         if (flow === undefined) flows.addLost(1)
         else flows.add(flow)
       }

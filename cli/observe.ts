@@ -93,14 +93,13 @@ async function stream(agent: AgentClient, options: ObserveOptions, last: number)
 /** `12:34:56.789 default/web:41234 -> default/api:80 TCP http GET /x 403 dropped by envoy (policy default/api)` */
 export function formatFlow(flow: Flow): string {
   const request = flow.http
-  const what =
-    request === undefined ? flow.protocol : `${request.protocol} ${request.method} ${request.authority}${request.path} ${request.status}`
   const policies = [...new Set(flow.origins.map(({ policy, log }) => (log === undefined ? policy : `${policy} "${log}"`)))]
   const headers = (request?.headers ?? []).map(({ name, action }) => `${name} ${action}`).join(', ')
   const why = [
     flow.verdict === 'audit' ? 'would be denied' : '',
     flow.reason,
     headers === '' ? '' : `headers: ${headers}`,
+    ...(flow.dns?.notes ?? []),
     policies.length === 0 ? '' : `policy ${policies.join(', ')}`,
   ]
     .filter((part) => part !== '')
@@ -111,12 +110,19 @@ export function formatFlow(flow: Flow): string {
     formatPeer(flow.source),
     '->',
     formatPeer(flow.destination),
-    what,
+    formatSubject(flow),
     flow.verdict,
     `by ${flow.where}`,
     ...(why === '' ? [] : [`(${why})`]),
   ]
   return sanitize(line.join(' '))
+}
+
+function formatSubject({ protocol, http, dns }: Flow): string {
+  if (http !== undefined) return `${http.protocol} ${http.method} ${http.authority}${http.path} ${http.status}`
+  if (dns === undefined) return protocol
+  const answer = [dns.rcode === '' ? 'no answer' : dns.rcode, ...dns.cnames, ...dns.addresses].join(' ')
+  return `${protocol} DNS ${dns.query} ${dns.type} ${answer}`
 }
 
 function formatPeer(peer: FlowPeer): string {

@@ -134,6 +134,12 @@ export const configSchema = z.strictObject({
     .prefault({}),
   dns: z
     .strictObject({
+      observeQueries: z
+        .enum(['auto', 'always', 'never'])
+        .default('auto')
+        .describe(
+          'Whether rules with toFQDNs are enough for the names to be learned: queries that policy allows to port 53 then pass the DNS process, unless rules for DNS say which do. auto: in the dialect extended.',
+        ),
       trustedServers: z
         .array(z.ipv4())
         .max(64)

@@ -1,5 +1,5 @@
 /**
- * The Flow: one connection verdict of the kernel or one HTTP request of Envoy, in the one shape that the ring, the command line,
+ * The Flow: one connection verdict of the kernel, one HTTP request of Envoy or one DNS query, in the one shape that the ring, the command line,
  * `-o json` and later the Observer API share. Plain data, JSON-safe: times are ISO strings, numbers stay below 2^53.
  */
 
@@ -9,7 +9,7 @@ import type { MismatchAction } from '#parsers/http/rules.ts'
 export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
 
-export const FLOW_KINDS = ['l3l4', 'http'] as const
+export const FLOW_KINDS = ['l3l4', 'http', 'dns'] as const
 export type FlowKind = (typeof FLOW_KINDS)[number]
 
 /** One side of a flow. */
@@ -54,15 +54,36 @@ export interface HttpRequestSummary {
   readonly headers?: readonly HeaderNote[]
 }
 
+export interface DnsQuerySummary {
+  /** Lower case, with a trailing dot; bytes that are no letter, digit, hyphen or underscore as \\DDD. */
+  readonly query: string
+  /** A, AAAA, HTTPS …, or TYPE and the number. */
+  readonly type: string
+  /** NOERROR, REFUSED …; empty when the client got no answer. */
+  readonly rcode: string
+  readonly addresses: readonly string[]
+  /** What the name is an alias of, from one to the next. */
+  readonly cnames: readonly string[]
+  /** In seconds, of the first address. */
+  readonly ttl: number
+  /** Until the server's answer came; 0 when it was not asked. */
+  readonly durationMs: number
+  /** Addresses that taught nothing, with the reason, and what else went wrong; absent when there is nothing. */
+  readonly notes?: readonly string[]
+}
+
 export interface Flow {
   /** RFC 3339 with milliseconds, UTC. */
   readonly time: string
   readonly kind: FlowKind
   readonly verdict: FlowVerdict
-  /** Lower-case name of the drop reason (bpf/src/abi.h) or Envoy's response code details; empty when forwarded, and for audit of Envoy. */
+  /**
+   * Lower-case name of the drop reason (bpf/src/abi.h), Envoy's response code details or the DNS answer's code; empty when forwarded, and for
+   * audit of a proxy.
+   */
   readonly reason: string
   /** Who took the verdict. */
-  readonly where: 'kernel' | 'envoy'
+  readonly where: 'kernel' | 'envoy' | 'dns-proxy'
   /** Seen from the endpoint whose policy decided. */
   readonly direction: 'ingress' | 'egress'
   readonly source: FlowPeer
@@ -70,6 +91,7 @@ export interface Flow {
   /** TCP, UDP, ICMPv4, or the number. */
   readonly protocol: string
   readonly http?: HttpRequestSummary
+  readonly dns?: DnsQuerySummary
   readonly origins: readonly FlowOrigin[]
   readonly node: string
 }

@@ -20,7 +20,8 @@ export interface TrafficBlock {
 /** A rule as far as verdicts need it. */
 export interface CompiledRule {
   readonly name: string
-  readonly verdict: 'allow' | 'deny'
+  /** observe: allows nothing and denies nothing; what is allowed without L7 rules is seen by the proxy that its L7 part names. */
+  readonly verdict: 'allow' | 'deny' | 'observe'
   readonly traffic: readonly (TrafficBlock & { readonly l7: L7Part | undefined })[]
   /** Ports that have a name only: whoever knows what it stands for adds them to `traffic`. */
   readonly named: readonly { readonly name: string; readonly protocol: PortProtocolName; readonly l7: L7Part | undefined }[]
@@ -62,12 +63,24 @@ interface Cover {
   readonly l7Denies: readonly string[]
   readonly shapes: readonly L7Shape[]
   readonly denyShapes: readonly L7Shape[]
+  /** Of rules that only observe. */
+  readonly observed: readonly L7Shape[]
   readonly allow: readonly NamedRule[]
   readonly deny: readonly NamedRule[]
   readonly hasPlain: boolean
 }
 
-const NO_COVER: Cover = { denies: [], allows: [], l7Denies: [], shapes: [], denyShapes: [], allow: [], deny: [], hasPlain: false }
+const NO_COVER: Cover = {
+  denies: [],
+  allows: [],
+  l7Denies: [],
+  shapes: [],
+  denyShapes: [],
+  observed: [],
+  allow: [],
+  deny: [],
+  hasPlain: false,
+}
 
 interface Cell {
   readonly block: TrafficBlock
@@ -156,7 +169,7 @@ export function portPrefixes(first: number, last: number): { port: number; portP
 
 function coverOf(around: Cover, own: readonly Piece[]): Cover {
   if (own.length === 0) return around
-  const byVerdict = (verdict: 'allow' | 'deny', isL7: boolean) =>
+  const byVerdict = (verdict: CompiledRule['verdict'], isL7: boolean) =>
     own.filter(({ rule, l7 }) => rule.verdict === verdict && (l7 !== undefined) === isL7)
   const namesOf = (pieces: readonly Piece[]) => pieces.map(({ rule }) => rule.name)
   const shapesOf = (pieces: readonly Piece[]) => pieces.flatMap(({ l7 }) => l7?.shape ?? [])
@@ -173,6 +186,7 @@ function coverOf(around: Cover, own: readonly Piece[]): Cover {
     l7Denies: withAdded(around.l7Denies, namesOf(denying), itself),
     shapes: withAdded(around.shapes, shapesOf(allowing), keyOfShape),
     denyShapes: withAdded(around.denyShapes, shapesOf(denying), keyOfShape),
+    observed: withAdded(around.observed, shapesOf(byVerdict('observe', true)), keyOfShape),
     allow: withAdded(around.allow, rulesOf(allowing), nameOfRule),
     deny: withAdded(around.deny, rulesOf(denying), nameOfRule),
     hasPlain: around.hasPlain || plain.length > 0,
@@ -201,14 +215,18 @@ function withAdded<T>(sorted: readonly T[], added: readonly T[], keyOf: (item: T
 
 /**
  * Deny over L7 over plain allow; the L7 rules of all that match add up, and a plain allow among them allows every request. A deny with L7
- * rules takes its requests out of what is allowed; where nothing is, there is nothing to take out.
+ * rules takes its requests out of what is allowed; where nothing is, there is nothing to take out. What only observes adds nothing where
+ * L7 rules are.
  */
 function outcomeOf(cover: Cover): Outcome {
-  const { denies, allows, l7Denies, shapes, hasPlain } = cover
+  const { denies, allows, l7Denies, shapes, observed, hasPlain } = cover
   if (denies.length > 0) return { verdict: 'deny', explicitDeny: true, audit: false, ruleset: undefined, origins: denies }
   if (!hasPlain && shapes.length === 0) return { verdict: 'deny', explicitDeny: false, audit: false, ruleset: undefined, origins: [] }
-  if (shapes.length === 0 && l7Denies.length === 0)
-    return { verdict: 'allow', explicitDeny: false, audit: false, ruleset: undefined, origins: allows }
+  if (shapes.length === 0 && l7Denies.length === 0) {
+    if (observed.length === 0) return { verdict: 'allow', explicitDeny: false, audit: false, ruleset: undefined, origins: allows }
+    const ruleset = mergeRulesets({ ...cover, shapes: observed })
+    return { verdict: 'redirect', explicitDeny: false, audit: false, ruleset, origins: allows }
+  }
   const origins = withAdded(allows, l7Denies, (name) => name)
   return { verdict: 'redirect', explicitDeny: false, audit: false, ruleset: mergeRulesets(cover), origins }
 }

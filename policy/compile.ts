@@ -15,7 +15,7 @@ import {
   type PortRange,
 } from './model.ts'
 import { ANY_PROTOCOL, type Direction } from './resolved.ts'
-import { canRead, type L7Part, l7PartOf } from './rulesets.ts'
+import { canRead, DNS_PART, type L7Part, l7PartOf } from './rulesets.ts'
 
 /** Protocols that have ports. */
 export const PROTOCOL_NUMBERS = { TCP: 6, UDP: 17, SCTP: 132 } as const
@@ -70,6 +70,36 @@ export function compilePolicy(document: Policy): CompiledSpec[] {
       return { direction, rule, compiled, digest }
     }),
   }))
+}
+
+const DNS_PORT = 53
+const DNS_BLOCKS: readonly TrafficBlock[] = [PROTOCOL_NUMBERS.UDP, PROTOCOL_NUMBERS.TCP].map((protocol) => ({
+  protocol,
+  port: DNS_PORT,
+  portPrefixLength: 16,
+}))
+
+/**
+ * What a rule with names says of asking for them: where it allows, queries are to be seen, or no address would ever be learned; where it
+ * denies, they are refused.
+ * @returns undefined for a rule without names
+ */
+export function compileNameQueries({ direction, rule, compiled }: CompiledPolicyRule, policy: string): CompiledRule | undefined {
+  if (direction !== 'egress' || rule.peers.kind !== 'members') return undefined
+  const names = rule.peers.members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : []))
+  if (names.length === 0) return undefined
+  const isDeny = rule.verdict === 'deny'
+  const rules = isDeny
+    ? names.map((name) => ({ name: `${policy}/${direction}/${digestOf(['deny', 'dns', name]).slice(0, DIGEST_IN_NAME)}`, rule: name }))
+    : []
+  const l7 = { ...DNS_PART, rules }
+  return {
+    name: compiled.name,
+    verdict: isDeny ? 'deny' : 'observe',
+    isForAnyPeer: true,
+    traffic: DNS_BLOCKS.map((block) => ({ ...block, l7 })),
+    named: [],
+  }
 }
 
 function isAnyPeer(peers: PeerSet): boolean {

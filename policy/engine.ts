@@ -5,9 +5,9 @@
  */
 import { DnsMatcher } from '#parsers/dns/match.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
-import type { RuleScope } from './blocks.ts'
+import type { CompiledRule, RuleScope } from './blocks.ts'
 import { parsePrefix } from './cidr.ts'
-import { type CompiledPolicyRule, type CompiledSpec, compilePolicy } from './compile.ts'
+import { type CompiledPolicyRule, type CompiledSpec, compileNameQueries, compilePolicy } from './compile.ts'
 import { PolicyError } from './errors.ts'
 import { GroupRows, type LivePeer, type LiveRule, RowTable, type RuleContext } from './group-rows.ts'
 import { LabelSet } from './labels.ts'
@@ -51,6 +51,11 @@ export interface EngineOptions {
   readonly audit?: boolean
   /** Identities come with the DNS names that they are known by. Without, a deny of names denies the whole world on its ports. */
   readonly knowsNames?: boolean
+  /**
+   * Rules with names make the queries of their endpoints go through the DNS process: seen where no rule of theirs is about DNS, refused for
+   * names that are denied. Without, only rules about DNS do.
+   */
+  readonly observesQueries?: boolean
 }
 
 /** Something that holds for the identities of one selector. */
@@ -109,9 +114,15 @@ export class PolicyEngine {
   #revision = 0
   #lastSerial = 0
 
-  constructor({ clusterName = 'default', enforcement = 'default', audit = false, knowsNames = false }: EngineOptions = {}) {
+  constructor({
+    clusterName = 'default',
+    enforcement = 'default',
+    audit = false,
+    knowsNames = false,
+    observesQueries = false,
+  }: EngineOptions = {}) {
     this.#clusterName = clusterName
-    this.#options = { enforcement, audit, knowsNames }
+    this.#options = { enforcement, audit, knowsNames, observesQueries }
     for (const [name, id] of Object.entries(RESERVED_IDENTITIES)) this.upsertIdentity({ id, labels: [`reserved:${name}`] })
   }
 
@@ -314,7 +325,7 @@ export class PolicyEngine {
       policy,
       audit,
       entry,
-      rules: rules.flatMap((rule) => this.#liveRules(rule, known)),
+      rules: rules.flatMap((rule) => [...this.#liveRules(rule, known), ...this.#queryRules(rule, policy, known)]),
       requires: {
         ingress: { allow: requiresOf('ingress', 'allow'), deny: requiresOf('ingress', 'deny') },
         egress: { allow: requiresOf('egress', 'allow'), deny: requiresOf('egress', 'deny') },
@@ -347,10 +358,23 @@ export class PolicyEngine {
     return [
       live(
         compiled,
-        members.flatMap((peer) => this.#livePeers(peer, compiled.verdict)),
+        members.flatMap((peer) => this.#livePeers(peer, rule.rule.verdict)),
         '',
       ),
     ]
+  }
+
+  /** What a rule with names makes of queries for them. */
+  #queryRules(
+    rule: CompiledPolicyRule,
+    policy: string,
+    known: ReadonlyMap<string, LiveSubject['rules'][number]>,
+  ): LiveSubject['rules'][number][] {
+    const compiled = this.#options.observesQueries ? compileNameQueries(rule, policy) : undefined
+    if (compiled === undefined) return []
+    const digest = `${rule.digest}/queries`
+    const serial = known.get(digest + compiled.name)?.serial ?? ++this.#lastSerial
+    return [{ serial, direction: rule.direction, compiled, peers: [], digest }]
   }
 
   #livePeers(peer: Peer, verdict: 'allow' | 'deny'): LivePeer[] {
@@ -505,10 +529,13 @@ export class PolicyEngine {
       denied.audit = true
       if (scope === 'both') denied.enforced = true
     }
+    // Whoever states rules for DNS says which queries are seen.
+    const hasDnsRules = rules.some(({ compiled }) => compiled.verdict === 'allow' && isAboutDns(compiled))
+    const counted = hasDnsRules ? rules.filter(({ compiled }) => compiled.verdict !== 'observe') : rules
     // In one order, so that what was compiled in another round is found again.
-    rules.sort((a, b) => a.serial - b.serial)
+    counted.sort((a, b) => a.serial - b.serial)
     return {
-      rules,
+      rules: counted,
       requires,
       defaultAllow: { enforced: !denied.enforced, audit: !denied.audit },
     }
@@ -521,6 +548,10 @@ const NO_REQUIRES = { ingress: { allow: [], deny: [] }, egress: { allow: [], den
 
 function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] } {
   return { enforced: [], audit: [] }
+}
+
+function isAboutDns({ traffic, named }: CompiledRule): boolean {
+  return [...traffic, ...named].some(({ l7 }) => l7?.shape.kind === 'dns')
 }
 
 /** Equal for equal conditions. */

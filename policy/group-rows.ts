@@ -191,7 +191,7 @@ export class GroupRows {
 
   /** A rule as far as it is about a peer: what the policies in audit require of it alone does not take it out of what is enforced. */
   #scopedFor(rule: Scoped, id: number): Scoped | undefined {
-    const { enforced, audit } = this.#context.requires[rule.compiled.verdict]
+    const { enforced, audit } = this.#context.requires[rule.compiled.verdict === 'deny' ? 'deny' : 'allow']
     const names = (required: readonly SelectorEntry[]) =>
       rule.peers.some(({ entry, isEndpoint }) => entry.members.has(id) && (!isEndpoint || required.every(({ members }) => members.has(id))))
     const isEnforced = rule.scope !== 'audit' && names(enforced)

@@ -36,6 +36,11 @@ export function l7PartOf(port: PortRule, nameOf: (rule: NamedRule['rule'], kind:
   return { shape: { ...shape, key: JSON.stringify(shape) }, rules }
 }
 
+const DNS_SHAPE = { kind: 'dns', parser: '', serverNames: [] } as const
+
+/** Of a rule that is about DNS, without rules of its own. */
+export const DNS_PART: L7Part = { shape: { ...DNS_SHAPE, key: JSON.stringify(DNS_SHAPE) }, rules: [] }
+
 const TCP = 6
 const UDP = 17
 

@@ -148,13 +148,8 @@ function trafficOf({ protocol, port, portPrefixLength }: PolicyRow): string {
 /** What a policy asks for that no row tells of. */
 export function policyWarnings(policy: Policy): string[] {
   const name = documentName(policy)
-  const rules = policy.specs.flatMap((spec) => spec.rules)
-  const byName = rules.filter(({ peers }) => peers.kind === 'members' && peers.members.some(({ kind }) => kind === 'fqdn'))
   const warnings: string[] = []
   if (policy.specs.some(({ subject }) => subject.kind === 'nodes')) warnings.push(`policy ${name}: policy for nodes is not enforced yet`)
-  if (byName.some(({ verdict }) => verdict === 'allow')) warnings.push(`policy ${name}: toFQDNs is not enforced yet: it allows nothing`)
-  if (byName.some(({ verdict }) => verdict === 'deny'))
-    warnings.push(`policy ${name}: toFQDNs is not enforced yet: its deny rules deny the whole world on their ports`)
   return warnings
 }
 

@@ -1,8 +1,9 @@
-/** Turns what the kernel and Envoy report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
-import type { HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
+/** Turns what the kernel, Envoy and the DNS process report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
+import type { DnsFlow, HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
 import { actionWord } from '#api/mismatch-actions.ts'
 import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Flow, FlowOrigin, FlowPeer, FlowVerdict, HeaderNote } from '#flows/flow.ts'
+import { rcodeName, typeName } from '#parsers/dns/codes.ts'
 import { policyOfRule } from '#policy/resolved.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 
@@ -22,17 +23,19 @@ export interface FlowContext {
    * The same of the row that leads a connection to a slot; none when it leads elsewhere by now.
    * @param remote address of the other side, seen from the slot's endpoint
    */
-  originsOfConnection(slotId: number, remote: string, servicePort: number): readonly string[]
+  originsOfConnection(slotId: number, remote: string, servicePort: number, protocol?: number): readonly string[]
   /** Direction of a slot; undefined when it is gone. */
   directionOfSlot(id: number): 'ingress' | 'egress' | undefined
   /** Word that a policy (namespace/name) wants in its flows; undefined when it has none. */
   logOf?(policy: string): string | undefined
 }
 
+const IPPROTO_TCP = 6
+const IPPROTO_UDP = 17
 const PROTOCOL_NAMES: ReadonlyMap<number, string> = new Map([
   [1, 'ICMPv4'],
-  [6, 'TCP'],
-  [17, 'UDP'],
+  [IPPROTO_TCP, 'TCP'],
+  [IPPROTO_UDP, 'UDP'],
 ])
 
 /** What else the kernel says is a drop. */
@@ -110,6 +113,42 @@ export class FlowBuilder {
         ...(headers.length === 0 ? {} : { headers }),
       },
       origins: this.#originsOf(this.#rulesBehind(http, direction)),
+      node: this.#context.node,
+    }
+  }
+
+  /** @returns undefined when the flow's slot is gone */
+  fromDns(dns: DnsFlow): Flow | undefined {
+    const direction = this.#context.directionOfSlot(dns.slotId)
+    if (direction === undefined) return undefined
+    // The client got a code of the server's, or of the DNS process, or nothing.
+    const rcode = dns.answered || !dns.allowed ? rcodeName(dns.rcode) : ''
+    const isOpen = dns.allowed && !dns.audit && policyOfRule(dns.rule) === undefined
+    return {
+      time: new Date(Number(dns.timeNs / 1_000_000n)).toISOString(),
+      kind: 'dns',
+      verdict: dns.allowed ? (dns.audit ? 'audit' : 'forwarded') : 'dropped',
+      reason: dns.allowed ? '' : rcode.toLowerCase(),
+      where: 'dns-proxy',
+      direction,
+      source: this.#peer(dns.clientAddress, dns.clientPort, undefined, undefined),
+      destination: this.#peer(dns.serverAddress, dns.serverPort, undefined, undefined),
+      protocol: dns.tcp ? 'TCP' : 'UDP',
+      dns: {
+        query: dns.query,
+        type: typeName(dns.queryType),
+        rcode,
+        addresses: dns.addresses,
+        cnames: dns.cnames,
+        ttl: dns.ttl,
+        durationMs: Number(dns.durationNs) / 1e6,
+        ...(dns.notes.length === 0 ? {} : { notes: dns.notes }),
+      },
+      origins: this.#originsOf(
+        isOpen
+          ? this.#context.originsOfConnection(dns.slotId, dns.serverAddress, dns.serverPort, dns.tcp ? IPPROTO_TCP : IPPROTO_UDP)
+          : [dns.rule],
+      ),
       node: this.#context.node,
     }
   }

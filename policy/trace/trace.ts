@@ -236,7 +236,5 @@ function notesOf(subject: Party, peer: Party, rules: readonly ExplainedRule[], {
     const mayHaveName = peer.prefixes.length > 0 && rules.some(({ isByName, action }) => isByName && action === 'allow')
     return mayHaveName ? ['which names an address has is not known here: ask about the name'] : []
   }
-  const allowing = rules.filter(({ matched, action }) => matched && action === 'allow')
-  const isByName = allowing.length > 0 && allowing.every((rule) => rule.isByName)
-  return isByName ? [...notes, 'toFQDNs is not enforced by this version: a node denies this traffic'] : notes
+  return notes
 }
