@@ -49,7 +49,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
         appliedRevision,
         version,
         pid: process.pid,
-        listening: serving === undefined ? [] : Array.from(slots.slots(), ({ id, generation }) => (id << GENERATION_BITS) | generation),
+        listening: (serving?.listening() ?? []).map(({ id, generation }) => (id << GENERATION_BITS) | generation),
         problem,
       }),
     onUpdate: (update) => {
@@ -91,6 +91,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
       flows,
       desired,
       inNetns: (run) => inNetns(namespaces.egress, run),
+      onListening: () => control.touch(),
     })
   }
 

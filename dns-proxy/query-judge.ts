@@ -8,14 +8,14 @@ import type { FlowReporter } from '#api/flow-reporter.ts'
 import { type DnsEndpoint, DnsFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import type { Config } from '#config/schema.ts'
 import { AnswerChain } from '#parsers/dns/answers.ts'
-import { type AnswerRcode, RCODE } from '#parsers/dns/codes.ts'
+import { type AnswerRcode, HEADER_BYTES, RCODE } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { ItemChanges } from './desired-state.ts'
 import type { LearnedNames } from './learned-names.ts'
 import type { QueryVerdict, SlotRules, SlotTable } from './slot-rules.ts'
 import { keyOf, Teachable } from './teachable.ts'
-import type { Transaction } from './transactions.ts'
+import type { OpenQuery } from './transactions.ts'
 
 const OPCODE_QUERY = 0
 const MS_TO_NS = 1_000_000
@@ -41,6 +41,8 @@ export interface JudgedQuery {
   /** Of the first question; empty when there is none that can be read. */
   readonly name: string
   readonly type: number
+  /** As it was asked, one character a byte. */
+  readonly question: string
   readonly endpointId: number
   readonly verdict: QueryVerdict
 }
@@ -90,36 +92,38 @@ export class QueryJudge {
       refusal,
       name: '',
       type: 0,
+      question: '',
       endpointId: endpointId ?? 0,
       verdict: NO_VERDICT,
     })
-    if (!isReadable || query.questionCount === 0) return refused(RCODE.FORMERR)
+    // Other opcodes have messages of other forms.
     if (query.opcode !== OPCODE_QUERY) return refused(RCODE.NOTIMP)
+    // More questions than one have no meaning that servers agree on (RFC 9619).
+    if (!isReadable || query.questionCount !== 1) return refused(RCODE.FORMERR)
     // An address that is no endpoint's any more, or not yet: nobody's policy could be meant.
     if (endpointId === undefined) return refused(RCODE.SERVFAIL)
-    let first: Omit<JudgedQuery, 'refusal'> | undefined
     query.rewind()
-    while (query.nextQuestion()) {
-      const { name } = query
-      const verdict = slot.judge(name)
-      const judged = { name, type: query.type, endpointId, verdict }
-      if (!verdict.isAllowed) return { refusal: 'policy', ...judged }
-      first ??= judged
-    }
-    return first === undefined ? refused(RCODE.FORMERR) : { refusal: undefined, ...first }
+    query.nextQuestion()
+    const { name, type } = query
+    const question = latin1(query.bytes, query.start + HEADER_BYTES, query.questionsEnd)
+    const verdict = slot.judge(name)
+    return { refusal: verdict.isAllowed ? undefined : 'policy', name, type, question, endpointId, verdict }
   }
 
-  /** Whether a message of the server that was asked answers what was asked. @param reply loaded */
-  isAnswerTo(reply: MessageReader, { name, type }: Transaction): boolean {
+  /** Whether a message of the server that was asked answers what was asked. @param reply loaded; more may trail than it counts */
+  isAnswerTo(reply: MessageReader, { question }: OpenQuery): boolean {
+    if (reply.fault !== undefined && reply.fault !== 'trailingBytes') return false
     if (!reply.isReply || reply.opcode !== OPCODE_QUERY) return false
     // Servers may leave the question out of an error.
     if (reply.questionCount === 0) return reply.rcode !== RCODE.NOERROR
-    reply.rewind()
-    return reply.nextQuestion() && reply.name === name && reply.type === type
+    const offset = reply.start + HEADER_BYTES
+    if (reply.questionsEnd - offset !== question.length) return false
+    for (let index = 0; index < question.length; index++) if (reply.bytes[offset + index] !== question.charCodeAt(index)) return false
+    return true
   }
 
   /** The kernel knows what the answer teaches when this returns. @param reply loaded, and an answer to the query */
-  learn(reply: MessageReader, transaction: Transaction, nowMs: number, isTcp: boolean): void {
+  learn(reply: MessageReader, transaction: OpenQuery, nowMs: number, isTcp: boolean): void {
     const chain = this.#chain
     const notes: string[] = []
     // What is truncated comes again, whole; what is not of the Internet's class has no addresses.
@@ -160,7 +164,7 @@ export class QueryJudge {
     })
   }
 
-  reportTimeout(transaction: Transaction, isTcp: boolean): void {
+  reportTimeout(transaction: OpenQuery, isTcp: boolean): void {
     this.#report(transaction, isTcp, { answered: false, notes: ['the server did not answer'] })
   }
 
@@ -169,7 +173,7 @@ export class QueryJudge {
   }
 
   #report(
-    query: Pick<Transaction, 'clientAddress' | 'clientPort' | 'serverAddress' | 'serverPort' | 'name' | 'type' | 'slotId' | 'verdict'>,
+    query: Pick<OpenQuery, 'clientAddress' | 'clientPort' | 'serverAddress' | 'serverPort' | 'name' | 'type' | 'slotId' | 'verdict'>,
     isTcp: boolean,
     rest: Partial<
       Pick<Parameters<FlowReporter<'dns'>['add']>[0], 'answered' | 'rcode' | 'addresses' | 'cnames' | 'ttl' | 'durationNs' | 'notes'>
@@ -193,4 +197,8 @@ export class QueryJudge {
       }),
     )
   }
+}
+
+function latin1(bytes: Uint8Array, start: number, end: number): string {
+  return Buffer.prototype.latin1Slice.call(bytes, start, end)
 }

@@ -1,5 +1,6 @@
 /** Everything that answers queries, over the maps of one layout; made anew when the agent has taken over from another layout. */
 import type { FlowReporter } from '#api/flow-reporter.ts'
+import type { DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
 import type { Config } from '#config/schema.ts'
 import { RCODE } from '#parsers/dns/codes.ts'
@@ -7,6 +8,7 @@ import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
 import { QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
+import { TcpProxy } from './tcp-proxy.ts'
 import { UdpProxy } from './udp-proxy.ts'
 
 const EXPIRY_INTERVAL_MS = 10_000
@@ -18,6 +20,8 @@ export interface ServingParts {
   readonly flows: FlowReporter<'dns'>
   readonly desired: DesiredState
   readonly inNetns: <T>(run: () => T) => T
+  /** Told when a slot came to listen, or ceased to, without a change of the agent's. */
+  readonly onListening: () => void
 }
 
 export class Serving {
@@ -27,11 +31,12 @@ export class Serving {
   readonly #names: LearnedNames
   readonly #judge: QueryJudge
   readonly #udp: UdpProxy
+  readonly #tcp: TcpProxy
   readonly #timer: NodeJS.Timeout
 
   /** @throws RangeError or SystemCallError when a map or a socket cannot be had; nothing is left open then */
   constructor(parts: ServingParts) {
-    const { config, desired, flows, inNetns, slots } = parts
+    const { config, desired, flows, inNetns, onListening, slots } = parts
     this.#parts = parts
     this.mapsFolder = desired.mapsFolder
     this.#pinned = openPinnedMaps(this.mapsFolder)
@@ -43,6 +48,7 @@ export class Serving {
       this.#judge = new QueryJudge(slots, this.#names, flows, config.flows)
       const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
       this.#udp = new UdpProxy(this.#judge, rejectCode, inNetns)
+      this.#tcp = new TcpProxy(this.#judge, rejectCode, inNetns, onListening)
     } catch (error) {
       this.#pinned.close()
       throw error
@@ -56,11 +62,18 @@ export class Serving {
     this.#names.changeSelectors(selectors)
     this.#judge.changeEndpoints(endpoints)
     this.#judge.setLists(this.#parts.desired.claimedPrefixes, this.#parts.desired.trustedServers)
+    this.#tcp.setSlots(this.#parts.slots.slots())
+  }
+
+  /** The slots that queries can be sent to, by both transports. */
+  listening(): DnsSlot[] {
+    return [...this.#parts.slots.slots()].filter((slot) => this.#tcp.isListening(slot))
   }
 
   close(): void {
     clearInterval(this.#timer)
     this.#udp.close()
+    this.#tcp.close()
     this.#pinned.close()
   }
 }

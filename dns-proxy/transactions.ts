@@ -5,7 +5,8 @@
 import { randomInt } from 'node:crypto'
 import type { QueryVerdict } from './slot-rules.ts'
 
-export interface Transaction {
+/** A query that was let go, by whichever transport, and that has no answer yet. */
+export interface OpenQuery {
   readonly clientAddress: Uint8Array
   readonly clientPort: number
   readonly serverAddress: Uint8Array
@@ -14,10 +15,16 @@ export interface Transaction {
   readonly clientId: number
   readonly name: string
   readonly type: number
+  /** The question as it was sent, one character a byte: an answer has to repeat it in the same case. */
+  readonly question: string
   readonly slotId: number
   readonly endpointId: number
   readonly verdict: QueryVerdict
   readonly startedMs: number
+}
+
+/** One over UDP. */
+export interface Transaction extends OpenQuery {
   /** Index of the upstream socket. */
   readonly socket: number
   readonly id: number
@@ -42,7 +49,7 @@ export class Transactions {
   }
 
   /** @returns undefined when too many are on their way */
-  open(query: Omit<Transaction, 'socket' | 'id'>): Transaction | undefined {
+  open(query: OpenQuery): Transaction | undefined {
     if (this.#count >= this.#countMax) return undefined
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const drawn = randomInt(this.#bySocket.length * ID_COUNT)

@@ -136,6 +136,7 @@ export class UdpProxy {
       clientId: reader.id,
       name: judged.name,
       type: judged.type,
+      question: judged.question,
       slotId: slot.slot.id,
       endpointId: judged.endpointId,
       verdict: judged.verdict,
@@ -167,8 +168,8 @@ export class UdpProxy {
       return
     }
     const reader = this.#reader
-    const isReadable = !batch.isTruncated(index) && reader.load(data)
-    if (!isReadable || !this.#judge.isAnswerTo(reader, transaction)) {
+    reader.load(data)
+    if (batch.isTruncated(index) || !this.#judge.isAnswerTo(reader, transaction)) {
       // The one that was asked may still answer in another way.
       this.counts.unexpected += 1
       return

@@ -93,6 +93,7 @@ export const AF_INET = 2
 export const AF_INET6 = 10
 export const AF_PACKET = 17
 export const AF_NETLINK = 16
+export const SOCK_STREAM = 1
 export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
 export const SOCK_CLOEXEC = 0o2000000

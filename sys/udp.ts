@@ -22,24 +22,13 @@ import {
   socket,
   watchReadable,
 } from './libc.ts'
+import { IPPROTO_IPV6, isMapped, SOL_SOCKET, type SocketOptions, setSocketOptions } from './socket-options.ts'
 import { DATAGRAM_BYTES_MAX, encodeSocketAddress, ReceiveBatch, SendBatch, SOCKADDR_IN6_BYTES } from './udp-batch.ts'
 
 export type { ReceiveBatch } from './udp-batch.ts'
 
-const SOL_SOCKET = 1
-const SO_REUSEADDR = 2
-const SO_SNDBUFFORCE = 32
-const SO_RCVBUFFORCE = 33
-const SO_MARK = 36
 const SO_MEMINFO = 55
-const SO_RCVMARK = 75
-const IPPROTO_IP = 0
-const IP_TRANSPARENT = 19
-const IP_RECVORIGDSTADDR = 20
-const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26
-const IPV6_RECVORIGDSTADDR = 74
-const IPV6_TRANSPARENT = 75
 
 /** Of the nine counters of SO_MEMINFO the last is the datagrams dropped. */
 const MEMINFO_BYTES = 36
@@ -54,21 +43,8 @@ const { EAGAIN, EAFNOSUPPORT, EBADF, EFAULT, EINVAL, EMSGSIZE, ENOTSOCK } = osCo
 /** Errnos of receiving that come of a mistake here; all others are news about the network, and the next call may well succeed. */
 const MISTAKES: ReadonlySet<number> = new Set([EBADF, EFAULT, EINVAL, ENOTSOCK])
 
-/** What a socket does. Everything is off unless it is asked for; `transparent` and `mark` need CAP_NET_ADMIN. */
-export interface UdpOptions {
-  /** Binds to, and sends from, addresses that this machine does not have; datagrams assigned by a kernel program are taken. */
-  readonly transparent?: boolean
-  /** Lets other sockets with this option bind to the same port. */
-  readonly reuseAddress?: boolean
-  /** SO_MARK of what it sends. */
-  readonly mark?: number
-  /** ReceiveBatch tells marks. Linux 5.19. */
-  readonly receiveMark?: boolean
-  /** ReceiveBatch tells where datagrams were addressed to. */
-  readonly receiveOriginalDestination?: boolean
-  /** Bytes of memory as the kernel counts them: it doubles the value, and books a small datagram with 768 and more. */
-  readonly receiveBufferBytes?: number
-  readonly sendBufferBytes?: number
+/** What a socket does. ReceiveBatch tells marks and original destinations if the socket is to receive them. */
+export interface UdpOptions extends SocketOptions {
   /** Datagrams of one call, received or sent. */
   readonly batchCount?: number
   /** Longer datagrams arrive truncated; at most, and for whatever has to arrive whole, DATAGRAM_BYTES_MAX. */
@@ -97,7 +73,7 @@ export class UdpSocket {
     const fd = socket(isIpv6 ? AF_INET6 : AF_INET, SOCK_DGRAM, 0)
     try {
       if (isIpv6) setSocketOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
-      setOptions(fd, isIpv6, options)
+      setSocketOptions(fd, isIpv6, options)
       const name = Buffer.alloc(SOCKADDR_IN6_BYTES)
       bind(fd, name.subarray(0, encodeSocketAddress(name, 0, address, port, isIpv6)))
       return new UdpSocket(fd, options)
@@ -114,7 +90,7 @@ export class UdpSocket {
    */
   static adopt(fd: number, options: UdpOptions = {}): UdpSocket {
     const socket = new UdpSocket(fd, options)
-    setOptions(fd, socket.isIpv6, options)
+    setSocketOptions(fd, socket.isIpv6, options)
     return socket
   }
 
@@ -205,24 +181,4 @@ export class UdpSocket {
     this.#errorCounts.set(code, (this.#errorCounts.get(code) ?? 0) + 1)
     return code
   }
-}
-
-function setOptions(fd: number, isIpv6: boolean, options: UdpOptions): void {
-  const level = isIpv6 ? IPPROTO_IPV6 : IPPROTO_IP
-  if (options.transparent === true) setSocketOption(fd, level, isIpv6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, 1)
-  if (options.reuseAddress === true) setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)
-  // A mark uses all 32 bits, of what is an int to setsockopt.
-  if (options.mark !== undefined) setSocketOption(fd, SOL_SOCKET, SO_MARK, options.mark | 0)
-  if (options.receiveMark === true) setSocketOption(fd, SOL_SOCKET, SO_RCVMARK, 1)
-  if (options.receiveOriginalDestination === true) {
-    setSocketOption(fd, level, isIpv6 ? IPV6_RECVORIGDSTADDR : IP_RECVORIGDSTADDR, 1)
-  }
-  if (options.receiveBufferBytes !== undefined) setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receiveBufferBytes)
-  if (options.sendBufferBytes !== undefined) setSocketOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.sendBufferBytes)
-}
-
-function isMapped(address: Uint8Array): boolean {
-  if (address[10] !== 0xff || address[11] !== 0xff) return false
-  for (let offset = 0; offset < 10; offset++) if (address[offset] !== 0) return false
-  return true
 }

@@ -50,3 +50,35 @@ test.serial('names that policy allows are answered and lead to their addresses, 
     t.is(await status(WORLD[1]), 0)
   })
 })
+
+test.serial('queries over TCP are judged and teach as those over UDP, and answers too large for UDP come over TCP', async (t) => {
+  await withMachine(async (machine, headgate) => {
+    const client = machine.addWorkload('client')
+    const dns = machine.addWorkload('dns')
+    await addWorld(machine)
+    machine.writeWorkloads()
+    const large = Array.from({ length: 10 }, (_, index) => `--txt-record=large.test,${String(index).repeat(250)}`)
+    await startDnsmasq(machine, dns, `--host-record=api.test,${WORLD[0]}`, `--host-record=other.test,${WORLD[1]}`, ...large)
+    headgate.start()
+    await headgate.apply(
+      'client.json',
+      policyOf('client', 'client', {
+        egress: [
+          toDns([{ matchName: 'api.test' }, { matchName: 'large.test' }]),
+          { toFQDNs: [{ matchName: 'api.test' }], toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }] }] },
+        ],
+      }),
+    )
+    const answer = await dig(machine, client, dns.address, 'api.test', '+tcp')
+    t.is(answer.rcode, 'NOERROR', answer.text)
+    t.deepEqual(answer.answers, [WORLD[0]])
+    t.is((await get(machine, client, `http://${WORLD[0]}/`)).status, 200)
+    const refused = await dig(machine, client, dns.address, 'other.test', '+tcp')
+    t.is(refused.rcode, 'REFUSED', refused.text)
+    const kept = await dig(machine, client, dns.address, '+tcp', '+keepopen', 'api.test', 'other.test', 'api.test')
+    t.is([...kept.text.matchAll(/status: (\w+)/g)].map(([, rcode]) => rcode).join(), 'NOERROR,REFUSED,NOERROR', kept.text)
+    const large2 = await dig(machine, client, dns.address, 'large.test', 'TXT', '+bufsize=4096')
+    t.is(large2.answers.length, 10, large2.text)
+    t.regex(large2.text, /\(TCP\)/)
+  })
+})
