@@ -157,6 +157,26 @@ export const configSchema = z.strictObject({
         .max(2 ** 31 - 1)
         .default(0)
         .describe('Seconds for which an address is known by a name at least, whatever its answer said.'),
+      tofqdnsEndpointMaxIpPerHostname: z
+        .int()
+        .min(1)
+        .max(10000)
+        .default(1000)
+        .describe('Addresses that a name is known to have at most; of more, those go that run out first.'),
+      tofqdnsMaxDeferredConnectionDeletes: z
+        .int()
+        .min(0)
+        .max(100000)
+        .default(10000)
+        .describe(
+          'Addresses that are kept for their connections after their names ran out, at most; of more, those go that ran out first.',
+        ),
+      tofqdnsIdleConnectionGracePeriodSeconds: z
+        .int()
+        .min(0)
+        .max(86400)
+        .default(0)
+        .describe('Seconds for which an address is kept after its names ran out, even without a connection.'),
     })
     .prefault({}),
   flows: z

@@ -1,58 +1,205 @@
 /**
  * The addresses that names of selectors are known to have, and their rows in the kernel. Only names that a selector matches are kept, so
- * what clients ask for beside them costs nothing. An address is forgotten when the answers for all of its names have run out and no
- * connection to it is left.
+ * what clients ask for beside them costs nothing; of those, there is a limit for everything that a client or a server can make many of.
+ *
+ * What ties a name to an address (a claim) lasts as long as its answer. Then the address is a zombie by it: it stays while a connection of
+ * it is tracked, and goes when two looks one after the other saw none. What runs out next is always known, so nothing walks over all.
  */
 import type { NameSelector } from '#api/gen/headgate/v1/control_pb.js'
-import { ctKeyCodec, LEARNED_SELECTORS_MAX, type LearnedKey, type LearnedValue } from '#bpf/gen/abi.ts'
+import { LEARNED_SELECTORS_MAX, type LearnedValue, learnedKeyCodec, learnedValueCodec } from '#bpf/gen/abi.ts'
 import type { KernelMaps } from '#bpf/maps.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
+import { normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import { SystemCallError } from '#sys/errors.ts'
+import { ConntrackLook } from './conntrack-look.ts'
 import type { ItemChanges } from './desired-state.ts'
+import { type Expiring, ExpiryHeap } from './expiry-heap.ts'
 
 export interface LearnedNamesSettings {
   /** Seconds for which an address is known at least. */
   readonly minTtlSeconds: number
   /** Addresses of one name; of more, those go that run out first. */
   readonly addressesOfNameMax: number
+  /** Addresses that are kept for their connections alone; of more, those go that ran out first. */
+  readonly zombiesMax: number
+  /** Seconds for which a name that ran out keeps its address, connections or not. */
+  readonly graceSeconds: number
 }
+
+/** What clients and servers can make many of. */
+export interface LearnedNamesLimits {
+  /** Rows of the kernel's map (bpf/src/maps.h). */
+  readonly addressesMax: number
+  /** Of these, addresses that only one endpoint knows. */
+  readonly addressesOfEndpointMax: number
+  readonly namesMax: number
+  /** Of more, the one goes whose selectors others still have, and of those the one that runs out first. */
+  readonly namesOfAddressMax: number
+}
+
+export const DEFAULT_LIMITS: LearnedNamesLimits = {
+  addressesMax: 131_072,
+  addressesOfEndpointMax: 16_384,
+  namesMax: 131_072,
+  namesOfAddressMax: 64,
+}
+
+/** How long a row is kept of which nothing tells the name: the longest that answers of name servers usually last. */
+const ADOPTED_SECONDS = 300
+const LOOKS_MISSED = 2
+/** Rows that go one after the other without queries between. */
+const BURIED_AT_ONCE = 512
 
 type Maps = Pick<KernelMaps, 'learnedAddresses' | 'learnedState' | 'conntrack'>
 
-/** What is known of one address, to everybody or to one endpoint. */
-interface Known {
-  readonly key: LearnedKey
-  readonly text: string
-  /** When the newest answer for each name runs out, in milliseconds of the process's clock. */
-  readonly names: Map<string, number>
-  /** Selectors in the kernel, sorted. */
-  selectors: readonly number[]
+/** What everybody knows (endpoint 0), or one endpoint. */
+interface Scope {
+  readonly endpointId: number
+  readonly names: Map<string, Name>
+  /** By their 16 bytes. */
+  readonly addresses: Map<string, Address>
 }
 
-const ADDRESS_BYTES = 16
-const REMOTE_OFFSET = ctKeyCodec.layout.fields.find(({ name }) => name === 'remote')?.offset ?? 0
-const ENDPOINT_OFFSET = ctKeyCodec.layout.fields.find(({ name }) => name === 'endpointId')?.offset ?? 0
+interface Name {
+  readonly scope: Scope
+  /** Empty for what stands in for the names of a row that nobody remembers. */
+  readonly text: string
+  /** Those that match, sorted. */
+  selectors: readonly number[]
+  readonly claims: Set<Claim>
+}
 
-/** What came of learning an address. */
-export type Lesson = 'learned' | 'not selected' | 'no room'
+interface Address {
+  readonly scope: Scope
+  readonly endpointId: number
+  readonly address: Buffer
+  readonly key: string
+  readonly claims: Claim[]
+  /** Those in the kernel, sorted. */
+  selectors: readonly number[]
+  /** Of a zombie: looks at conntrack, one after the other, that did not see it. */
+  missedCount: number
+}
+
+/** A name has an address. In the heap until it runs out. */
+export interface Claim extends Expiring {
+  readonly name: Pick<Name, 'text' | 'scope' | 'selectors' | 'claims'>
+  readonly address: Address
+  /** What the journal has as expiresMs; 0 while it has nothing. */
+  journaledMs: number
+}
+
+/** Hears of every change, to keep it. */
+export interface ClaimSink {
+  /** A claim is new or lasts longer. */
+  set(claim: Claim): void
+  remove(claim: Claim): void
+}
+
+/** A claim as it was kept. */
+export interface KeptClaim {
+  readonly endpointId: number
+  /** 16 bytes. */
+  readonly address: Uint8Array
+  readonly name: string
+  readonly expiresMs: number
+}
+
+/** What came of learning an address. `selectors cut`: known, but more selectors match its names than a row has room for. */
+export type Lesson = 'learned' | 'not selected' | 'no room' | 'selectors cut'
+
+export interface KnownName {
+  readonly name: string
+  readonly endpointId: number
+  readonly address: Uint8Array
+  readonly expiresMs: number
+  readonly selectors: readonly number[]
+  /** Its answer ran out; connections or the grace keep it. */
+  readonly isZombie: boolean
+}
+
+export interface SelectorCounts {
+  readonly id: number
+  readonly rule: DnsRule
+  readonly nameCount: number
+  readonly addressCount: number
+}
+
+/** Totals since the start. */
+export interface LearnedNamesTotals {
+  /** Names that ran out. */
+  expiredCount: number
+  /** Zombies that went to make room for others. */
+  zombiesEvictedCount: number
+  /** Answers that taught nothing for lack of room. */
+  addressesRefusedCount: number
+  /** Names dropped from an address, or addresses from a name, because of the limit of each. */
+  claimsDisplacedCount: number
+  /** Rows written with fewer selectors than match. */
+  selectorsCutCount: number
+}
 
 export class LearnedNames {
+  readonly totals: LearnedNamesTotals = {
+    expiredCount: 0,
+    zombiesEvictedCount: 0,
+    addressesRefusedCount: 0,
+    claimsDisplacedCount: 0,
+    selectorsCutCount: 0,
+  }
   readonly #maps: Maps
   readonly #settings: LearnedNamesSettings
+  readonly #limits: LearnedNamesLimits
+  readonly #sink: ClaimSink | undefined
   readonly #index = new NameIndex<number>('peers')
-  readonly #known = new Map<string, Known>()
-  readonly #byName = new Map<string, Set<Known>>()
+  readonly #rules = new Map<number, DnsRule>()
+  readonly #namesOfSelector = new Map<number, Set<Name>>()
+  readonly #scopes = new Map<number, Scope>()
+  readonly #expiries = new ExpiryHeap<Claim>()
+  /** In the order in which they ran out. */
+  readonly #zombies = new Set<Address>()
+  #addressCount = 0
+  #nameCount = 0
+  /** Some row lost a selector, and connections were not told yet. */
+  #isLess = false
+  #look: ConntrackLook<Address> | undefined
+  #isReconciled = false
+  readonly #startedMs: number
 
-  constructor(maps: Maps, settings: LearnedNamesSettings) {
+  /**
+   * Nothing is written before the selectors are known: what rows mean depends on them.
+   * @param kept by an earlier process, in the order in which it was written @param nowMs of the clock that all times are of
+   */
+  constructor(
+    maps: Maps,
+    settings: LearnedNamesSettings,
+    { limits = DEFAULT_LIMITS, sink, kept = [], nowMs = performance.now() }: Partial<ConstructorOptions> = {},
+  ) {
     this.#maps = maps
     this.#settings = settings
-    this.#adoptRows()
+    this.#limits = limits
+    this.#sink = sink
+    this.#startedMs = nowMs
+    this.#readRows()
+    for (const claim of kept) this.#restore(claim)
   }
 
   /** Addresses that are known. */
-  get size(): number {
-    return this.#known.size
+  get addressCount(): number {
+    return this.#addressCount
+  }
+
+  get nameCount(): number {
+    return this.#nameCount
+  }
+
+  get zombieCount(): number {
+    return this.#zombies.size
+  }
+
+  get selectorCount(): number {
+    return this.#rules.size
   }
 
   /** Whether a name is one that an answer is to be learned for. */
@@ -60,22 +207,32 @@ export class LearnedNames {
     return this.#index.matching(name).length > 0
   }
 
-  /** @param selectors that are no more, and that are new: names are matched anew, rows written anew */
+  /** @param selectors that are no more, and that are new: only names that one of them matches are looked at. The first call states all. */
   changeSelectors({ gone, come }: ItemChanges<NameSelector>): void {
-    for (const selector of gone) this.#index.remove(ruleOf(selector), selector.id)
-    for (const selector of come) this.#index.add(ruleOf(selector), selector.id)
-    if (gone.length === 0 && come.length === 0) return
-    const lost = new Set(gone.map(({ id }) => id))
-    for (const known of [...this.#known.values()]) {
-      for (const name of known.names.keys()) if (!this.isSelected(name)) this.#forgetName(known, name)
-      // Rows of an earlier process whose names are not known keep the selectors that there still are.
-      if (known.names.size > 0) this.#write(known, this.#selectorsOf(known))
-      else
-        this.#write(
-          known,
-          known.selectors.filter((id) => !lost.has(id)),
+    const touched = new Set<Name>()
+    for (const { id } of gone) {
+      const rule = this.#rules.get(id)
+      if (rule === undefined) continue
+      this.#rules.delete(id)
+      this.#index.remove(rule, id)
+      for (const name of this.#namesOfSelector.get(id) ?? []) {
+        setSelectors(
+          name,
+          name.selectors.filter((each) => each !== id),
         )
+        touched.add(name)
+      }
+      this.#namesOfSelector.delete(id)
     }
+    for (const selector of come) {
+      const rule = ruleOf(selector)
+      this.#rules.set(selector.id, rule)
+      this.#index.add(rule, selector.id)
+    }
+    if (this.#isReconciled) for (const name of this.#namesMatching(come)) touched.add(name)
+    else this.#reconcile()
+    this.#bringIn(touched)
+    this.#tellLess()
   }
 
   /**
@@ -84,139 +241,422 @@ export class LearnedNames {
    */
   learn(endpointId: number, names: readonly string[], address: Uint8Array, ttlSeconds: number, nowMs: number): Lesson {
     const expiresMs = nowMs + Math.max(ttlSeconds, this.#settings.minTtlSeconds) * 1000
-    let known: Known | undefined
+    const scope = this.#scopeAt(endpointId)
+    let known: Address | undefined
     let isNew = false
-    for (const name of names) {
-      if (!this.isSelected(name)) continue
-      known ??= this.#at(endpointId, address)
-      const before = known.names.get(name)
-      if (before === undefined) {
-        isNew = true
-        this.#rememberName(known, name)
-      }
-      if (before === undefined || before < expiresMs) known.names.set(name, expiresMs)
-      this.#limit(name)
+    let isSelected = false
+    let isKnown = false
+    for (const text of names) {
+      const before = scope.names.get(text)
+      const selectors = before?.selectors ?? this.#selectorsOf(text)
+      if (selectors.length === 0) continue
+      isSelected = true
+      known ??= this.#addressAt(scope, address)
+      if (known === undefined) break
+      const name = before ?? this.#addName(scope, text, selectors, known)
+      if (name === undefined) continue
+      if (this.#claim(name, known, expiresMs)) isNew = true
+      isKnown = true
     }
-    if (known === undefined) return 'not selected'
-    if (!isNew) return 'learned'
-    return this.#write(known, this.#selectorsOf(known)) ? 'learned' : 'no room'
+    if (!isSelected) return 'not selected'
+    if (isNew && known !== undefined) isKnown = this.#write(known)
+    if (known?.claims.length === 0) this.#dropAddress(known)
+    this.#tellLess()
+    if (isKnown) return known !== undefined && this.#isCut(known) ? 'selectors cut' : 'learned'
+    this.totals.addressesRefusedCount++
+    return 'no room'
   }
 
-  /** Forgets what has run out and is not in use. @returns how many addresses */
-  expire(nowMs: number): number {
-    const stale = [...this.#known.values()].filter(({ names }) => [...names.values()].every((expiresMs) => expiresMs < nowMs))
-    if (stale.length === 0) return 0
-    const inUse = this.#inUse()
-    let count = 0
-    for (const known of stale) {
-      const address = textOf(0, known.key.address)
-      if (inUse.has(known.key.endpointId === 0 ? address : known.text)) continue
-      for (const name of [...known.names.keys()]) this.#forgetName(known, name)
-      this.#write(known, [])
-      count += 1
+  /** Takes what has run out by now out of use, if nothing else needs it; the rest of the decision is conntrack's. */
+  expire(nowMs: number): void {
+    for (let claim = this.#expiries.takeExpired(nowMs); claim !== undefined; claim = this.#expiries.takeExpired(nowMs)) {
+      const { address } = claim
+      if (this.#zombies.has(address)) continue
+      address.missedCount = 0
+      this.#zombies.add(address)
     }
-    return count
+    while (this.#zombies.size > this.#settings.zombiesMax) this.#evictZombie(undefined)
+    this.#tellLess()
   }
 
-  /** What an earlier process left: in force until policy or the end of its connections says otherwise. */
-  #adoptRows(): void {
-    for (const key of this.#maps.learnedAddresses.keys()) {
-      const selectors = this.#maps.learnedAddresses.get(key)?.selectors ?? []
-      const ids = selectors.map(({ identity }) => identity).filter((id) => id !== 0)
-      const text = textOf(key.endpointId, key.address)
-      this.#known.set(text, { key: { ...key, address: Buffer.from(key.address) }, text, names: new Map(), selectors: ids })
+  /** @returns a look at conntrack to be taken batch by batch, and then to be given to endLook; none while nothing hangs on one */
+  beginLook(nowMs: number): ConntrackLook<Address> | undefined {
+    if (this.#look !== undefined) return undefined
+    const candidates = [...this.#zombies].filter((zombie) => this.#hasRunOut(zombie, nowMs))
+    if (candidates.length === 0) return undefined
+    this.#look = new ConntrackLook(this.#maps.conntrack, candidates)
+    return this.#look
+  }
+
+  /** Forgets what this look and the one before it did not see, some at a time. @returns whether that was the last */
+  endLook(look: ConntrackLook<Address>, nowMs: number): boolean {
+    for (const zombie of look.takeJudged(BURIED_AT_ONCE)) {
+      if (!this.#zombies.has(zombie)) continue
+      if (look.seen.has(zombie)) zombie.missedCount = 0
+      else if (++zombie.missedCount >= LOOKS_MISSED) this.#bury(zombie, nowMs - this.#settings.graceSeconds * 1000)
     }
-  }
-
-  #at(endpointId: number, address: Uint8Array): Known {
-    const text = textOf(endpointId, address)
-    const before = this.#known.get(text)
-    if (before !== undefined) return before
-    const known: Known = { key: { endpointId, address: Buffer.from(address) }, text, names: new Map(), selectors: [] }
-    this.#known.set(text, known)
-    return known
-  }
-
-  #rememberName(known: Known, name: string): void {
-    const of = this.#byName.get(name)
-    if (of === undefined) this.#byName.set(name, new Set([known]))
-    else of.add(known)
-  }
-
-  #forgetName(known: Known, name: string): void {
-    known.names.delete(name)
-    const of = this.#byName.get(name)
-    of?.delete(known)
-    if (of?.size === 0) this.#byName.delete(name)
-  }
-
-  /** A name has so many addresses at most: the one goes whose answer runs out first. */
-  #limit(name: string): void {
-    const of = this.#byName.get(name)
-    if (of === undefined || of.size <= this.#settings.addressesOfNameMax) return
-    let first: Known | undefined
-    for (const known of of) if (first === undefined || (known.names.get(name) ?? 0) < (first.names.get(name) ?? 0)) first = known
-    if (first === undefined) return
-    this.#forgetName(first, name)
-    this.#write(first, this.#selectorsOf(first))
-  }
-
-  #selectorsOf({ names }: Known): readonly number[] {
-    const ids = new Set<number>()
-    for (const name of names.keys()) for (const id of this.#index.matching(name)) ids.add(id)
-    return [...ids].sort((a, b) => a - b).slice(0, LEARNED_SELECTORS_MAX)
-  }
-
-  /** Brings the kernel's row to the selectors. @returns whether there was room */
-  #write(known: Known, selectors: readonly number[]): boolean {
-    if (selectors.length === 0) {
-      this.#known.delete(known.text)
-      if (known.selectors.length === 0) return true
-      this.#maps.learnedAddresses.delete(known.key)
-    } else {
-      if (selectors.join() === known.selectors.join()) return true
-      try {
-        this.#maps.learnedAddresses.set(known.key, rowOf(selectors))
-      } catch (error) {
-        if (!(error instanceof SystemCallError) || (error.code !== 'E2BIG' && error.code !== 'ENOSPC')) throw error
-        for (const name of [...known.names.keys()]) this.#forgetName(known, name)
-        this.#known.delete(known.text)
-        return false
-      }
-    }
-    const isLess = known.selectors.some((id) => !selectors.includes(id))
-    known.selectors = selectors
-    // Connections that it let through are judged again.
-    if (isLess) this.#bump()
+    this.#tellLess()
+    if (look.hasMore) return false
+    if (this.#look === look) this.#look = undefined
     return true
   }
 
-  #bump(): void {
+  /** Forgets names at once, with the rows that stand for nothing else. @returns how many names */
+  forget(isMeant: (name: string) => boolean): number {
+    let count = 0
+    const touched = new Set<Address>()
+    for (const { names, addresses } of this.#scopes.values()) {
+      const unnamed = [...addresses.values()].flatMap(({ claims }) => claims.filter(({ name }) => name.text === '').map(({ name }) => name))
+      for (const name of [...names.values(), ...unnamed]) {
+        if (!isMeant(name.text)) continue
+        count++
+        for (const claim of [...name.claims]) {
+          touched.add(claim.address)
+          this.#dropClaim(claim)
+        }
+      }
+    }
+    for (const address of touched) this.#write(address)
+    this.#tellLess()
+    return count
+  }
+
+  *known(): Generator<KnownName> {
+    for (const { endpointId, addresses } of this.#scopes.values()) {
+      for (const { address, claims } of addresses.values()) {
+        for (const { name, expiresMs, heapIndex } of claims) {
+          yield { name: name.text, endpointId, address, expiresMs, selectors: name.selectors, isZombie: heapIndex < 0 }
+        }
+      }
+    }
+  }
+
+  *claims(): Generator<Claim> {
+    for (const { addresses } of this.#scopes.values()) for (const { claims } of addresses.values()) yield* claims
+  }
+
+  /** By their ids. */
+  selectors(): SelectorCounts[] {
+    return [...this.#rules]
+      .sort(([a], [b]) => a - b)
+      .map(([id, rule]) => {
+        const names = [...(this.#namesOfSelector.get(id) ?? [])]
+        const addresses = new Set(names.flatMap(({ claims }) => [...claims].map(({ address }) => address)))
+        return { id, rule, nameCount: names.filter(({ text }) => text !== '').length, addressCount: addresses.size }
+      })
+  }
+
+  #readRows(): void {
+    for (const { keys, values, count } of this.#maps.learnedAddresses.rawBatches()) {
+      for (let index = 0; index < count; index++) {
+        const { endpointId, address } = learnedKeyCodec.decode(keys.subarray(index * learnedKeyCodec.size))
+        const { selectors } = learnedValueCodec.decode(values.subarray(index * learnedValueCodec.size))
+        const known = this.#addAddress(this.#scopeAt(endpointId), address)
+        known.selectors = selectors.map(({ identity }) => identity).filter((id) => id !== 0)
+      }
+    }
+  }
+
+  #restore({ endpointId, address, name: text, expiresMs }: KeptClaim): void {
+    const scope = this.#scopeAt(endpointId)
+    const known = this.#addressAt(scope, address)
+    if (known === undefined) return
+    // Without its row, an unknown name stands for nothing.
+    if (text === '' && known.selectors.length === 0) return
+    const name = text === '' ? this.#unnamed(known) : (scope.names.get(text) ?? this.#addName(scope, text, [], known))
+    if (name === undefined) return
+    this.#claim(name, known, expiresMs)
+  }
+
+  /** Selectors are known now: what names have them, and what rows have beside them that no name accounts for. */
+  #reconcile(): void {
+    this.#isReconciled = true
+    for (const { names, addresses } of this.#scopes.values()) {
+      for (const name of names.values()) this.#select(name, this.#selectorsOf(name.text))
+      for (const known of [...addresses.values()]) {
+        const named = new Set(known.claims.flatMap(({ name }) => name.selectors))
+        const others = known.selectors.filter((id) => this.#rules.has(id) && !named.has(id))
+        const adopted = known.claims.find(({ name }) => name.text === '')
+        if (others.length === 0) {
+          if (adopted !== undefined) this.#dropClaim(adopted)
+        } else if (adopted === undefined) {
+          const name = this.#unnamed(known)
+          this.#select(name, others)
+          this.#claim(name, known, this.#startedMs + Math.max(ADOPTED_SECONDS, this.#settings.minTtlSeconds) * 1000)
+        } else this.#select(adopted.name, others)
+        for (const { name } of [...known.claims]) if (name.selectors.length === 0) this.#dropName(name)
+        this.#write(known)
+      }
+    }
+  }
+
+  /** Stands in for the names of one row. */
+  #unnamed({ scope, claims }: Address): Name {
+    return claims.find(({ name }) => name.text === '')?.name ?? { scope, text: '', selectors: [], claims: new Set() }
+  }
+
+  #scopeAt(endpointId: number): Scope {
+    const before = this.#scopes.get(endpointId)
+    if (before !== undefined) return before
+    const scope: Scope = { endpointId, names: new Map(), addresses: new Map() }
+    this.#scopes.set(endpointId, scope)
+    return scope
+  }
+
+  #addressAt(scope: Scope, address: Uint8Array): Address | undefined {
+    const known = scope.addresses.get(keyOf(address))
+    if (known !== undefined) return known
+    if (scope.endpointId !== 0 && scope.addresses.size >= this.#limits.addressesOfEndpointMax) return undefined
+    while (this.#addressCount >= this.#limits.addressesMax) if (!this.#evictZombie(undefined)) return undefined
+    return this.#addAddress(scope, address)
+  }
+
+  #addAddress(scope: Scope, address: Uint8Array): Address {
+    const key = keyOf(address)
+    const known: Address = {
+      scope,
+      endpointId: scope.endpointId,
+      address: Buffer.from(address.subarray(0, ADDRESS_BYTES)),
+      key,
+      claims: [],
+      selectors: [],
+      missedCount: 0,
+    }
+    scope.addresses.set(key, known)
+    this.#addressCount++
+    return known
+  }
+
+  #dropAddress(known: Address): void {
+    if (!known.scope.addresses.delete(known.key)) return
+    this.#addressCount--
+    this.#zombies.delete(known)
+  }
+
+  /** @param known for which there has to be room beside it */
+  #addName(scope: Scope, text: string, selectors: readonly number[], known: Address): Name | undefined {
+    while (this.#nameCount >= this.#limits.namesMax) if (!this.#evictZombie(known)) return undefined
+    const name: Name = { scope, text, selectors: [], claims: new Set() }
+    scope.names.set(text, name)
+    this.#nameCount++
+    this.#select(name, selectors)
+    return name
+  }
+
+  #select(name: Name, selectors: readonly number[]): void {
+    for (const id of name.selectors) if (!selectors.includes(id)) this.#namesOfSelector.get(id)?.delete(name)
+    setSelectors(name, selectors)
+    for (const id of selectors) {
+      const names = this.#namesOfSelector.get(id)
+      if (names === undefined) this.#namesOfSelector.set(id, new Set([name]))
+      else names.add(name)
+    }
+  }
+
+  /** @returns whether the address did not have the name */
+  #claim(name: Name, known: Address, expiresMs: number): boolean {
+    const before = known.claims.find((claim) => claim.name === name)
+    if (before !== undefined) {
+      if (expiresMs > before.expiresMs) {
+        const wasZombie = before.heapIndex < 0
+        this.#expiries.set(before, expiresMs)
+        if (wasZombie && !known.claims.some(({ heapIndex }) => heapIndex < 0)) this.#zombies.delete(known)
+        if (this.#isReconciled) this.#sink?.set(before)
+      }
+      return false
+    }
+    const claim: Claim = { name, address: known, expiresMs, heapIndex: -1, journaledMs: 0 }
+    known.claims.push(claim)
+    name.claims.add(claim)
+    this.#expiries.set(claim, expiresMs)
+    if (this.#isReconciled) this.#sink?.set(claim)
+    if (known.claims.length > this.#limits.namesOfAddressMax) this.#displaceName(known, claim)
+    if (name.claims.size > this.#settings.addressesOfNameMax) this.#displaceAddress(name, claim)
+    return true
+  }
+
+  #displaceName({ claims }: Address, latest: Claim): void {
+    const counts = new Map<number, number>()
+    for (const { name } of claims) for (const id of name.selectors) counts.set(id, (counts.get(id) ?? 0) + 1)
+    const others = claims.filter((claim) => claim !== latest)
+    const first = firstOf(others.filter(({ name }) => name.selectors.every((id) => (counts.get(id) ?? 0) > 1))) ?? firstOf(others)
+    if (first === undefined) return
+    this.totals.claimsDisplacedCount++
+    this.#dropClaim(first)
+  }
+
+  /** Never the latest, which the client is about to use. */
+  #displaceAddress({ claims }: Name, latest: Claim): void {
+    const first = firstOf([...claims].filter((claim) => claim !== latest))
+    if (first === undefined) return
+    this.totals.claimsDisplacedCount++
+    this.#dropClaim(first)
+    this.#write(first.address)
+  }
+
+  /** The row is the caller's to write. */
+  #dropClaim(claim: Claim): void {
+    const { name, address } = claim
+    this.#expiries.remove(claim)
+    const index = address.claims.indexOf(claim)
+    if (index < 0) return
+    address.claims.splice(index, 1)
+    name.claims.delete(claim)
+    this.#sink?.remove(claim)
+    if (name.claims.size > 0) return
+    this.#select(name, [])
+    if (name.text !== '' && name.scope.names.delete(name.text)) this.#nameCount--
+  }
+
+  /** The rows are the caller's to write. */
+  #dropName(name: Name): void {
+    for (const claim of [...name.claims]) this.#dropClaim(claim)
+  }
+
+  /** Names whose selectors come into what they are with new ones. */
+  #namesMatching(come: readonly NameSelector[]): Set<Name> {
+    const found = new Set<Name>()
+    const suffixes: string[] = []
+    for (const { matchName, matchPattern } of come) {
+      for (const { names } of this.#scopes.values()) {
+        const name = matchName === undefined ? undefined : names.get(normalizeName(matchName))
+        if (name !== undefined) found.add(name)
+      }
+      if (matchPattern !== undefined) suffixes.push(normalizeName(matchPattern).slice(matchPattern.lastIndexOf('*') + 1))
+    }
+    if (suffixes.length > 0) {
+      for (const { names } of this.#scopes.values()) {
+        for (const name of names.values()) if (suffixes.some((suffix) => name.text.endsWith(suffix))) found.add(name)
+      }
+    }
+    for (const name of found) this.#select(name, this.#selectorsOf(name.text))
+    return found
+  }
+
+  #bringIn(touched: ReadonlySet<Name>): void {
+    const addresses = new Set<Address>()
+    for (const name of touched) {
+      for (const { address } of name.claims) addresses.add(address)
+      if (name.selectors.length === 0) this.#dropName(name)
+    }
+    for (const address of addresses) this.#write(address)
+  }
+
+  #hasRunOut({ claims }: Address, nowMs: number): boolean {
+    const graceMs = this.#settings.graceSeconds * 1000
+    return claims.some(({ expiresMs, heapIndex }) => heapIndex < 0 && expiresMs + graceMs <= nowMs)
+  }
+
+  /** Drops what ran out by then; what only ran out since stays a zombie. */
+  #bury(zombie: Address, untilMs: number): void {
+    for (const claim of zombie.claims.filter(({ expiresMs, heapIndex }) => heapIndex < 0 && expiresMs <= untilMs)) {
+      this.#dropClaim(claim)
+      this.totals.expiredCount++
+    }
+    if (!zombie.claims.some(({ heapIndex }) => heapIndex < 0)) this.#zombies.delete(zombie)
+    this.#write(zombie)
+  }
+
+  /** The oldest goes. @param except not this one @returns whether one went */
+  #evictZombie(except: Address | undefined): boolean {
+    for (const zombie of this.#zombies) {
+      if (zombie === except) continue
+      this.totals.zombiesEvictedCount++
+      this.#bury(zombie, Number.POSITIVE_INFINITY)
+      return true
+    }
+    return false
+  }
+
+  #selectorsOf(name: string): readonly number[] {
+    return [...this.#index.matching(name)].sort((a, b) => a - b)
+  }
+
+  /** What the row is to say: of too many, those with the lowest numbers, whatever came first. */
+  #rowOf({ claims }: Address): readonly number[] {
+    const [only] = claims
+    if (claims.length === 1 && only !== undefined && only.name.selectors.length <= LEARNED_SELECTORS_MAX) return only.name.selectors
+    const ids = new Set<number>()
+    for (const { name } of claims) for (const id of name.selectors) ids.add(id)
+    const sorted = [...ids].sort((a, b) => a - b)
+    if (sorted.length > LEARNED_SELECTORS_MAX) this.totals.selectorsCutCount++
+    return sorted.slice(0, LEARNED_SELECTORS_MAX)
+  }
+
+  #isCut({ claims, selectors }: Address): boolean {
+    return selectors.length === LEARNED_SELECTORS_MAX && claims.some(({ name }) => name.selectors.some((id) => !selectors.includes(id)))
+  }
+
+  /** Brings the kernel's row to what the claims say; without any, the address goes. @returns whether there was room */
+  #write(known: Address): boolean {
+    const selectors = this.#rowOf(known)
+    if (known.claims.length === 0) this.#dropAddress(known)
+    if (selectors.length === 0) {
+      if (known.selectors.length > 0) this.#maps.learnedAddresses.delete(known)
+    } else if (!isSame(selectors, known.selectors) && !this.#set(known, selectors)) {
+      for (const claim of [...known.claims]) this.#dropClaim(claim)
+      this.#dropAddress(known)
+      if (known.selectors.length > 0) this.#maps.learnedAddresses.delete(known)
+      this.#isLess ||= known.selectors.length > 0
+      known.selectors = []
+      return false
+    }
+    this.#isLess ||= known.selectors.some((id) => !selectors.includes(id))
+    known.selectors = selectors
+    return true
+  }
+
+  /** @returns false when the map has no room, and no zombie either that could make some */
+  #set(known: Address, selectors: readonly number[]): boolean {
+    do {
+      try {
+        this.#maps.learnedAddresses.set(known, rowOf(selectors))
+        return true
+      } catch (error) {
+        if (!(error instanceof SystemCallError) || (error.code !== 'E2BIG' && error.code !== 'ENOSPC')) throw error
+      }
+    } while (this.#evictZombie(known))
+    return false
+  }
+
+  /** Connections that a row let through are judged again. */
+  #tellLess(): void {
+    if (!this.#isLess) return
+    this.#isLess = false
     const { revision = 0 } = this.#maps.learnedState.get(0) ?? {}
     this.#maps.learnedState.set(0, { revision: (revision + 1) >>> 0 })
   }
+}
 
-  /** Remote addresses of tracked connections, for everybody and by endpoint. */
-  #inUse(): ReadonlySet<string> {
-    const inUse = new Set<string>()
-    for (const { keys, count } of this.#maps.conntrack.rawBatches()) {
-      for (let index = 0; index < count; index++) {
-        const key = keys.subarray(index * ctKeyCodec.size, (index + 1) * ctKeyCodec.size)
-        const address = key.subarray(REMOTE_OFFSET, REMOTE_OFFSET + ADDRESS_BYTES)
-        inUse.add(textOf(0, address))
-        inUse.add(textOf(key.readUInt32LE(ENDPOINT_OFFSET), address))
-      }
-    }
-    return inUse
-  }
+export interface ConstructorOptions {
+  readonly limits: LearnedNamesLimits
+  readonly sink: ClaimSink
+  readonly kept: Iterable<KeptClaim>
+  readonly nowMs: number
+}
+
+const ADDRESS_BYTES = 16
+
+function setSelectors(name: { selectors: readonly number[] }, selectors: readonly number[]): void {
+  name.selectors = selectors
 }
 
 function ruleOf({ matchName, matchPattern }: NameSelector): DnsRule {
   return { ...(matchName === undefined ? {} : { matchName }), ...(matchPattern === undefined ? {} : { matchPattern }) }
 }
 
-function textOf(endpointId: number, address: Uint8Array): string {
-  return `${endpointId}/${Buffer.from(address.buffer, address.byteOffset, ADDRESS_BYTES).toString('latin1')}`
+function keyOf(address: Uint8Array): string {
+  return Buffer.from(address.buffer, address.byteOffset, ADDRESS_BYTES).toString('latin1')
+}
+
+function firstOf(claims: Iterable<Claim>): Claim | undefined {
+  let first: Claim | undefined
+  for (const claim of claims) if (first === undefined || claim.expiresMs < first.expiresMs) first = claim
+  return first
+}
+
+function isSame(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((id, index) => id === b[index])
 }
 
 function rowOf(selectors: readonly number[]): LearnedValue {

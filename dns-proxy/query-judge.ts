@@ -133,9 +133,8 @@ export class QueryJudge {
       for (let index = 0; index < chain.addressCount; index++) {
         const address = chain.address(index)
         const reason = this.#teachable.reasonAgainst(address)
-        if (reason !== '') notes.push(`${bytesToAddress(address)}: ${reason}`)
-        else if (this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs) === 'no room')
-          notes.push(`${bytesToAddress(address)}: no room`)
+        const lesson = reason === '' ? this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs) : reason
+        if (lesson !== 'learned' && lesson !== 'not selected') notes.push(`${bytesToAddress(address)}: ${lesson}`)
       }
     }
     if (notes.length === 0 && !transaction.verdict.isAudited && !this.#isSampled()) return

@@ -6,13 +6,11 @@ import type { Config } from '#config/schema.ts'
 import { RCODE } from '#parsers/dns/codes.ts'
 import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
+import { Lifetimes } from './lifetimes.ts'
 import { QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
 import { TcpProxy } from './tcp-proxy.ts'
 import { UdpProxy } from './udp-proxy.ts'
-
-const EXPIRY_INTERVAL_MS = 10_000
-const ADDRESSES_OF_NAME_MAX = 1000
 
 export interface ServingParts {
   readonly config: Config
@@ -32,7 +30,7 @@ export class Serving {
   readonly #judge: QueryJudge
   readonly #udp: UdpProxy
   readonly #tcp: TcpProxy
-  readonly #timer: NodeJS.Timeout
+  readonly #lifetimes: Lifetimes
 
   /** @throws RangeError or SystemCallError when a map or a socket cannot be had; nothing is left open then */
   constructor(parts: ServingParts) {
@@ -43,7 +41,9 @@ export class Serving {
     try {
       this.#names = new LearnedNames(this.#pinned.maps, {
         minTtlSeconds: config.dns.tofqdnsMinTtl,
-        addressesOfNameMax: ADDRESSES_OF_NAME_MAX,
+        addressesOfNameMax: config.dns.tofqdnsEndpointMaxIpPerHostname,
+        zombiesMax: config.dns.tofqdnsMaxDeferredConnectionDeletes,
+        graceSeconds: config.dns.tofqdnsIdleConnectionGracePeriodSeconds,
       })
       this.#judge = new QueryJudge(slots, this.#names, flows, config.flows)
       const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
@@ -53,7 +53,7 @@ export class Serving {
       this.#pinned.close()
       throw error
     }
-    this.#timer = setInterval(() => this.#names.expire(performance.now()), EXPIRY_INTERVAL_MS)
+    this.#lifetimes = new Lifetimes(this.#names)
     this.#udp.start()
   }
 
@@ -71,7 +71,7 @@ export class Serving {
   }
 
   close(): void {
-    clearInterval(this.#timer)
+    this.#lifetimes.close()
     this.#udp.close()
     this.#tcp.close()
     this.#pinned.close()

@@ -1,0 +1,47 @@
+/** Lets what is learned run out in time: a step each second, and looks at conntrack that take turns with queries. */
+import type { LearnedNames } from './learned-names.ts'
+
+const STEP_MS = 1000
+/** From the end of a look to the next: connections of half a second are seen by one of two. */
+const LOOK_INTERVAL_MS = 5000
+
+export class Lifetimes {
+  readonly #names: LearnedNames
+  readonly #timer: NodeJS.Timeout
+  #isLooking = false
+  #lookedMs = 0
+  #isClosed = false
+
+  constructor(names: LearnedNames) {
+    this.#names = names
+    this.#timer = setInterval(() => this.#step(), STEP_MS)
+  }
+
+  close(): void {
+    this.#isClosed = true
+    clearInterval(this.#timer)
+  }
+
+  #step(): void {
+    const nowMs = performance.now()
+    this.#names.expire(nowMs)
+    if (this.#isLooking || nowMs - this.#lookedMs < LOOK_INTERVAL_MS) return
+    const look = this.#names.beginLook(nowMs)
+    if (look === undefined) return
+    this.#isLooking = true
+    const read = (): void => {
+      if (this.#isClosed) return
+      setImmediate(look.step() ? judge : read)
+    }
+    const judge = (): void => {
+      if (this.#isClosed) return
+      if (!this.#names.endLook(look, nowMs)) {
+        setImmediate(judge)
+        return
+      }
+      this.#isLooking = false
+      this.#lookedMs = performance.now()
+    }
+    setImmediate(read)
+  }
+}
