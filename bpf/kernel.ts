@@ -312,7 +312,16 @@ function linkIfindex(fd: number): number {
 }
 
 /** Maps that hold no state of policy: they go over to another layout as they are, if their own did not change. */
-const CARRIED_MAPS: ReadonlySet<string> = new Set(['handovers', 'neighbors', 'counters', 'events', 'event_budgets'])
+const CARRIED_MAPS: ReadonlySet<string> = new Set([
+  'handovers',
+  'neighbors',
+  'counters',
+  'events',
+  'event_budgets',
+  // Of the DNS process, which goes on writing them.
+  'learned_addresses',
+  'learned_state',
+])
 
 function openWithMaps(path: string, folder: string, previous: string | undefined, sizes: MapSizes, withLog: boolean): OpenedObject {
   const object = openObject(path, withLog)

@@ -1,4 +1,5 @@
 /** Names in policy: what makes queries pass the DNS process, and what a name opens and closes. */
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { dig, startDnsmasq } from '../support/dnsmasq.ts'
 import { ip, type Machine, type Workload } from '../support/machine.ts'
@@ -72,6 +73,30 @@ test.serial('a denied name is refused, and its address denied though the world i
     t.is(await ask('api.test'), 'NOERROR')
     t.is(await ask('www.ads.test'), 'NOERROR', 'another name')
     t.false(await reaches(WORLD[1]), 'which has the address of the denied one')
+    t.true(await reaches(WORLD[0]))
+  })
+})
+
+test.serial('what is learned outlives the agent, the DNS process and another map size', async (t) => {
+  await withNames(async ({ headgate, machine, ask, reaches }) => {
+    const policy = policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchName: 'api.test' }], toPorts: HTTP }] })
+    await headgate.apply('client.json', policy)
+    t.is(await ask('api.test'), 'NOERROR')
+    await headgate.kill('dns-proxy')
+    t.true(await reaches(WORLD[0]), 'the DNS process is dead')
+    await headgate.kill('agent')
+    t.true(await reaches(WORLD[0]), 'and the agent')
+    machine.setConfig({ datapath: { conntrackEntriesMax: 32768, ipcacheEntriesMax: 16384 } })
+    headgate.start('agent')
+    await headgate.waitForEndpoint('client')
+    t.true(await reaches(WORLD[0]), 'another layout of the maps')
+    // Nobody waits for the word of a process that is dead.
+    headgate.write('client.json', JSON.stringify(policyOf('client', 'client', { egress: [TO_DNS] })))
+    for (let tries = 0; tries < 20 && (await reaches(WORLD[0])); tries++) await delay(100)
+    t.false(await reaches(WORLD[0]), 'policy took it back while the DNS process is dead')
+    headgate.start('dns-proxy')
+    await headgate.apply('client.json', policy)
+    t.is(await ask('api.test'), 'NOERROR')
     t.true(await reaches(WORLD[0]))
   })
 })
