@@ -1,0 +1,173 @@
+import test from 'ava'
+import fc from 'fast-check'
+import {
+  CONFIG_NAMES,
+  DIRECTION_EGRESS,
+  ENDPOINT_ENFORCE_EGRESS,
+  IPCACHE_PREFIX,
+  LEARNED_SELECTORS_MAX,
+  POLICY_AUDIT,
+  POLICY_EXPLICIT_DENY,
+  POLICY_PREFIX_FULL,
+  type PolicyValue,
+  policyKeyCodec,
+  policyValueCodec,
+  VERDICT_ALLOW,
+  VERDICT_DENY,
+  VERDICT_REDIRECT,
+} from '#bpf/gen/abi.ts'
+import { KernelMaps, policyRowsMap } from '#bpf/maps.ts'
+import { PROGRAMS_PATH } from '#config/package.ts'
+import { addressToBytes } from '#sys/addresses.ts'
+import {
+  BPF_F_NO_PREALLOC,
+  BPF_MAP_TYPE_LPM_TRIE,
+  closeObject,
+  createMap,
+  loadObject,
+  mapFd,
+  mapsOf,
+  openObject,
+  programsOf,
+  setMaxEntries,
+} from '#sys/libbpf.ts'
+import { close } from '#sys/libc.ts'
+import { inNetns, netnsPath } from '#sys/netns.ts'
+import { withRoute } from '#sys/rtnetlink.ts'
+import { answerTo } from '../support/bpf-program.ts'
+import { TCP_SYN, tcpFrame } from '../support/frames.ts'
+import { ip } from '../support/machine.ts'
+
+const MAC = '02:00:00:00:00:01'
+const [OWN, PEER, PORT] = ['10.1.0.1', '10.2.0.1', 80]
+const [ENDPOINT, GROUP, PEER_IDENTITY, FIRST_SELECTOR, FIRST_SLOT_PORT] = [7, 1, 300, 1 << 25, 20_000]
+const TCP = 6
+const ANSWERS = new Map([
+  [-1, 'passed'],
+  [2, 'dropped'],
+  [7, 'redirected'],
+])
+
+const ROW_KINDS = ['none', 'deny', 'explicit deny', 'allow', 'audit', 'redirect'] as const
+type RowKind = (typeof ROW_KINDS)[number]
+
+interface Situation {
+  /** Row of the address's own identity. */
+  readonly own: RowKind
+  /** Rows of selectors, by their order. */
+  readonly selectors: readonly RowKind[]
+  /** Which selectors everybody knows the address by, and which only the endpoint. */
+  readonly common: readonly number[]
+  readonly private: readonly number[]
+  /** Whose the address is as the ipcache has it. */
+  readonly owner: 'nobody' | 'prefix' | 'endpoint'
+  readonly hasNames: boolean
+}
+
+const SELECTOR_COUNT = 12
+const subset = fc.uniqueArray(fc.nat(SELECTOR_COUNT - 1), { maxLength: LEARNED_SELECTORS_MAX })
+const situation: fc.Arbitrary<Situation> = fc.record({
+  own: fc.constantFrom(...ROW_KINDS),
+  selectors: fc.array(fc.constantFrom(...ROW_KINDS), { minLength: SELECTOR_COUNT, maxLength: SELECTOR_COUNT }),
+  common: subset,
+  private: subset,
+  owner: fc.constantFrom('nobody', 'prefix', 'prefix', 'endpoint'),
+  hasNames: fc.boolean().map((isOff) => !isOff),
+})
+
+/** What the documentation says, case by case. */
+function expected({ own, selectors, common, private: known, owner, hasNames }: Situation): string {
+  if (own === 'explicit deny') return 'dropped'
+  const isNameable = hasNames && owner !== 'endpoint'
+  const named = isNameable ? [...common, ...known].map((index) => selectors[index]) : []
+  const isClaimed = named.some((kind) => kind === 'allow' || kind === 'redirect' || kind === 'audit')
+  if (!isClaimed && named.includes('explicit deny')) return 'dropped'
+  const all = [own, ...named]
+  if (all.includes('allow')) return 'passed'
+  if (all.includes('redirect')) return 'redirected'
+  return all.includes('audit') ? 'passed' : 'dropped'
+}
+
+function valueOfRow(kind: RowKind, slot: number): PolicyValue {
+  const verdict = kind === 'redirect' ? VERDICT_REDIRECT : kind === 'allow' || kind === 'audit' ? VERDICT_ALLOW : VERDICT_DENY
+  const flags = kind === 'explicit deny' ? POLICY_EXPLICIT_DENY : kind === 'audit' ? POLICY_AUDIT : 0
+  const slotPort = kind === 'redirect' ? FIRST_SLOT_PORT + slot : 0
+  return { verdict, flags, slotPort, slotGeneration: slotPort === 0 ? 0 : 1, precedence: 0, cookie: 0 }
+}
+
+test('names open and close what their rows say, on top of what an address may do by itself', (t) => {
+  const netns = `hg-names-${process.pid}`
+  ip('netns', 'add', netns)
+  t.teardown(() => ip('netns', 'del', netns))
+  ip('-n', netns, 'link', 'add', 'e0', 'type', 'veth', 'peer', 'name', 'p0')
+  const ifindex = withRoute(netnsPath(netns), (route) => route.link('e0')?.index ?? 0)
+  const object = openObject(PROGRAMS_PATH)
+  const byName = mapsOf(object)
+  for (const name of ['conntrack', 'ipcache']) setMaxEntries(byName.get(name)!, 1024, name)
+  loadObject(object)
+  t.teardown(() => closeObject(object))
+  const maps = new KernelMaps((name) => mapFd(byName.get(name)!))
+  const program = programsOf(object).get('from_workload') ?? -1
+  const rowsFd = createMap(BPF_MAP_TYPE_LPM_TRIE, 'policy_rows', policyKeyCodec.size, policyValueCodec.size, 64, BPF_F_NO_PREALLOC)
+  t.teardown(() => close(rowsFd))
+  maps.policyGroups.set(GROUP, rowsFd)
+  const rows = policyRowsMap(rowsFd)
+  maps.endpoints.set(ifindex, {
+    id: ENDPOINT,
+    identity: 256,
+    policyGroup: GROUP,
+    revision: 1,
+    flags: ENDPOINT_ENFORCE_EGRESS,
+    ifindex,
+    mac: Buffer.alloc(6),
+    hostMac: Buffer.alloc(6),
+    addressCount: 1,
+    addresses: [{ bytes: addressToBytes(OWN) }],
+  })
+  const frame = tcpFrame({ destinationMac: MAC, source: OWN, destination: PEER, sourcePort: 40_000, destinationPort: PORT, flags: TCP_SYN })
+  const address = addressToBytes(PEER)
+  const setRow = (identity: number, kind: RowKind): void => {
+    const key = { prefixLength: POLICY_PREFIX_FULL, identity, direction: DIRECTION_EGRESS, protocol: TCP, port: PORT }
+    if (kind === 'none') rows.delete(key)
+    else rows.set(key, valueOfRow(kind, identity % 100))
+  }
+  const setLearned = (endpointId: number, indexes: readonly number[]): void => {
+    if (indexes.length === 0) {
+      maps.learnedAddresses.delete({ address, endpointId })
+      return
+    }
+    const selectors = Array.from({ length: LEARNED_SELECTORS_MAX }, (_, place) => {
+      const index = indexes[place]
+      return { identity: index === undefined ? 0 : FIRST_SELECTOR + index }
+    })
+    maps.learnedAddresses.set({ address, endpointId }, { selectors })
+  }
+  const legs = Array.from({ length: 5 }, () => ({ hostIfindex: 1 }))
+  const timeouts = { tcpTimeoutSeconds: 60, tcpSynTimeoutSeconds: 60, tcpCloseTimeoutSeconds: 60, otherTimeoutSeconds: 60 }
+  const seen = new Map<string, number>()
+  inNetns(netnsPath(netns), () =>
+    fc.assert(
+      fc.property(situation, (asked) => {
+        const { own, selectors, common, private: known, owner, hasNames } = asked
+        maps.config.set(0, { revision: 1, flags: hasNames ? CONFIG_NAMES : 0, legs, ...timeouts, eventSample: 0, eventsPerSecond: 1 })
+        const key = { prefixLength: 128, address }
+        if (owner === 'nobody') maps.ipcache.delete(key)
+        else maps.ipcache.set(key, { identity: PEER_IDENTITY, flags: owner === 'prefix' ? IPCACHE_PREFIX : 0 })
+        // Without an entry the address is the world's.
+        setRow(owner === 'nobody' ? 2 : PEER_IDENTITY, own)
+        setRow(owner === 'nobody' ? PEER_IDENTITY : 2, 'none')
+        for (const [index, kind] of selectors.entries()) setRow(FIRST_SELECTOR + index, kind)
+        setLearned(0, common)
+        setLearned(ENDPOINT, known)
+        const answer = ANSWERS.get(answerTo(program, ifindex, frame)) ?? 'something else'
+        for (const entry of maps.conntrack.keys()) maps.conntrack.delete(entry)
+        const wanted = expected(asked)
+        seen.set(wanted, (seen.get(wanted) ?? 0) + 1)
+        if (answer !== wanted) throw new Error(`${answer}, not ${wanted}`)
+      }),
+      { numRuns: 3000, includeErrorInReport: true },
+    ),
+  )
+  t.log(Object.fromEntries(seen))
+  for (const answer of ANSWERS.values()) t.true((seen.get(answer) ?? 0) > 100, answer)
+})
