@@ -147,6 +147,12 @@ export const configSchema = z.strictObject({
         .describe(
           'DNS servers whose answers hold for every endpoint, beside those of this machine’s resolv.conf; others’ for the endpoint that asked.',
         ),
+      dnsproxyConcurrencyLimit: z
+        .int()
+        .min(0)
+        .max(65536)
+        .default(0)
+        .describe('Queries that may wait for one server at once; one more gets SERVFAIL. 0: as many as there may be in total.'),
       tofqdnsDnsRejectResponseCode: z
         .enum(['refused', 'nameError'])
         .default('refused')

@@ -2,7 +2,6 @@
  * What both transports ask about a message: may this query go, is this its answer, and what does that teach. Knows endpoints, slots and
  * names, and tells flows.
  */
-import { randomInt } from 'node:crypto'
 import { create } from '@bufbuild/protobuf'
 import type { FlowReporter } from '#api/flow-reporter.ts'
 import { type DnsEndpoint, DnsFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
@@ -13,8 +12,10 @@ import type { MessageReader } from '#parsers/dns/message.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { ItemChanges } from './desired-state.ts'
 import type { LearnedNames } from './learned-names.ts'
-import type { QueryVerdict, SlotRules, SlotTable } from './slot-rules.ts'
-import { keyOf, Teachable } from './teachable.ts'
+import { type Client, type DnsServer, type LimitCounts, QueryLimits, Servers } from './query-limits.ts'
+import { randomIndex } from './random-numbers.ts'
+import type { JudgedQuestion, SlotRules, SlotTable } from './slot-rules.ts'
+import { type AddressKey, keyOf, Teachable } from './teachable.ts'
 import type { OpenQuery } from './transactions.ts'
 
 const OPCODE_QUERY = 0
@@ -23,95 +24,118 @@ const SAMPLE_STEPS = 1_000_000
 /** A name server may answer with a thousand addresses; a flow tells of as many. */
 const FLOW_ADDRESSES_MAX = 32
 
-export interface Asked {
-  readonly slot: SlotRules
+/** A query that does not go, as flows tell of it. */
+export interface RefusedQuery {
+  readonly slotId: number
+  /** 16 bytes each. */
   readonly clientAddress: Uint8Array
-  readonly serverAddress: Uint8Array
-}
-
-export interface AskedBy extends Asked {
   readonly clientPort: number
+  readonly serverAddress: Uint8Array
   readonly serverPort: number
-  readonly isTcp: boolean
+  /** Undefined when the question could not be read, or was not looked at. */
+  readonly asked: JudgedQuestion | undefined
 }
 
-export interface JudgedQuery {
-  /** Why it does not go: a code of its own, or what policy's refusals get. Undefined: it may. */
-  readonly refusal: AnswerRcode | 'policy' | undefined
-  /** Of the first question; empty when there is none that can be read. */
-  readonly name: string
-  readonly type: number
-  /** As it was asked, one character a byte. */
-  readonly question: string
-  readonly endpointId: number
-  readonly verdict: QueryVerdict
-}
+const NO_NOTES: readonly string[] = []
+const UNREAD: JudgedQuestion = { isAllowed: false, rule: '', isAudited: false, name: '', type: 0, question: '' }
 
-const NO_VERDICT: QueryVerdict = { isAllowed: false, rule: '', isAudited: false }
+type Names = Pick<LearnedNames, 'isSelected' | 'learn'>
+type Flows = Pick<FlowReporter<'dns'>, 'add'>
+type FlowRest = Partial<
+  Pick<Parameters<FlowReporter<'dns'>['add']>[0], 'answered' | 'rcode' | 'addresses' | 'cnames' | 'ttl' | 'durationNs' | 'notes'>
+>
 
 export class QueryJudge {
   readonly #slots: SlotTable
-  readonly #names: LearnedNames
-  readonly #flows: FlowReporter<'dns'>
+  readonly #names: Names
+  readonly #flows: Flows
   readonly #sampleOf: number
-  readonly #endpointIds = new Map<string, number>()
-  readonly #teachable = new Teachable(this.#endpointIds)
+  readonly #clients = new Map<AddressKey, Client>()
+  readonly #servers = new Servers()
+  readonly #teachable = new Teachable(this.#clients)
   readonly #chain = new AnswerChain()
-  #trustedServers: ReadonlySet<string> = new Set()
+  readonly #limits: QueryLimits
+  #trustedServers: ReadonlySet<AddressKey> = new Set()
 
-  constructor(slots: SlotTable, names: LearnedNames, flows: FlowReporter<'dns'>, { mode, sampleRate }: Config['flows']) {
+  constructor(slots: SlotTable, names: Names, flows: Flows, config: Pick<Config, 'flows' | 'dns'>) {
+    const { mode, sampleRate } = config.flows
+    this.#limits = new QueryLimits(config.dns.dnsproxyConcurrencyLimit)
     this.#slots = slots
     this.#names = names
     this.#flows = flows
     this.#sampleOf = mode === 'all' ? SAMPLE_STEPS : mode === 'denied' ? 0 : Math.round(sampleRate * SAMPLE_STEPS)
   }
 
+  /** Queries over a limit. */
+  get limitCounts(): LimitCounts {
+    return this.#limits.counts
+  }
+
+  /** Those asked of late, with how many of their queries are on their way and were never answered. */
+  servers(): Iterable<DnsServer> {
+    return this.#servers.values()
+  }
+
   changeEndpoints({ gone, come }: ItemChanges<DnsEndpoint>): void {
     for (const { id, addresses } of gone) {
-      for (const address of addresses) {
-        const key = keyOf(addressToBytes(address))
-        if (this.#endpointIds.get(key) === id) this.#endpointIds.delete(key)
+      for (const text of addresses) {
+        const key = keyOf(addressToBytes(text))
+        if (this.#clients.get(key)?.endpointId === id) this.#clients.delete(key)
       }
     }
-    for (const { id, addresses } of come) for (const address of addresses) this.#endpointIds.set(keyOf(addressToBytes(address)), id)
+    for (const { id, addresses } of come) {
+      const load = { openCount: 0 }
+      for (const text of addresses) {
+        const address = addressToBytes(text)
+        this.#clients.set(keyOf(address), { endpointId: id, address, load })
+      }
+    }
   }
 
   setLists(claimedPrefixes: readonly string[], trustedServers: readonly string[]): void {
     this.#teachable.setClaimed(claimedPrefixes)
     this.#trustedServers = new Set(trustedServers.map((server) => keyOf(addressToBytes(server))))
+    this.#servers.clear()
   }
 
   slotAt(mark: number): SlotRules | undefined {
     return this.#slots.at(mark)
   }
 
-  /** @param query loaded, no reply @param isReadable whether all of it could be read */
-  judge(query: MessageReader, isReadable: boolean, { slot, clientAddress }: Asked): JudgedQuery {
-    const endpointId = this.#endpointIds.get(keyOf(clientAddress))
-    const refused = (refusal: AnswerRcode): JudgedQuery => ({
-      refusal,
-      name: '',
-      type: 0,
-      question: '',
-      endpointId: endpointId ?? 0,
-      verdict: NO_VERDICT,
-    })
+  /** @param address 16 bytes @returns undefined for an address that is no endpoint's any more, or not yet: nobody's policy could be meant */
+  clientAt(address: Uint8Array): Client | undefined {
+    return this.#clients.get(keyOf(address))
+  }
+
+  /** @param address 16 bytes */
+  serverAt(address: Uint8Array): DnsServer {
+    const key = keyOf(address)
+    return this.#servers.get(key) ?? this.#servers.add(key, address, this.#trustedServers.has(key))
+  }
+
+  /**
+   * @param query loaded, no reply @param isReadable whether all of it could be read
+   * @returns the question with its verdict, or what a query gets that nobody can answer
+   */
+  judge(query: MessageReader, isReadable: boolean, slot: SlotRules): JudgedQuestion | AnswerRcode {
     // Other opcodes have messages of other forms.
-    if (query.opcode !== OPCODE_QUERY) return refused(RCODE.NOTIMP)
+    if (query.opcode !== OPCODE_QUERY) return RCODE.NOTIMP
     // More questions than one have no meaning that servers agree on (RFC 9619).
-    if (!isReadable || query.questionCount !== 1) return refused(RCODE.FORMERR)
-    // An address that is no endpoint's any more, or not yet: nobody's policy could be meant.
-    if (endpointId === undefined) return refused(RCODE.SERVFAIL)
-    query.rewind()
-    query.nextQuestion()
-    const { name, type } = query
-    const question = latin1(query.bytes, query.start + HEADER_BYTES, query.questionsEnd)
-    const verdict = slot.judge(name)
-    return { refusal: verdict.isAllowed ? undefined : 'policy', name, type, question, endpointId, verdict }
+    if (!isReadable || query.questionCount !== 1) return RCODE.FORMERR
+    return slot.judge(query)
+  }
+
+  /** @returns whether there is room for one more query on its way, which `end` gives back */
+  begin(client: Client, server: DnsServer): boolean {
+    return this.#limits.take(client, server)
+  }
+
+  end({ client, server }: Pick<OpenQuery, 'client' | 'server'>): void {
+    this.#limits.giveBack(client, server)
   }
 
   /** Whether a message of the server that was asked answers what was asked. @param reply loaded; more may trail than it counts */
-  isAnswerTo(reply: MessageReader, { question }: OpenQuery): boolean {
+  isAnswerTo(reply: MessageReader, { asked: { question } }: OpenQuery): boolean {
     if (reply.fault !== undefined && reply.fault !== 'trailingBytes') return false
     if (!reply.isReply || reply.opcode !== OPCODE_QUERY) return false
     // Servers may leave the question out of an error.
@@ -123,61 +147,69 @@ export class QueryJudge {
   }
 
   /** The kernel knows what the answer teaches when this returns. @param reply loaded, and an answer to the query */
-  learn(reply: MessageReader, transaction: OpenQuery, nowMs: number, isTcp: boolean): void {
+  learn(reply: MessageReader, query: OpenQuery, nowMs: number, isTcp: boolean): void {
     const chain = this.#chain
-    const notes: string[] = []
     // What is truncated comes again, whole; what is not of the Internet's class has no addresses.
     const hasAddresses = !reply.isTruncated && chain.read(reply)
-    if (hasAddresses) {
-      const scope = this.#trustedServers.has(keyOf(transaction.serverAddress)) ? 0 : transaction.endpointId
-      for (let index = 0; index < chain.addressCount; index++) {
-        const address = chain.address(index)
-        const reason = this.#teachable.reasonAgainst(address)
-        const lesson = reason === '' ? this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs) : reason
-        if (lesson !== 'learned' && lesson !== 'not selected') notes.push(`${bytesToAddress(address)}: ${lesson}`)
-      }
-    }
-    if (notes.length === 0 && !transaction.verdict.isAudited && !this.#isSampled()) return
+    const notes = hasAddresses && this.#hasSelected(chain.names) ? this.#learn(query, nowMs) : NO_NOTES
+    if (notes.length === 0 && !query.asked.isAudited && !this.#isSampled()) return
     const addresses = hasAddresses
       ? Array.from({ length: Math.min(chain.addressCount, FLOW_ADDRESSES_MAX) }, (_, index) => chain.address(index))
       : []
-    this.#report(transaction, isTcp, {
+    this.#reportOpen(query, isTcp, {
       answered: true,
       rcode: reply.rcode,
       addresses: addresses.map(bytesToAddress),
       cnames: hasAddresses ? chain.names.slice(1) : [],
       ttl: hasAddresses ? (chain.ttlsSeconds[0] ?? 0) : 0,
-      durationNs: BigInt(Math.round((nowMs - transaction.startedMs) * MS_TO_NS)),
+      durationNs: BigInt(Math.round((nowMs - query.startedMs) * MS_TO_NS)),
       notes: notes.slice(0, FLOW_ADDRESSES_MAX),
     })
   }
 
-  reportRefused(
-    { name, type, verdict }: JudgedQuery,
-    { slot, clientAddress, serverAddress, clientPort, serverPort, isTcp }: AskedBy,
-    rcode: number,
-  ): void {
-    this.#report({ name, type, verdict, slotId: slot.slot.id, clientAddress, clientPort, serverAddress, serverPort }, isTcp, {
-      answered: false,
-      rcode,
-    })
+  reportRefused(query: RefusedQuery, isTcp: boolean, rcode: number): void {
+    this.#report(query, isTcp, { answered: false, rcode })
   }
 
-  reportTimeout(transaction: OpenQuery, isTcp: boolean): void {
-    this.#report(transaction, isTcp, { answered: false, notes: ['the server did not answer'] })
+  reportTimeout(query: OpenQuery, isTcp: boolean): void {
+    query.server.timedOutCount += 1
+    this.#reportOpen(query, isTcp, { answered: false, notes: ['the server did not answer'] })
+  }
+
+  #hasSelected(names: readonly string[]): boolean {
+    for (const name of names) if (this.#names.isSelected(name)) return true
+    return false
+  }
+
+  /** @returns why some of the addresses teach nothing, or not all */
+  #learn({ client, server }: OpenQuery, nowMs: number): readonly string[] {
+    const chain = this.#chain
+    const scope = server.isTrusted ? 0 : client.endpointId
+    let notes: string[] | undefined
+    for (let index = 0; index < chain.addressCount; index++) {
+      const address = chain.address(index)
+      let reason = this.#teachable.reasonAgainst(address)
+      if (reason === '') {
+        const lesson = this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs)
+        if (lesson === 'learned' || lesson === 'not selected') continue
+        reason = lesson
+      }
+      notes ??= []
+      notes.push(`${bytesToAddress(address)}: ${reason}`)
+    }
+    return notes ?? NO_NOTES
   }
 
   #isSampled(): boolean {
-    return this.#sampleOf === SAMPLE_STEPS || (this.#sampleOf > 0 && randomInt(SAMPLE_STEPS) < this.#sampleOf)
+    return this.#sampleOf === SAMPLE_STEPS || (this.#sampleOf > 0 && randomIndex(SAMPLE_STEPS) < this.#sampleOf)
   }
 
-  #report(
-    query: Pick<OpenQuery, 'clientAddress' | 'clientPort' | 'serverAddress' | 'serverPort' | 'name' | 'type' | 'slotId' | 'verdict'>,
-    isTcp: boolean,
-    rest: Partial<
-      Pick<Parameters<FlowReporter<'dns'>['add']>[0], 'answered' | 'rcode' | 'addresses' | 'cnames' | 'ttl' | 'durationNs' | 'notes'>
-    >,
-  ): void {
+  #reportOpen({ client, clientPort, server, serverPort, asked, slotId }: OpenQuery, isTcp: boolean, rest: FlowRest): void {
+    this.#report({ clientAddress: client.address, clientPort, serverAddress: server.address, serverPort, asked, slotId }, isTcp, rest)
+  }
+
+  #report(query: RefusedQuery, isTcp: boolean, rest: FlowRest): void {
+    const { name, type, isAllowed, rule, isAudited } = query.asked ?? UNREAD
     this.#flows.add(
       create(DnsFlowSchema, {
         timeNs: BigInt(Date.now()) * BigInt(MS_TO_NS),
@@ -187,17 +219,13 @@ export class QueryJudge {
         serverAddress: bytesToAddress(query.serverAddress),
         serverPort: query.serverPort,
         tcp: isTcp,
-        query: query.name,
-        queryType: query.type,
-        allowed: query.verdict.isAllowed,
-        rule: query.verdict.rule,
-        audit: query.verdict.isAudited,
+        query: name,
+        queryType: type,
+        allowed: isAllowed,
+        rule,
+        audit: isAudited,
         ...rest,
       }),
     )
   }
-}
-
-function latin1(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.prototype.latin1Slice.call(bytes, start, end)
 }

@@ -45,7 +45,7 @@ export class Serving {
         zombiesMax: config.dns.tofqdnsMaxDeferredConnectionDeletes,
         graceSeconds: config.dns.tofqdnsIdleConnectionGracePeriodSeconds,
       })
-      this.#judge = new QueryJudge(slots, this.#names, flows, config.flows)
+      this.#judge = new QueryJudge(slots, this.#names, flows, config)
       const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
       this.#udp = new UdpProxy(this.#judge, rejectCode, inNetns)
       this.#tcp = new TcpProxy(this.#judge, rejectCode, inNetns, onListening)

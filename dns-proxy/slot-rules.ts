@@ -1,6 +1,8 @@
 /** What may be asked: the rules of each slot, and the slot that a packet's mark names. */
 import type { DnsRuleset, DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { MARK_GENERATION_SHIFT, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
+import { HEADER_BYTES } from '#parsers/dns/codes.ts'
+import type { MessageReader } from '#parsers/dns/message.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
 import type { ItemChanges } from './desired-state.ts'
 
@@ -13,7 +15,18 @@ export interface QueryVerdict {
   readonly isAudited: boolean
 }
 
+/** A question of a slot, judged. The same object for all queries that ask it. */
+export interface JudgedQuestion extends QueryVerdict {
+  /** In lower case, with a trailing dot. */
+  readonly name: string
+  readonly type: number
+  /** As it was asked, one character a byte: an answer has to repeat it in the same case. */
+  readonly question: string
+}
+
 const GENERATION_MASK = 0xfff
+/** Questions of one slot that are remembered at most twice: what is asked again is asked soon, and slots are many. */
+const RECENT_COUNT_MAX = 256
 
 class Rules {
   readonly #allowAll: boolean
@@ -45,6 +58,8 @@ export class SlotRules {
   readonly slot: DnsSlot
   readonly #rules: Rules
   readonly #shadow: Rules | undefined
+  #recent = new Map<string, JudgedQuestion>()
+  #before: ReadonlyMap<string, JudgedQuestion> = new Map()
 
   constructor(slot: DnsSlot) {
     this.slot = slot
@@ -52,10 +67,32 @@ export class SlotRules {
     this.#shadow = slot.ruleset?.shadow && new Rules(slot.ruleset.shadow)
   }
 
+  /** @param query loaded and readable, with one question */
+  judge(query: MessageReader): JudgedQuestion {
+    const question = Buffer.prototype.latin1Slice.call(query.bytes, query.start + HEADER_BYTES, query.questionsEnd)
+    const recent = this.#recent.get(question)
+    if (recent !== undefined) return recent
+    const judged = this.#before.get(question) ?? this.#judge(query, question)
+    // The older half goes when the newer one is full.
+    if (this.#recent.size === RECENT_COUNT_MAX) {
+      this.#before = this.#recent
+      this.#recent = new Map()
+    }
+    this.#recent.set(question, judged)
+    return judged
+  }
+
+  #judge(query: MessageReader, question: string): JudgedQuestion {
+    query.rewind()
+    query.nextQuestion()
+    const { name, type } = query
+    return { ...this.judgeName(name), name, type, question }
+  }
+
   /** @param name in lower case, with a trailing dot */
-  judge(name: string): QueryVerdict {
-    const verdict = this.#rules.judge(name)
-    return { ...verdict, isAudited: verdict.isAllowed && this.#shadow !== undefined && !this.#shadow.judge(name).isAllowed }
+  judgeName(name: string): QueryVerdict {
+    const { isAllowed, rule } = this.#rules.judge(name)
+    return { isAllowed, rule, isAudited: isAllowed && this.#shadow !== undefined && !this.#shadow.judge(name).isAllowed }
   }
 }
 

@@ -3,13 +3,14 @@
  * addressed, which is opened for the first of them. Answers come in whatever order the server gives them, refusals at once (RFC 7766 6.2.1.1).
  * Nothing is read from one side that the other does not take.
  */
-import { randomInt } from 'node:crypto'
 import type { Socket } from 'node:net'
-import { type AnswerRcode, HEADER_BYTES } from '#parsers/dns/codes.ts'
+import { type AnswerRcode, HEADER_BYTES, RCODE, TYPE } from '#parsers/dns/codes.ts'
 import { encodeFrame, FrameReader } from '#parsers/dns/frame.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { errorAnswer, writeId } from '#parsers/dns/reply.ts'
 import type { QueryJudge } from './query-judge.ts'
+import { randomId } from './random-numbers.ts'
+import type { JudgedQuestion } from './slot-rules.ts'
 import type { OpenQuery } from './transactions.ts'
 
 /** Queries on their way; more are read when one of them is answered. */
@@ -21,13 +22,14 @@ const IDLE_MS = 10_000
 const DIAL_MS = 5000
 /** For a client to take what is left, and to close its side. */
 const LINGER_MS = 10_000
-const ID_COUNT = 65_536
+/** Zone transfers are many messages, which say of none of the names in them that somebody asked for it. */
+const TRANSFERS: ReadonlySet<number> = new Set([TYPE.AXFR, TYPE.IXFR])
 /** Over TCP a size of messages over UDP has to be told all the same. */
 const UDP_PAYLOAD_BYTES = 1232
 
 /** Of all connections since the process began. */
 export interface TcpCounts {
-  /** Connections that there was no room for. */
+  /** Connections and queries that there was no room for. */
   overLimit: number
   /** Messages that were no query. */
   dropped: number
@@ -90,7 +92,7 @@ export class TcpConnection {
     client.on('error', () => {})
     client.on('close', () => {
       this.#upstream?.destroy()
-      this.#open.clear()
+      for (const [id, query] of this.#open) this.#end(id, query)
       onClose()
     })
   }
@@ -165,40 +167,46 @@ export class TcpConnection {
     }
     const startedMs = performance.now()
     this.#activeMs = startedMs
-    const asked = { slot, clientAddress, serverAddress, isTcp: true }
-    const judged = judge.judge(reader, isReadable, asked)
-    if (judged.refusal !== undefined) {
-      const rcode = judged.refusal === 'policy' ? rejectCode : judged.refusal
-      judge.reportRefused(judged, { ...asked, clientPort, serverPort }, rcode)
-      const answer = errorAnswer(reader, rcode, UDP_PAYLOAD_BYTES)
-      if (answer !== undefined) this.#client.write(encodeFrame(answer))
+    const slotId = slot.slot.id
+    const client = judge.clientAt(clientAddress)
+    const judged = client === undefined ? RCODE.SERVFAIL : judge.judge(reader, isReadable, slot)
+    if (client === undefined || typeof judged === 'number') {
+      this.#refuse(slotId, undefined, judged as AnswerRcode)
+      return
+    }
+    if (!judged.isAllowed || TRANSFERS.has(judged.type)) {
+      this.#refuse(slotId, judged, judged.isAllowed ? RCODE.NOTIMP : rejectCode)
+      return
+    }
+    const server = judge.serverAt(serverAddress)
+    if (!judge.begin(client, server)) {
+      counts.overLimit += 1
+      this.#refuse(slotId, judged, RCODE.SERVFAIL)
       return
     }
     const upstream = this.#upstream ?? this.#dial()
-    if (upstream === undefined) return
+    if (upstream === undefined) {
+      judge.end({ client, server })
+      return
+    }
     const id = this.#freeId()
-    this.#open.set(id, {
-      clientAddress,
-      clientPort,
-      serverAddress,
-      serverPort,
-      clientId: reader.id,
-      name: judged.name,
-      type: judged.type,
-      question: judged.question,
-      slotId: slot.slot.id,
-      endpointId: judged.endpointId,
-      verdict: judged.verdict,
-      startedMs,
-    })
+    this.#open.set(id, { client, clientPort, server, serverPort, clientId: reader.id, asked: judged, slotId, startedMs })
     writeId(message, id)
     upstream.write(encodeFrame(message))
+  }
+
+  /** Answers in place of the server. @param asked undefined when the question was not looked at */
+  #refuse(slotId: number, asked: JudgedQuestion | undefined, rcode: AnswerRcode): void {
+    const { judge, reader, clientAddress, clientPort, serverAddress, serverPort } = this.#parts
+    judge.reportRefused({ slotId, clientAddress, clientPort, serverAddress, serverPort, asked }, true, rcode)
+    const answer = errorAnswer(reader, rcode, UDP_PAYLOAD_BYTES)
+    if (answer !== undefined) this.#client.write(encodeFrame(answer))
   }
 
   /** Few of the ids are in use. */
   #freeId(): number {
     for (;;) {
-      const id = randomInt(ID_COUNT)
+      const id = randomId()
       if (!this.#open.has(id)) return id
     }
   }
@@ -255,15 +263,20 @@ export class TcpConnection {
       counts.unexpected += 1
       return
     }
-    this.#open.delete(reader.id)
+    this.#end(reader.id, query)
     this.#activeMs = nowMs
     judge.learn(reader, query, nowMs, true)
     writeId(message, query.clientId)
     this.#client.write(encodeFrame(message))
   }
 
-  #lose(id: number, query: OpenQuery): void {
+  #end(id: number, query: OpenQuery): void {
     this.#open.delete(id)
+    this.#parts.judge.end(query)
+  }
+
+  #lose(id: number, query: OpenQuery): void {
+    this.#end(id, query)
     this.#parts.counts.timedOut += 1
     this.#parts.judge.reportTimeout(query, true)
   }

@@ -2,7 +2,7 @@
  * Which addresses an answer may teach: none that is something else already, or that only means something to the machine it is on. What
  * an endpoint, a node or a service has is theirs, whatever a name server says.
  */
-import { parsePrefix } from '#sys/addresses.ts'
+import { type Prefix, parsePrefix } from '#sys/addresses.ts'
 
 /** Loopback, link-local and the cloud's metadata in it, multicast, reserved, "this network", and addresses that embed others. */
 const NEVER = [
@@ -11,7 +11,7 @@ const NEVER = [
   '169.254.0.0/16',
   '224.0.0.0/4',
   '240.0.0.0/4',
-  '::/128',
+  '::/96',
   '::1/128',
   'fe80::/10',
   'ff00::/8',
@@ -22,15 +22,47 @@ const NEVER = [
   'fd00:ec2::254/128',
 ].map(parsePrefix)
 
-type Prefix = ReturnType<typeof parsePrefix>
+const IPV4_PREFIX_BITS = 96
+
+/** Prefixes, those of IPv4 as numbers. */
+class Prefixes {
+  readonly #networks: number[] = []
+  readonly #masks: number[] = []
+  readonly #others: Prefix[] = []
+
+  constructor(prefixes: readonly Prefix[]) {
+    for (const prefix of prefixes) {
+      const network = ipv4Of(prefix.bytes)
+      if (network === undefined || prefix.length < IPV4_PREFIX_BITS) this.#others.push(prefix)
+      else {
+        const bits = prefix.length - IPV4_PREFIX_BITS
+        this.#networks.push(network)
+        this.#masks.push(bits === 0 ? 0 : (-1 << (32 - bits)) | 0)
+      }
+    }
+  }
+
+  cover(address: Uint8Array): boolean {
+    const ipv4 = ipv4Of(address)
+    if (ipv4 !== undefined) {
+      for (let index = 0; index < this.#networks.length; index++) {
+        if ((ipv4 & (this.#masks[index] as number)) === this.#networks[index]) return true
+      }
+    }
+    for (const prefix of this.#others) if (covers(prefix, address)) return true
+    return false
+  }
+}
+
+const never = new Prefixes(NEVER)
 
 export class Teachable {
-  #claimedAddresses: ReadonlySet<string> = new Set()
-  #claimedPrefixes: readonly Prefix[] = []
-  readonly #endpoints: { has(address: string): boolean }
+  #claimedAddresses: ReadonlySet<AddressKey> = new Set()
+  #claimedPrefixes = new Prefixes([])
+  readonly #endpoints: { has(address: AddressKey): boolean }
 
   /** @param endpoints by keyOf their addresses */
-  constructor(endpoints: { has(address: string): boolean }) {
+  constructor(endpoints: { has(address: AddressKey): boolean }) {
     this.#endpoints = endpoints
   }
 
@@ -38,22 +70,31 @@ export class Teachable {
   setClaimed(prefixes: readonly string[]): void {
     const parsed = prefixes.map(parsePrefix)
     this.#claimedAddresses = new Set(parsed.filter(({ length }) => length === 128).map(({ bytes }) => keyOf(bytes)))
-    this.#claimedPrefixes = parsed.filter(({ length }) => length < 128)
+    this.#claimedPrefixes = new Prefixes(parsed.filter(({ length }) => length < 128))
   }
 
   /** @param address 16 bytes @returns why it teaches nothing, or empty */
   reasonAgainst(address: Uint8Array): string {
     const key = keyOf(address)
     if (this.#endpoints.has(key)) return 'an endpoint has it'
-    if (this.#claimedAddresses.has(key) || this.#claimedPrefixes.some((prefix) => covers(prefix, address)))
-      return 'a node or a service has it'
-    return NEVER.some((prefix) => covers(prefix, address)) ? 'not an address of the world' : ''
+    if (this.#claimedAddresses.has(key) || this.#claimedPrefixes.cover(address)) return 'a node or a service has it'
+    return never.cover(address) ? 'not an address of the world' : ''
   }
 }
 
-/** An address as a key of maps. @param address 16 bytes */
-export function keyOf(address: Uint8Array): string {
-  return Buffer.from(address.buffer, address.byteOffset, 16).toString('latin1')
+/** An address as a key of maps: of IPv4 a number, which costs no string. */
+export type AddressKey = number | string
+
+/** @param address 16 bytes */
+export function keyOf(address: Uint8Array): AddressKey {
+  return ipv4Of(address) ?? Buffer.prototype.latin1Slice.call(address, 0, 16)
+}
+
+/** The 32 bits of a mapped address. */
+function ipv4Of(address: Uint8Array): number | undefined {
+  if (address[10] !== 0xff || address[11] !== 0xff) return undefined
+  for (let offset = 0; offset < 10; offset++) if (address[offset] !== 0) return undefined
+  return ((address[12] as number) << 24) | ((address[13] as number) << 16) | ((address[14] as number) << 8) | (address[15] as number)
 }
 
 function covers({ bytes, length }: Prefix, address: Uint8Array): boolean {

@@ -1,25 +1,26 @@
 /**
- * Queries on their way: by the upstream port that they left from and the id that they were given there. Both are random, so that
- * whoever cannot see the query has 2^16 times the number of ports to guess; who answered is checked besides.
+ * Queries on their way over UDP: by the upstream port that they left from and the id that they were given there. Both are random, so that
+ * whoever cannot see the query has 2^16 times the number of ports to guess; who answered, whom, and what was asked are checked besides.
+ *
+ * Each port is a socket and so a call into the kernel for what leaves together; a batch therefore draws a few ports, and its queries share
+ * them. Seen from one query nothing changes: its port is any of all, its id any of 2^16, and both are new with the next batch. What is
+ * lost is against somebody who sees a query of the same batch, sent to a server of his own: one of the ports of that moment is known to him,
+ * for a moment that he cannot choose, and the id, the server, the client and the case of the name are to be guessed all the same.
  */
-import { randomInt } from 'node:crypto'
-import type { QueryVerdict } from './slot-rules.ts'
+import type { Client, DnsServer } from './query-limits.ts'
+import { randomId, randomIndex } from './random-numbers.ts'
+import type { JudgedQuestion } from './slot-rules.ts'
 
 /** A query that was let go, by whichever transport, and that has no answer yet. */
 export interface OpenQuery {
-  readonly clientAddress: Uint8Array
+  readonly client: Client
   readonly clientPort: number
-  readonly serverAddress: Uint8Array
+  readonly server: DnsServer
   readonly serverPort: number
   /** As the client gave it. */
   readonly clientId: number
-  readonly name: string
-  readonly type: number
-  /** The question as it was sent, one character a byte: an answer has to repeat it in the same case. */
-  readonly question: string
+  readonly asked: JudgedQuestion
   readonly slotId: number
-  readonly endpointId: number
-  readonly verdict: QueryVerdict
   readonly startedMs: number
 }
 
@@ -30,57 +31,60 @@ export interface Transaction extends OpenQuery {
   readonly id: number
 }
 
-const ID_COUNT = 65536
+const ID_BITS = 16
 const TRIES_MAX = 64
+const QUERIES_OF_PORT = 16
 
 export class Transactions {
-  readonly #bySocket: readonly Map<number, Transaction>[]
-  readonly #countMax: number
-  #count = 0
+  /** By socket and id, in the order in which they began. */
+  readonly #open = new Map<number, Transaction>()
+  readonly #socketCount: number
+  /** Drawn for the current batch. */
+  readonly #drawn: number[] = []
 
-  /** @param countMax queries that may be on their way at once */
-  constructor(socketCount: number, countMax: number) {
-    this.#bySocket = Array.from({ length: socketCount }, () => new Map<number, Transaction>())
-    this.#countMax = countMax
+  constructor(socketCount: number) {
+    this.#socketCount = socketCount
+    this.draw(1)
   }
 
   get count(): number {
-    return this.#count
+    return this.#open.size
   }
 
-  /** @returns undefined when too many are on their way */
-  open(query: OpenQuery): Transaction | undefined {
-    if (this.#count >= this.#countMax) return undefined
+  /** Draws the ports for queries that leave together. */
+  draw(queryCount: number): void {
+    this.#drawn.length = 0
+    for (let count = 0; count < queryCount; count += QUERIES_OF_PORT) this.#drawn.push(randomIndex(this.#socketCount))
+  }
+
+  /** @returns undefined when no free id could be found */
+  open({ client, clientPort, server, serverPort, clientId, asked, slotId, startedMs }: OpenQuery): Transaction | undefined {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const drawn = randomInt(this.#bySocket.length * ID_COUNT)
-      const socket = Math.floor(drawn / ID_COUNT)
-      const id = drawn % ID_COUNT
-      const open = this.#bySocket[socket]
-      if (open === undefined || open.has(id)) continue
-      const transaction = { ...query, socket, id }
-      open.set(id, transaction)
-      this.#count += 1
+      const socket = this.#drawn[randomIndex(this.#drawn.length)] as number
+      const id = randomId()
+      const key = (socket << ID_BITS) | id
+      if (this.#open.has(key)) continue
+      const transaction = { client, clientPort, server, serverPort, clientId, asked, slotId, startedMs, socket, id }
+      this.#open.set(key, transaction)
       return transaction
     }
     return undefined
   }
 
   find(socket: number, id: number): Transaction | undefined {
-    return this.#bySocket[socket]?.get(id)
+    return this.#open.get((socket << ID_BITS) | id)
   }
 
   close({ socket, id }: Transaction): void {
-    if (this.#bySocket[socket]?.delete(id)) this.#count -= 1
+    this.#open.delete((socket << ID_BITS) | id)
   }
 
-  /** Ends those that began before a moment. Maps keep the order of insertion, so it looks at no more than one that is younger a socket. */
+  /** Ends those that began before a moment, the oldest first; it looks at no more than one that is younger. */
   *expire(startedBeforeMs: number): Generator<Transaction> {
-    for (const open of this.#bySocket) {
-      for (const transaction of open.values()) {
-        if (transaction.startedMs >= startedBeforeMs) break
-        this.close(transaction)
-        yield transaction
-      }
+    for (const transaction of this.#open.values()) {
+      if (transaction.startedMs >= startedBeforeMs) return
+      this.close(transaction)
+      yield transaction
     }
   }
 }

@@ -3,22 +3,22 @@
  * it; what policy allows leaves for that server with the client's own address as source, and the answer is let go when the kernel knows
  * what it teaches.
  */
-import { randomInt } from 'node:crypto'
 import { DNS_ANSWERS_PORT, DNS_QUERIES_PORT, MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM } from '#bpf/gen/abi.ts'
 import { type AnswerRcode, RCODE } from '#parsers/dns/codes.ts'
 import { MessageReader } from '#parsers/dns/message.ts'
-import { errorAnswer, writeId } from '#parsers/dns/reply.ts'
+import { errorAnswer, lowerUdpPayloadBytes, truncatedReply, writeId } from '#parsers/dns/reply.ts'
 import { addressToBytes } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { type ReceiveBatch, UdpSocket } from '#sys/udp.ts'
 import type { QueryJudge } from './query-judge.ts'
-import { type Transaction, Transactions } from './transactions.ts'
+import { randomIndex } from './random-numbers.ts'
+import type { JudgedQuestion, SlotRules } from './slot-rules.ts'
+import { type OpenQuery, type Transaction, Transactions } from './transactions.ts'
 
 /** Each with a port of its own: what an attacker has to guess beside the id. */
 const UPSTREAM_SOCKETS = 64
 /** Of the proxies' namespace (agent/datapath/topology.ts); workloads choose theirs above. */
 const UPSTREAM_PORTS = { first: 10_240, last: 32_767 } as const
-const TRANSACTIONS_MAX = 65_536
 /** As Cilium's; clients ask again long before. */
 const ANSWER_WAIT_MS = 10_000
 const EXPIRY_INTERVAL_MS = 1000
@@ -28,6 +28,8 @@ const REPLY_SOCKETS_MAX = 256
 const UDP_PAYLOAD_BYTES = 1232
 const DATAGRAM_BYTES_MAX = 65_535
 const LARGE_BATCH = 16
+/** What leaves in one packet of a leg's MTU; the datapath drops fragments (bpf/src/packet.h). */
+const UNFRAGMENTED_BYTES_MAX = 1472
 
 const LOOPBACK = addressToBytes('127.0.0.1')
 const ANY = addressToBytes('0.0.0.0')
@@ -46,7 +48,7 @@ export class UdpProxy {
   readonly counts: UdpCounts = { dropped: 0, overLimit: 0, unexpected: 0, timedOut: 0 }
   readonly #judge: QueryJudge
   readonly #rejectCode: AnswerRcode
-  readonly #transactions = new Transactions(UPSTREAM_SOCKETS, TRANSACTIONS_MAX)
+  readonly #transactions = new Transactions(UPSTREAM_SOCKETS)
   readonly #queries: UdpSocket
   readonly #answers: UdpSocket
   readonly #upstream: readonly UdpSocket[]
@@ -93,7 +95,7 @@ export class UdpProxy {
 
   #bindUpstream(): UdpSocket {
     for (let tries = 0; ; tries++) {
-      const port = randomInt(UPSTREAM_PORTS.first, UPSTREAM_PORTS.last + 1)
+      const port = UPSTREAM_PORTS.first + randomIndex(UPSTREAM_PORTS.last + 1 - UPSTREAM_PORTS.first)
       try {
         return this.#inNetns(() =>
           UdpSocket.bind(ANY, port, { transparent: true, mark: MARK_EGRESS_UPSTREAM, sendBufferBytes: BUFFER_BYTES }),
@@ -106,6 +108,7 @@ export class UdpProxy {
 
   #onQueries(batch: ReceiveBatch): void {
     const nowMs = performance.now()
+    this.#transactions.draw(batch.count)
     for (let index = 0; index < batch.count; index++) this.#onQuery(batch, index, nowMs)
     this.#flush()
   }
@@ -113,44 +116,55 @@ export class UdpProxy {
   #onQuery(batch: ReceiveBatch, index: number, nowMs: number): void {
     const slot = this.#judge.slotAt(batch.mark(index))
     const reader = this.#reader
-    const isReadable = !batch.isTruncated(index) && reader.load(batch.data(index))
-    if (slot === undefined || (!isReadable && !reader.hasHeader) || reader.isReply) {
+    const data = batch.data(index)
+    const isReadable = reader.load(data) && !batch.isTruncated(index)
+    if (slot === undefined || !reader.hasHeader || reader.isReply) {
       this.counts.dropped += 1
       return
     }
-    const query = { data: batch.data(index), slot, clientAddress: batch.source(index), serverAddress: batch.destination(index) }
-    const judged = this.#judge.judge(reader, isReadable, query)
-    const clientPort = batch.sourcePort(index)
-    const serverPort = batch.destinationPort(index)
-    if (judged.refusal !== undefined) {
-      const rcode = judged.refusal === 'policy' ? this.#rejectCode : judged.refusal
-      this.#judge.reportRefused(judged, { ...query, clientPort, serverPort, isTcp: false }, rcode)
-      this.#answer(reader, rcode, query, clientPort, serverPort)
+    const client = this.#judge.clientAt(batch.source(index))
+    const judged = client === undefined ? RCODE.SERVFAIL : this.#judge.judge(reader, isReadable, slot)
+    if (client === undefined || typeof judged === 'number') {
+      this.#refuse(batch, index, slot, undefined, judged as AnswerRcode)
       return
     }
-    const transaction = this.#transactions.open({
-      clientAddress: Buffer.from(query.clientAddress),
-      clientPort,
-      serverAddress: Buffer.from(query.serverAddress),
-      serverPort,
-      clientId: reader.id,
-      name: judged.name,
-      type: judged.type,
-      question: judged.question,
-      slotId: slot.slot.id,
-      endpointId: judged.endpointId,
-      verdict: judged.verdict,
-      startedMs: nowMs,
-    })
+    if (!judged.isAllowed) {
+      this.#refuse(batch, index, slot, judged, this.#rejectCode)
+      return
+    }
+    const server = this.#judge.serverAt(batch.destination(index))
+    const clientPort = batch.sourcePort(index)
+    const serverPort = batch.destinationPort(index)
+    const transaction = this.#judge.begin(client, server)
+      ? this.#open({ client, clientPort, server, serverPort, clientId: reader.id, asked: judged, slotId: slot.slot.id, startedMs: nowMs })
+      : undefined
     if (transaction === undefined) {
       this.counts.overLimit += 1
-      this.#answer(reader, RCODE.SERVFAIL, query, clientPort, serverPort)
+      this.#refuse(batch, index, slot, judged, RCODE.SERVFAIL)
       return
     }
     const socket = this.#upstream[transaction.socket] as UdpSocket
-    writeId(query.data, transaction.id)
-    socket.send(query.data, transaction.serverAddress, serverPort, transaction.clientAddress)
+    writeId(data, transaction.id)
+    lowerUdpPayloadBytes(reader, UNFRAGMENTED_BYTES_MAX)
+    socket.send(data, server.address, serverPort, client.address)
     this.#dirty.add(socket)
+  }
+
+  #open(query: OpenQuery): Transaction | undefined {
+    const transaction = this.#transactions.open(query)
+    if (transaction === undefined) this.#judge.end(query)
+    return transaction
+  }
+
+  /** Answers in place of the server. @param asked undefined when the question was not looked at */
+  #refuse(batch: ReceiveBatch, index: number, { slot }: SlotRules, asked: JudgedQuestion | undefined, rcode: AnswerRcode): void {
+    const clientAddress = batch.source(index)
+    const clientPort = batch.sourcePort(index)
+    const serverAddress = batch.destination(index)
+    const serverPort = batch.destinationPort(index)
+    this.#judge.reportRefused({ slotId: slot.id, clientAddress, clientPort, serverAddress, serverPort, asked }, false, rcode)
+    const answer = errorAnswer(this.#reader, rcode, UDP_PAYLOAD_BYTES)
+    if (answer !== undefined) this.#send(answer, clientAddress, clientPort, serverAddress, serverPort)
   }
 
   #onAnswers(batch: ReceiveBatch): void {
@@ -175,20 +189,16 @@ export class UdpProxy {
       return
     }
     this.#transactions.close(transaction)
+    this.#judge.end(transaction)
+    let answer: Uint8Array = data
+    if (data.length > UNFRAGMENTED_BYTES_MAX) {
+      // The client comes back over TCP; before that it has no address, and nobody learns one.
+      answer = truncatedReply(reader, UNFRAGMENTED_BYTES_MAX)
+      reader.load(answer)
+    }
     this.#judge.learn(reader, transaction, nowMs, false)
-    writeId(data, transaction.clientId)
-    this.#send(data, transaction.clientAddress, transaction.clientPort, transaction.serverAddress, transaction.serverPort)
-  }
-
-  #answer(
-    reader: MessageReader,
-    rcode: AnswerRcode,
-    { clientAddress, serverAddress }: { readonly clientAddress: Uint8Array; readonly serverAddress: Uint8Array },
-    clientPort: number,
-    serverPort: number,
-  ): void {
-    const answer = errorAnswer(reader, rcode, UDP_PAYLOAD_BYTES)
-    if (answer !== undefined) this.#send(answer, clientAddress, clientPort, serverAddress, serverPort)
+    writeId(answer, transaction.clientId)
+    this.#send(answer, transaction.client.address, transaction.clientPort, transaction.server.address, transaction.serverPort)
   }
 
   #send(data: Uint8Array, clientAddress: Uint8Array, clientPort: number, serverAddress: Uint8Array, serverPort: number): void {
@@ -235,15 +245,22 @@ export class UdpProxy {
   #expire(): void {
     for (const transaction of this.#transactions.expire(performance.now() - ANSWER_WAIT_MS)) {
       this.counts.timedOut += 1
+      this.#judge.end(transaction)
       this.#judge.reportTimeout(transaction, false)
     }
   }
 }
 
-function isFrom({ serverAddress, serverPort, clientAddress }: Transaction, batch: ReceiveBatch, index: number): boolean {
+function isFrom({ server, serverPort, client }: Transaction, batch: ReceiveBatch, index: number): boolean {
   return (
     batch.sourcePort(index) === serverPort &&
-    Buffer.compare(serverAddress, batch.source(index)) === 0 &&
-    Buffer.compare(clientAddress, batch.destination(index)) === 0
+    isSameAddress(server.address, batch.source(index)) &&
+    isSameAddress(client.address, batch.destination(index))
   )
+}
+
+/** From the end, where addresses differ. */
+function isSameAddress(one: Uint8Array, other: Uint8Array): boolean {
+  for (let offset = 15; offset >= 0; offset--) if (one[offset] !== other[offset]) return false
+  return true
 }

@@ -48,6 +48,16 @@ export function writeId(bytes: Uint8Array, id: number, offset = 0): void {
   bytes[offset + 1] = id
 }
 
+/**
+ * Makes a query that goes out say that no longer messages can be taken over UDP than these, in place; one that says less stays as it is.
+ * @param query loaded and readable
+ */
+export function lowerUdpPayloadBytes(query: MessageReader, udpPayloadBytesMax: number): void {
+  if (!query.hasOpt || query.udpPayloadBytesMax <= udpPayloadBytesMax) return
+  query.bytes[query.optOffset + OPT_CLASS_OFFSET] = udpPayloadBytesMax >> 8
+  query.bytes[query.optOffset + OPT_CLASS_OFFSET + 1] = udpPayloadBytesMax
+}
+
 /** Class and TTL of the reply's own OPT. @param ttlMask the bits of the TTL to keep */
 function optOf(reply: MessageReader, ttlMask: number): readonly [optClass: number, optTtl: number] {
   if (!reply.hasOpt) return [0, 0]
