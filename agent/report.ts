@@ -17,6 +17,7 @@ import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } fro
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { type Gap, gapWarnings, policyWarnings } from './datapath/enforceable.ts'
 import type { PolicySync } from './datapath/policy-sync.ts'
+import type { DnsFeed } from './dns-feed.ts'
 import type { ExtHostFeed } from './ext-host-feed.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { AgentParts } from './parts.ts'
@@ -134,7 +135,7 @@ export class Report {
   status(): Status {
     const { control, datapath, flows, slots, version } = this.#sources.parts
     const { maps } = datapath.kernel
-    const { proxy, extHost } = control
+    const { dns, proxy, extHost } = control
     const lost = readEventsLost(maps.eventBudgetsFd) - this.#eventsLostBefore
     return create(StatusSchema, {
       version,
@@ -158,6 +159,14 @@ export class Report {
           connected: extHost.state.connected,
           revision: extHost.revision,
           appliedRevision: extHost.state.appliedRevision,
+        },
+        {
+          name: 'dns-proxy',
+          pid: dns.state.pid,
+          version: dns.state.version,
+          connected: dns.state.connected,
+          revision: dns.revision,
+          appliedRevision: dns.state.appliedRevision,
         },
         { name: 'envoy', version: proxy.envoyVersion, connected: proxy.connected && proxy.envoyConnected },
       ],
@@ -203,6 +212,7 @@ export class Report {
       gapWarnings([...gaps.values()].flat()),
       policies.flatMap(policyWarnings),
       extHostWarnings(control.extHost),
+      dnsWarnings(control.dns),
       waiting.map(({ key, reason }) => `endpoint ${key} waits: ${reason}`),
       proxy,
     ].flatMap(firstOf)
@@ -214,6 +224,12 @@ function extHostWarnings({ isNeeded, state }: ExtHostFeed): string[] {
   if (!isNeeded) return []
   if (!state.connected) return ['the extension host is not connected: requests that need it are refused']
   return state.secretProblems.map(({ secret, reason }) => `secret ${secret?.namespace}/${secret?.name} cannot be used: ${reason}`)
+}
+
+function dnsWarnings({ isNeeded, state }: DnsFeed): string[] {
+  if (!isNeeded) return []
+  if (!state.connected) return ['the DNS process is not connected: queries that policy sends to it wait, and no name is learned']
+  return state.problem === '' ? [] : [`the DNS process cannot bring in its rules: ${state.problem}`]
 }
 
 /** A machine can have thousands of endpoints that wait: nobody reads the hundredth line. */
