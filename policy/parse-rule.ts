@@ -4,6 +4,7 @@
  */
 import type { Cursor, MapCursor } from './cursor.ts'
 import type { LabelSelector, PeerSet, PolicyRule, PolicySpec, Traffic } from './model.ts'
+import { withNamedHosts } from './named-hosts.ts'
 import { boundedList, isClusterwide, LIST_LENGTH_MAX, type MemberContext, type RuleContext, TEXT_LENGTH_MAX } from './parse-context.ts'
 import { parseIcmps } from './parse-icmps.ts'
 import { parsePeers, parseRequires } from './parse-peers.ts'
@@ -127,12 +128,15 @@ function parseRule(cursor: Cursor, context: MemberContext): PolicyRule | undefin
   const { direction, verdict } = context
   const peers = parsePeers(map, context)
   const requires = parseRequires(map, context)
-  const traffic = parseTraffic(map, context)
+  const stated = parseTraffic(map, context)
   if (verdict === 'allow') parseAuthentication(map)
   map.finish()
   // Ports without peers mean whoever; nothing at all means nobody.
-  const whom: PeerSet = peers ?? (traffic.kind === 'any' ? { kind: 'none' } : { kind: 'any' })
+  const whom: PeerSet = peers ?? (stated.kind === 'any' ? { kind: 'none' } : { kind: 'any' })
   warnOfRequires(map, requires, whom)
+  // A deny rule holds for the address, whatever a request calls it.
+  const isBound = verdict === 'allow' && context.options.dialect === 'extended'
+  const traffic = isBound ? withNamedHosts(stated, whom) : stated
   return { at: map.position, direction, verdict, peers: whom, requires, traffic }
 }
 

@@ -74,11 +74,17 @@ export function answerQuestion(scene: Scene, question: unknown): TraceAnswer {
     const [from, to] = [scene.party(checked.from), scene.party(checked.to)]
     const ports = to.namedPorts.length > 0 ? to.namedPorts : scene.namedPortsOf(to)
     const traffic = parseTraffic(checked.port ?? DNS_PORT, ports)
-    return trace(scene, { from, to, traffic: { ...traffic, request, serverName } })
+    return trace(scene, { from, to, traffic: { ...traffic, request: request && withHost(request, to.names), serverName } })
   } catch (error) {
     if (error instanceof PartyError || error instanceof TrafficError) throw new QuestionError(error.message)
     throw error
   }
+}
+
+/** A request to a name is one for that host, unless it says which. */
+function withHost(request: TracedRequest, [name]: readonly string[]): TracedRequest {
+  if (request.kind !== 'http' || name === undefined || request.request.authority !== '') return request
+  return { ...request, request: { ...request.request, authority: name.slice(0, -1) } }
 }
 
 function checkedQuestion(question: unknown): Question {

@@ -77,6 +77,24 @@ test.serial('a denied name is refused, and its address denied though the world i
   })
 })
 
+test.serial('rules on requests to a name hold for that host, not for others that have its address', async (t) => {
+  await withNames(async ({ headgate, machine, client, ask }) => {
+    const http = [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ method: 'GET', path: '/.*' }] } }]
+    await headgate.apply(
+      'client.json',
+      policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchName: 'api.test' }], toPorts: http }] }),
+    )
+    t.is(await ask('api.test'), 'NOERROR')
+    const statusOf = async (host: string): Promise<number> =>
+      (await get(machine, client, `http://${WORLD[0]}/x`, '-m', '2', '-H', `Host: ${host}`)).status
+    t.is(await statusOf('api.test'), 200)
+    t.is(await statusOf('API.test:80'), 200)
+    t.is(await statusOf('ads.test'), 403)
+    t.is(await statusOf('api.test.evil.test'), 403)
+    t.is(await statusOf(WORLD[0]), 403, 'the bare address')
+  })
+})
+
 test.serial('what is learned outlives the agent, the DNS process and another map size', async (t) => {
   await withNames(async ({ headgate, machine, ask, reaches }) => {
     const policy = policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchName: 'api.test' }], toPorts: HTTP }] })
