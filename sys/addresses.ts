@@ -23,8 +23,9 @@ export function ipv4ToBytes(ipv4: Uint8Array): Buffer {
   return Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...ipv4])
 }
 
-/** Canonical text (RFC 5952); mapped IPv4 as dotted quad. Written by hand: it is on the way of every flow. @param bytes 16 */
+/** Canonical text (RFC 5952); mapped IPv4 as dotted quad. Written by hand: it is on the way of every flow. @param bytes 16, or 4 of IPv4 */
 export function bytesToAddress(bytes: Uint8Array): string {
+  if (bytes.length === 4) return `${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`
   let zeroBytes = 0
   while (bytes[zeroBytes] === 0 && zeroBytes < 10) zeroBytes++
   if (zeroBytes === 10 && bytes[10] === 0xff && bytes[11] === 0xff) return `${bytes[12]}.${bytes[13]}.${bytes[14]}.${bytes[15]}`
