@@ -86,7 +86,7 @@ interface Address {
 export interface Claim extends Expiring {
   readonly name: Pick<Name, 'text' | 'scope' | 'selectors' | 'claims'>
   readonly address: Address
-  /** What the journal has as expiresMs; 0 while it has nothing. */
+  /** What the journal has as expiresMs; -Infinity while it has nothing. */
   journaledMs: number
 }
 
@@ -151,7 +151,6 @@ export class LearnedNames {
   readonly #maps: Maps
   readonly #settings: LearnedNamesSettings
   readonly #limits: LearnedNamesLimits
-  readonly #sink: ClaimSink | undefined
   readonly #index = new NameIndex<number>('peers')
   readonly #rules = new Map<number, DnsRule>()
   readonly #namesOfSelector = new Map<number, Set<Name>>()
@@ -165,6 +164,7 @@ export class LearnedNames {
   #isLess = false
   #look: ConntrackLook<Address> | undefined
   #isReconciled = false
+  #sink: ClaimSink | undefined
   readonly #startedMs: number
 
   /**
@@ -174,15 +174,19 @@ export class LearnedNames {
   constructor(
     maps: Maps,
     settings: LearnedNamesSettings,
-    { limits = DEFAULT_LIMITS, sink, kept = [], nowMs = performance.now() }: Partial<ConstructorOptions> = {},
+    { limits = DEFAULT_LIMITS, kept = [], nowMs = performance.now() }: Partial<ConstructorOptions> = {},
   ) {
     this.#maps = maps
     this.#settings = settings
     this.#limits = limits
-    this.#sink = sink
     this.#startedMs = nowMs
     this.#readRows()
     for (const claim of kept) this.#restore(claim)
+  }
+
+  /** From now on. What there is already is the sink's to ask for. */
+  keepIn(sink: ClaimSink): void {
+    this.#sink = sink
   }
 
   /** Addresses that are known. */
@@ -461,15 +465,15 @@ export class LearnedNames {
         const wasZombie = before.heapIndex < 0
         this.#expiries.set(before, expiresMs)
         if (wasZombie && !known.claims.some(({ heapIndex }) => heapIndex < 0)) this.#zombies.delete(known)
-        if (this.#isReconciled) this.#sink?.set(before)
+        this.#sink?.set(before)
       }
       return false
     }
-    const claim: Claim = { name, address: known, expiresMs, heapIndex: -1, journaledMs: 0 }
+    const claim: Claim = { name, address: known, expiresMs, heapIndex: -1, journaledMs: Number.NEGATIVE_INFINITY }
     known.claims.push(claim)
     name.claims.add(claim)
     this.#expiries.set(claim, expiresMs)
-    if (this.#isReconciled) this.#sink?.set(claim)
+    this.#sink?.set(claim)
     if (known.claims.length > this.#limits.namesOfAddressMax) this.#displaceName(known, claim)
     if (name.claims.size > this.#settings.addressesOfNameMax) this.#displaceAddress(name, claim)
     return true
@@ -630,7 +634,6 @@ export class LearnedNames {
 
 export interface ConstructorOptions {
   readonly limits: LearnedNamesLimits
-  readonly sink: ClaimSink
   readonly kept: Iterable<KeptClaim>
   readonly nowMs: number
 }

@@ -4,6 +4,7 @@
  * queries are answered again as soon as the next one is there.
  */
 import { create } from '@bufbuild/protobuf'
+import type { Logger } from 'pino'
 import { ControlClient } from '#api/control-client.ts'
 import { FlowReporter } from '#api/flow-reporter.ts'
 import { DnsReportSchema } from '#api/gen/headgate/v1/control_pb.js'
@@ -25,7 +26,7 @@ const GENERATION_BITS = 12
 
 /**
  * Runs until the signal.
- * @throws LockHeldError when another DNS process serves this instance @throws ApiError when its state cannot be read
+ * @throws LockHeldError when another DNS process serves this instance
  */
 export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<void> {
   const log = createLogger(config, 'dnsProxy')
@@ -90,6 +91,8 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
       slots,
       flows,
       desired,
+      journalPath: paths.names,
+      log,
       inNetns: (run) => inNetns(namespaces.egress, run),
       onListening: () => control.touch(),
     })
@@ -108,7 +111,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   }
 
   if (signal.aborted) return
-  const restored = desired.load()
+  const restored = loadDesired(desired, log)
   if (restored !== undefined) bringIn(restored)
   setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ revision: desired.revision, slots: desired.slots.size }, 'DNS process is up')
@@ -117,5 +120,15 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   } finally {
     serving?.close()
     lock.release()
+  }
+}
+
+/** A damaged copy is as good as none: what is learned is in the kernel, and the agent tells everything again as soon as it is there. */
+function loadDesired(desired: DesiredState, log: Logger): StateChange | undefined {
+  try {
+    return desired.load()
+  } catch (error) {
+    log.error({ err: error }, 'the copy of what the agent stated cannot be read: no query is answered before the agent states it again')
+    return undefined
   }
 }

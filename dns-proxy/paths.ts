@@ -7,6 +7,7 @@ export interface DnsPaths {
   readonly netns: string
   readonly lock: string
   readonly desired: string
+  readonly names: string
 }
 
 export function dnsPaths({ paths: { run, state } }: Config): DnsPaths {
@@ -15,5 +16,6 @@ export function dnsPaths({ paths: { run, state } }: Config): DnsPaths {
     netns: join(run, 'netns.json'),
     lock: join(run, 'locks/dns-proxy'),
     desired: join(state, 'dns-proxy/desired.bin'),
+    names: join(state, 'dns-proxy/names.journal'),
   }
 }

@@ -1,4 +1,5 @@
 /** Everything that answers queries, over the maps of one layout; made anew when the agent has taken over from another layout. */
+import type { Logger } from 'pino'
 import type { FlowReporter } from '#api/flow-reporter.ts'
 import type { DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
@@ -7,6 +8,7 @@ import { RCODE } from '#parsers/dns/codes.ts'
 import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
 import { Lifetimes } from './lifetimes.ts'
+import { machineClock, NamesJournal, readJournal } from './names-journal.ts'
 import { QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
 import { TcpProxy } from './tcp-proxy.ts'
@@ -17,6 +19,9 @@ export interface ServingParts {
   readonly slots: SlotTable
   readonly flows: FlowReporter<'dns'>
   readonly desired: DesiredState
+  /** Of learned names. */
+  readonly journalPath: string
+  readonly log: Pick<Logger, 'error' | 'info'>
   readonly inNetns: <T>(run: () => T) => T
   /** Told when a slot came to listen, or ceased to, without a change of the agent's. */
   readonly onListening: () => void
@@ -31,20 +36,28 @@ export class Serving {
   readonly #udp: UdpProxy
   readonly #tcp: TcpProxy
   readonly #lifetimes: Lifetimes
+  readonly #clock = machineClock()
+  #journal: NamesJournal | undefined
 
   /** @throws RangeError or SystemCallError when a map or a socket cannot be had; nothing is left open then */
   constructor(parts: ServingParts) {
-    const { config, desired, flows, inNetns, onListening, slots } = parts
+    const { config, desired, flows, inNetns, log, onListening, slots } = parts
     this.#parts = parts
     this.mapsFolder = desired.mapsFolder
     this.#pinned = openPinnedMaps(this.mapsFolder)
+    const { kept, problems } = readJournal(parts.journalPath, this.#clock)
+    for (const problem of problems) log.error({ path: parts.journalPath, problem }, 'names learned before are not all known')
     try {
-      this.#names = new LearnedNames(this.#pinned.maps, {
-        minTtlSeconds: config.dns.tofqdnsMinTtl,
-        addressesOfNameMax: config.dns.tofqdnsEndpointMaxIpPerHostname,
-        zombiesMax: config.dns.tofqdnsMaxDeferredConnectionDeletes,
-        graceSeconds: config.dns.tofqdnsIdleConnectionGracePeriodSeconds,
-      })
+      this.#names = new LearnedNames(
+        this.#pinned.maps,
+        {
+          minTtlSeconds: config.dns.tofqdnsMinTtl,
+          addressesOfNameMax: config.dns.tofqdnsEndpointMaxIpPerHostname,
+          zombiesMax: config.dns.tofqdnsMaxDeferredConnectionDeletes,
+          graceSeconds: config.dns.tofqdnsIdleConnectionGracePeriodSeconds,
+        },
+        { kept },
+      )
       this.#judge = new QueryJudge(slots, this.#names, flows, config)
       const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
       this.#udp = new UdpProxy(this.#judge, rejectCode, inNetns)
@@ -60,9 +73,18 @@ export class Serving {
   /** Slots are the caller's to change before. */
   change({ endpoints, selectors }: StateChange): void {
     this.#names.changeSelectors(selectors)
+    // What earlier rows and names mean is known with the first selectors.
+    this.#journal ??= this.#keep()
     this.#judge.changeEndpoints(endpoints)
     this.#judge.setLists(this.#parts.desired.claimedPrefixes, this.#parts.desired.trustedServers)
     this.#tcp.setSlots(this.#parts.slots.slots())
+  }
+
+  #keep(): NamesJournal {
+    const { journalPath, log } = this.#parts
+    const journal = new NamesJournal({ path: journalPath, clock: this.#clock, log, claims: () => this.#names.claims() })
+    this.#names.keepIn(journal)
+    return journal
   }
 
   /** The slots that queries can be sent to, by both transports. */
@@ -72,6 +94,7 @@ export class Serving {
 
   close(): void {
     this.#lifetimes.close()
+    this.#journal?.close()
     this.#udp.close()
     this.#tcp.close()
     this.#pinned.close()
