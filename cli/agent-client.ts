@@ -124,7 +124,7 @@ async function assertAnswering(path: string, waitMs: number): Promise<void> {
 }
 
 /** @returns the errno's name, or undefined when somebody accepts */
-function connectError(path: string): Promise<string | undefined> {
+export function connectError(path: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const socket = createConnection(path)
     socket.once('connect', () => {

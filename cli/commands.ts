@@ -43,6 +43,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import('./status.ts'),
   },
   { name: 'observe', summary: 'flows: who talked to whom, the verdict and why', group: LOOK, load: () => import('./observe.ts') },
+  { name: 'fqdn', summary: 'names of toFQDNs and the addresses learned for them', group: LOOK, load: () => import('./fqdn.ts') },
   { name: 'identity', summary: 'list security identities', group: LOOK, load: () => import('./identity.ts') },
   { name: 'config', summary: 'show and validate the configuration', group: LOOK, load: () => import('./config.ts') },
   { name: 'version', summary: 'versions of all parts', group: LOOK, load: () => import('./version.ts') },

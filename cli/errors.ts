@@ -56,11 +56,24 @@ export const CLI_ERRORS = defineErrors('Command line', {
     cause: 'A file or folder that the command writes or reads could not be used.',
     next: 'Check that the path exists and its permissions.',
   },
+  'HG-1112': {
+    cause: 'The DNS process does not answer on its socket.',
+    next: 'Start it with `headgate up` or `headgate dns-proxy`, or name its configuration with --config or its folder with --set paths.run=PATH.',
+  },
 })
 
 export type CliErrorCode = CodeOf<typeof CLI_ERRORS>
 
-const COULD_NOT_RUN: ReadonlySet<CliErrorCode> = new Set(['HG-1101', 'HG-1102', 'HG-1105', 'HG-1106', 'HG-1108', 'HG-1110', 'HG-1111'])
+const COULD_NOT_RUN: ReadonlySet<CliErrorCode> = new Set([
+  'HG-1101',
+  'HG-1102',
+  'HG-1105',
+  'HG-1106',
+  'HG-1108',
+  'HG-1110',
+  'HG-1111',
+  'HG-1112',
+])
 
 export class CliError extends HeadgateError<CliErrorCode> {
   override readonly name = 'CliError'

@@ -17,6 +17,8 @@ import { shrinkMemory } from '#sys/memory.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { DesiredState, type StateChange } from './desired-state.ts'
+import { metricsOf } from './names-metrics.ts'
+import { serveNames } from './names-server.ts'
 import { dnsPaths } from './paths.ts'
 import { Serving } from './serving.ts'
 import { SlotTable } from './slot-rules.ts'
@@ -113,11 +115,21 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   if (signal.aborted) return
   const restored = loadDesired(desired, log)
   if (restored !== undefined) bringIn(restored)
+  // Queries are answered without it.
+  const namesServer = serveNames(paths.socket, config.group, {
+    names: () => serving?.names,
+    metrics: () => metricsOf(serving?.names, serving?.overLimitCount ?? 0),
+  }).catch((error: unknown) => {
+    log.error({ err: error }, 'what is learned cannot be asked for')
+    return () => {}
+  })
   setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
   log.info({ revision: desired.revision, slots: desired.slots.size }, 'DNS process is up')
   try {
     await Promise.all([control.run(), flows.run()])
   } finally {
+    const closeNames = await namesServer
+    closeNames()
     serving?.close()
     lock.release()
   }

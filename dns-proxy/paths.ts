@@ -8,6 +8,7 @@ export interface DnsPaths {
   readonly lock: string
   readonly desired: string
   readonly names: string
+  readonly socket: string
 }
 
 export function dnsPaths({ paths: { run, state } }: Config): DnsPaths {
@@ -16,6 +17,7 @@ export function dnsPaths({ paths: { run, state } }: Config): DnsPaths {
     netns: join(run, 'netns.json'),
     lock: join(run, 'locks/dns-proxy'),
     desired: join(state, 'dns-proxy/desired.bin'),
+    socket: join(run, 'dns.sock'),
     names: join(state, 'dns-proxy/names.journal'),
   }
 }

@@ -92,6 +92,15 @@ export class Serving {
     return [...this.#parts.slots.slots()].filter((slot) => this.#tcp.isListening(slot))
   }
 
+  get names(): LearnedNames {
+    return this.#names
+  }
+
+  /** Queries that there was no room for. */
+  get overLimitCount(): number {
+    return this.#udp.counts.overLimit + this.#tcp.counts.overLimit
+  }
+
   close(): void {
     this.#lifetimes.close()
     this.#journal?.close()
