@@ -23,7 +23,10 @@ const FLOW_TIMEOUT_MS = 3000
 
 interface DemoRequest {
   readonly from: string
-  readonly to: string
+  /** A workload, or an address of the world. */
+  readonly to?: string
+  /** Of somebody in the world, to be asked for. */
+  readonly name?: string
   readonly port: number
   /** Of an HTTP request; a call of gRPC has none. */
   readonly method?: string
@@ -48,7 +51,9 @@ const requests = parse(readFileSync(join(HERE, 'requests.yaml'), 'utf8')) as rea
 const stage = new Stage(
   HOST_NETNS,
   workloads.endpoints.map(({ name, netns, ipv4 }) => ({ name, netns, address: ipv4[0] })),
+  { netns: 'hgdemo-world', gateway: '198.51.100.1', addresses: ['198.51.100.2', '198.51.100.3', '198.51.100.4'] },
 )
+const [NAME_SERVER = '', PAY = '', TRACKER = ''] = stage.world.addresses
 
 function headgate(...args: string[]): { code: number; stdout: string; stderr: string } {
   const run = spawnSync('nsenter', [`--net=/run/netns/${HOST_NETNS}`, HEADGATE, ...args, '--config', CONFIG], { encoding: 'utf8' })
@@ -88,7 +93,9 @@ function prepareFolder(): void {
 }
 
 async function startServers(kept: boolean): Promise<void> {
-  for (const { name, netns, address } of stage.workloads) {
+  const { netns: world } = stage.world
+  stage.start(world, [NODE, join(HERE, 'resolver.mjs'), NAME_SERVER, `pay.example=${PAY}`, `tracker.example=${TRACKER}`], kept)
+  for (const { name, netns, address } of [...stage.workloads, { name: 'world', netns: world, address: PAY }]) {
     stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '50051', '80', '9090'], kept)
     await until(`server ${name}`, START_TIMEOUT_MS, () => {
       const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], {
@@ -109,24 +116,29 @@ interface Row {
 
 async function ask(request: DemoRequest): Promise<Row> {
   const from = stage.workloads.find(({ name }) => name === request.from)
-  const to = stage.workloads.find(({ name }) => name === request.to)
-  if (from === undefined || to === undefined) throw new Error(`no workload ${from === undefined ? request.from : request.to}`)
-  const target = `${to.address}:${request.port}`
+  if (from === undefined) throw new Error(`no workload ${request.from}`)
+  const to = stage.workloads.find(({ name }) => name === request.to)?.address ?? request.to ?? request.name ?? ''
+  const target = `${to}:${request.port}`
   const command =
     request.method === undefined
       ? [join(HERE, 'grpc-client.mjs'), target, request.path]
-      : [join(HERE, 'client.mjs'), request.method, `http://${target}${request.path}`, JSON.stringify(request.headers ?? {})]
+      : [join(HERE, 'client.mjs'), request.method, `http://${target}${request.path}`, JSON.stringify(request.headers ?? {}), NAME_SERVER]
   const output = await stage.run(from.netns, [NODE, ...command])
   const [status = ''] = output.split(' ')
-  const verdict = ['200', 'OK'].includes(status) ? 'allowed' : ['403', 'PERMISSION_DENIED'].includes(status) ? 'denied' : 'dropped'
+  const isDenied = ['403', 'PERMISSION_DENIED', 'EREFUSED'].includes(status)
+  const verdict = ['200', 'OK'].includes(status) ? 'allowed' : isDenied ? 'denied' : 'dropped'
   return { request, status, verdict, isRight: verdict === request.expect && output.includes(request.answer ?? '') }
 }
 
 /** The flow that explains a request: of an allowed one the last proxy's, of others whoever said no. */
 function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | undefined {
+  if (request.name !== undefined && verdict === 'denied') return flows.findLast(({ dns }) => dns?.query === `${request.name}.`)
+  const to = request.name === undefined ? request.to : PAY
   const between = flows.filter(
     ({ source, destination }) =>
-      source.endpoint?.name === request.from && destination.endpoint?.name === request.to && destination.port === request.port,
+      source.endpoint?.name === request.from &&
+      [destination.endpoint?.name, destination.address].includes(to) &&
+      destination.port === request.port,
   )
   const asked = between.filter(({ http }) => http?.method === (request.method ?? 'POST') && http.path === request.path)
   if (verdict === 'denied') return asked.findLast((flow) => flow.verdict === 'dropped')
@@ -195,7 +207,7 @@ async function main(): Promise<number> {
         if (!isRight) failures++
         return [
           request.from,
-          `${request.to}:${request.port}`,
+          `${request.to ?? request.name}:${request.port}`,
           `${request.method ?? 'gRPC'} ${request.path}`,
           `${verdict} (${status})`,
           flow?.where ?? '-',

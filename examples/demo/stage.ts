@@ -15,19 +15,29 @@ function ip(...args: string[]): string {
   return execFileSync('ip', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
+/** A part of the world: a machine one hop away that Headgate does not know. */
+export interface StageWorld {
+  readonly netns: string
+  /** Of the demo's machine towards it. */
+  readonly gateway: string
+  readonly addresses: readonly string[]
+}
+
 export class Stage {
   readonly hostNetns: string
   readonly workloads: readonly StageWorkload[]
+  readonly world: StageWorld
   readonly #children = new Set<ChildProcess>()
 
-  constructor(hostNetns: string, workloads: readonly StageWorkload[]) {
+  constructor(hostNetns: string, workloads: readonly StageWorkload[], world: StageWorld) {
     this.hostNetns = hostNetns
     this.workloads = workloads
+    this.world = world
   }
 
   /** @throws Error when a namespace of that name exists: an earlier demo was kept */
   build(): void {
-    for (const name of [this.hostNetns, ...this.workloads.map(({ netns }) => netns)]) {
+    for (const name of this.#namespaces()) {
       if (existsSync(`/run/netns/${name}`)) throw new Error(`there is a network namespace ${name}: is a demo running? see --stop`)
     }
     this.#addNetns(this.hostNetns)
@@ -45,6 +55,23 @@ export class Stage {
       ip('-n', netns, 'neigh', 'replace', '169.254.1.1', 'lladdr', link?.address ?? '', 'dev', 'eth0')
       ip('-n', this.hostNetns, 'route', 'replace', `${address}/32`, 'dev', device)
     }
+    this.#buildWorld()
+  }
+
+  #buildWorld(): void {
+    const { netns, gateway, addresses } = this.world
+    this.#addNetns(netns)
+    ip('-n', this.hostNetns, 'link', 'add', 'v-world', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', netns)
+    ip('-n', this.hostNetns, 'addr', 'add', `${gateway}/24`, 'dev', 'v-world')
+    ip('-n', this.hostNetns, 'link', 'set', 'v-world', 'up')
+    for (const address of addresses) ip('-n', netns, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
+    ip('-n', netns, 'link', 'set', 'eth0', 'up')
+    ip('-n', netns, 'route', 'add', 'default', 'via', gateway)
+  }
+
+  /** The machine's last: its devices reach into all others. */
+  #namespaces(): string[] {
+    return [...this.workloads.map(({ netns }) => netns), this.world.netns, this.hostNetns]
   }
 
   /** Starts a process in a namespace. @param kept lives on after this process */
@@ -74,7 +101,7 @@ export class Stage {
     const exits = [...this.#children].map((child) => new Promise((resolve) => child.once('exit', resolve)))
     for (const child of this.#children) child.kill('SIGTERM')
     await Promise.all(exits)
-    for (const name of [...this.workloads.map(({ netns }) => netns), this.hostNetns]) {
+    for (const name of this.#namespaces()) {
       if (!existsSync(`/run/netns/${name}`)) continue
       for (const pid of ip('netns', 'pids', name).split('\n').filter(Boolean)) process.kill(Number(pid), 'SIGKILL')
       ip('netns', 'del', name)
