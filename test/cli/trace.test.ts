@@ -87,7 +87,7 @@ test('expectations of the demo are met, and one that is not shows its trace', as
   const met = await headgate(['policy', 'test', join(ROOT, 'examples/demo/expectations.yaml')])
   t.is(met.exitCode, 0, met.stdout + met.stderr)
   t.regex(met.stdout, /^ok {4}shop\/web -> shop\/api 80\/TCP GET \/products$/m)
-  t.regex(met.stdout, /^14 passed, 0 failed$/m)
+  t.regex(met.stdout, /^18 passed, 0 failed$/m)
 
   const folder = temporaryFolder(t)
   const file = join(folder, 'expectations.yaml')
