@@ -183,6 +183,10 @@ export const configSchema = z.strictObject({
         .max(86400)
         .default(0)
         .describe('Seconds for which an address is kept after its names ran out, even without a connection.'),
+      tofqdnsPreCache: z
+        .union([z.literal(''), absolutePath])
+        .default('')
+        .describe('JSON file of names that are known from the start: `{"names": [{"name", "addresses", "ttlSeconds"}]}`; none when empty.'),
     })
     .prefault({}),
   flows: z

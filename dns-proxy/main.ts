@@ -20,6 +20,7 @@ import { DesiredState, type StateChange } from './desired-state.ts'
 import { metricsOf } from './names-metrics.ts'
 import { serveNames } from './names-server.ts'
 import { dnsPaths } from './paths.ts'
+import { PreCache, readPreCache } from './pre-cache.ts'
 import { Serving } from './serving.ts'
 import { SlotTable } from './slot-rules.ts'
 
@@ -93,6 +94,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
       slots,
       flows,
       desired,
+      preCache,
       journalPath: paths.names,
       log,
       inNetns: (run) => inNetns(namespaces.egress, run),
@@ -113,6 +115,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   }
 
   if (signal.aborted) return
+  const preCache = loadPreCache(config.dns.tofqdnsPreCache, log)
   const restored = loadDesired(desired, log)
   if (restored !== undefined) bringIn(restored)
   // Queries are answered without it.
@@ -143,4 +146,11 @@ function loadDesired(desired: DesiredState, log: Logger): StateChange | undefine
     log.error({ err: error }, 'the copy of what the agent stated cannot be read: no query is answered before the agent states it again')
     return undefined
   }
+}
+
+function loadPreCache(path: string, log: Logger): PreCache | undefined {
+  if (path === '') return undefined
+  const { names, problems } = readPreCache(path)
+  for (const problem of problems) log.error({ path, problem }, 'the precache of names cannot be used')
+  return new PreCache(names, performance.now())
 }

@@ -5,20 +5,26 @@ import type { DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
 import type { Config } from '#config/schema.ts'
 import { RCODE } from '#parsers/dns/codes.ts'
+import { addressToBytes } from '#sys/addresses.ts'
 import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
 import { Lifetimes } from './lifetimes.ts'
 import { machineClock, NamesJournal, readJournal } from './names-journal.ts'
+import type { PreCache } from './pre-cache.ts'
 import { QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
 import { TcpProxy } from './tcp-proxy.ts'
+import { keyOf, Teachable } from './teachable.ts'
 import { UdpProxy } from './udp-proxy.ts'
+
+const PROBLEMS_TOLD_MAX = 10
 
 export interface ServingParts {
   readonly config: Config
   readonly slots: SlotTable
   readonly flows: FlowReporter<'dns'>
   readonly desired: DesiredState
+  readonly preCache: PreCache | undefined
   /** Of learned names. */
   readonly journalPath: string
   readonly log: Pick<Logger, 'error' | 'info'>
@@ -75,9 +81,24 @@ export class Serving {
     this.#names.changeSelectors(selectors)
     // What earlier rows and names mean is known with the first selectors.
     this.#journal ??= this.#keep()
+    if (selectors.come.length > 0) this.#teachPreCache()
     this.#judge.changeEndpoints(endpoints)
     this.#judge.setLists(this.#parts.desired.claimedPrefixes, this.#parts.desired.trustedServers)
     this.#tcp.setSlots(this.#parts.slots.slots())
+  }
+
+  #teachPreCache(): void {
+    const { desired, log, preCache } = this.#parts
+    if (preCache === undefined) return
+    const taken = new Set(
+      desired.everything().endpoints.come.flatMap(({ addresses }) => addresses.map((text) => keyOf(addressToBytes(text)))),
+    )
+    const teachable = new Teachable(taken)
+    teachable.setClaimed(desired.claimedPrefixes)
+    const nowMs = performance.now()
+    const learn = (name: string, address: Uint8Array, ttlSeconds: number) => this.#names.learn(0, [name], address, ttlSeconds, nowMs)
+    const problems = preCache.teach({ learn, reasonAgainst: (address) => teachable.reasonAgainst(address) }, nowMs)
+    for (const problem of problems.slice(0, PROBLEMS_TOLD_MAX)) log.error({ problem }, 'an address of the precache is not known')
   }
 
   #keep(): NamesJournal {
