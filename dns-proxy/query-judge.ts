@@ -151,7 +151,7 @@ export class QueryJudge {
     const chain = this.#chain
     // What is truncated comes again, whole; what is not of the Internet's class has no addresses.
     const hasAddresses = !reply.isTruncated && chain.read(reply)
-    const notes = hasAddresses && this.#hasSelected(chain.names) ? this.#learn(query, nowMs) : NO_NOTES
+    const notes = hasAddresses ? this.#learn(query, nowMs) : NO_NOTES
     if (notes.length === 0 && !query.asked.isAudited && !this.#isSampled()) return
     const addresses = hasAddresses
       ? Array.from({ length: Math.min(chain.addressCount, FLOW_ADDRESSES_MAX) }, (_, index) => chain.address(index))
@@ -191,9 +191,10 @@ export class QueryJudge {
       let reason = this.#teachable.reasonAgainst(address)
       if (reason === '') {
         const lesson = this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs)
-        if (lesson === 'learned' || lesson === 'not selected') continue
+        if (lesson === 'not selected') return NO_NOTES
+        if (lesson === 'learned') continue
         reason = lesson
-      }
+      } else if (notes === undefined && !this.#hasSelected(chain.names)) return NO_NOTES
       notes ??= []
       notes.push(`${bytesToAddress(address)}: ${reason}`)
     }

@@ -25,8 +25,8 @@ export interface JudgedQuestion extends QueryVerdict {
 }
 
 const GENERATION_MASK = 0xfff
-/** Questions of one slot that are remembered at most twice: what is asked again is asked soon, and slots are many. */
-const RECENT_COUNT_MAX = 256
+/** Questions that all slots together remember, at most twice as many: what is asked again is asked soon. */
+const RECENT_COUNT_MAX = 8192
 
 class Rules {
   readonly #allowAll: boolean
@@ -58,11 +58,14 @@ export class SlotRules {
   readonly slot: DnsSlot
   readonly #rules: Rules
   readonly #shadow: Rules | undefined
+  readonly #onRemembered: () => void
   #recent = new Map<string, JudgedQuestion>()
   #before: ReadonlyMap<string, JudgedQuestion> = new Map()
 
-  constructor(slot: DnsSlot) {
+  /** @param onRemembered told of each question that is remembered from now on */
+  constructor(slot: DnsSlot, onRemembered: () => void = () => {}) {
     this.slot = slot
+    this.#onRemembered = onRemembered
     this.#rules = new Rules(slot.ruleset ?? NOTHING)
     this.#shadow = slot.ruleset?.shadow && new Rules(slot.ruleset.shadow)
   }
@@ -73,13 +76,15 @@ export class SlotRules {
     const recent = this.#recent.get(question)
     if (recent !== undefined) return recent
     const judged = this.#before.get(question) ?? this.#judge(query, question)
-    // The older half goes when the newer one is full.
-    if (this.#recent.size === RECENT_COUNT_MAX) {
-      this.#before = this.#recent
-      this.#recent = new Map()
-    }
     this.#recent.set(question, judged)
+    this.#onRemembered()
     return judged
+  }
+
+  /** Forgets what was not asked since the last time. */
+  age(): void {
+    this.#before = this.#recent
+    this.#recent = new Map()
   }
 
   #judge(query: MessageReader, question: string): JudgedQuestion {
@@ -99,16 +104,24 @@ export class SlotRules {
 /** All slots, by what marks say of them. */
 export class SlotTable {
   readonly #byPlace = new Map<number, SlotRules>()
+  #recentCount = 0
 
   change({ gone, come }: ItemChanges<DnsSlot>): void {
     for (const slot of gone) this.#byPlace.delete(placeOf(slot.port, slot.generation))
-    for (const slot of come) this.#byPlace.set(placeOf(slot.port, slot.generation), new SlotRules(slot))
+    for (const slot of come) this.#byPlace.set(placeOf(slot.port, slot.generation), new SlotRules(slot, this.#onRemembered))
   }
 
   /** @param mark of a packet that a redirect sent here @returns undefined when no slot of ours has this port and generation */
   at(mark: number): SlotRules | undefined {
     return this.#byPlace.get(placeOf(mark >>> MARK_PORT_SHIFT, (mark >>> MARK_GENERATION_SHIFT) & GENERATION_MASK))
   }
+
+  /** Slots are many, and whoever asks for names that nobody else asks for fills the memory of one: it is one for all. */
+  readonly #onRemembered = (): void => {
+    if (++this.#recentCount < RECENT_COUNT_MAX) return
+    this.#recentCount = 0
+    for (const slot of this.#byPlace.values()) slot.age()
+  };
 
   *slots(): Generator<DnsSlot> {
     for (const { slot } of this.#byPlace.values()) yield slot

@@ -26,9 +26,9 @@ export interface OpenQuery {
 
 /** One over UDP. */
 export interface Transaction extends OpenQuery {
-  /** Index of the upstream socket. */
-  readonly socket: number
-  readonly id: number
+  /** Index of the upstream socket. Both are drawn when it is opened. */
+  socket: number
+  id: number
 }
 
 const ID_BITS = 16
@@ -57,18 +57,19 @@ export class Transactions {
     for (let count = 0; count < queryCount; count += QUERIES_OF_PORT) this.#drawn.push(randomIndex(this.#socketCount))
   }
 
-  /** @returns undefined when no free id could be found */
-  open({ client, clientPort, server, serverPort, clientId, asked, slotId, startedMs }: OpenQuery): Transaction | undefined {
+  /** Gives a query its socket and id. @returns false when no free id could be found */
+  open(transaction: Transaction): boolean {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const socket = this.#drawn[randomIndex(this.#drawn.length)] as number
       const id = randomId()
       const key = (socket << ID_BITS) | id
       if (this.#open.has(key)) continue
-      const transaction = { client, clientPort, server, serverPort, clientId, asked, slotId, startedMs, socket, id }
+      transaction.socket = socket
+      transaction.id = id
       this.#open.set(key, transaction)
-      return transaction
+      return true
     }
-    return undefined
+    return false
   }
 
   find(socket: number, id: number): Transaction | undefined {

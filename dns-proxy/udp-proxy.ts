@@ -13,7 +13,7 @@ import { type ReceiveBatch, UdpSocket } from '#sys/udp.ts'
 import type { QueryJudge } from './query-judge.ts'
 import { randomIndex } from './random-numbers.ts'
 import type { JudgedQuestion, SlotRules } from './slot-rules.ts'
-import { type OpenQuery, type Transaction, Transactions } from './transactions.ts'
+import { type Transaction, Transactions } from './transactions.ts'
 
 /** Each with a port of its own: what an attacker has to guess beside the id. */
 const UPSTREAM_SOCKETS = 64
@@ -135,10 +135,19 @@ export class UdpProxy {
     const server = this.#judge.serverAt(batch.destination(index))
     const clientPort = batch.sourcePort(index)
     const serverPort = batch.destinationPort(index)
-    const transaction = this.#judge.begin(client, server)
-      ? this.#open({ client, clientPort, server, serverPort, clientId: reader.id, asked: judged, slotId: slot.slot.id, startedMs: nowMs })
-      : undefined
-    if (transaction === undefined) {
+    const transaction: Transaction = {
+      client,
+      clientPort,
+      server,
+      serverPort,
+      clientId: reader.id,
+      asked: judged,
+      slotId: slot.slot.id,
+      startedMs: nowMs,
+      socket: 0,
+      id: 0,
+    }
+    if (!this.#open(transaction)) {
       this.counts.overLimit += 1
       this.#refuse(batch, index, slot, judged, RCODE.SERVFAIL)
       return
@@ -150,10 +159,12 @@ export class UdpProxy {
     this.#dirty.add(socket)
   }
 
-  #open(query: OpenQuery): Transaction | undefined {
-    const transaction = this.#transactions.open(query)
-    if (transaction === undefined) this.#judge.end(query)
-    return transaction
+  /** @returns whether there is room for it */
+  #open(transaction: Transaction): boolean {
+    if (!this.#judge.begin(transaction.client, transaction.server)) return false
+    if (this.#transactions.open(transaction)) return true
+    this.#judge.end(transaction)
+    return false
   }
 
   /** Answers in place of the server. @param asked undefined when the question was not looked at */

@@ -1,13 +1,13 @@
 import test from 'ava'
 import { QueryLimits, Servers } from '#dns-proxy/query-limits.ts'
-import { type OpenQuery, Transactions } from '#dns-proxy/transactions.ts'
+import { type Transaction, Transactions } from '#dns-proxy/transactions.ts'
 
 const asked = { isAllowed: true, rule: '', isAudited: false, name: 'api.test.', type: 1, question: '' }
 const clientOf = (endpointId: number) => ({ endpointId, address: new Uint8Array(16), load: { openCount: 0 } })
 
-function queryAt(startedMs: number): OpenQuery {
+function queryAt(startedMs: number): Transaction {
   const server = { address: new Uint8Array(16), isTrusted: false, openCount: 0, timedOutCount: 0 }
-  return { client: clientOf(1), clientPort: 1, server, serverPort: 53, clientId: 1, asked, slotId: 1, startedMs }
+  return { client: clientOf(1), clientPort: 1, server, serverPort: 53, clientId: 1, asked, slotId: 1, startedMs, socket: 0, id: 0 }
 }
 
 test('ids and ports are spread over all that there are', (t) => {
@@ -18,8 +18,8 @@ test('ids and ports are spread over all that there are', (t) => {
   for (let batch = 0; batch < 400; batch++) {
     transactions.draw(20)
     for (let index = 0; index < 20; index++) {
-      const opened = transactions.open(queryAt(0))
-      if (opened === undefined) return t.fail()
+      const opened = queryAt(0)
+      if (!transactions.open(opened)) return t.fail()
       ids.add(opened.id)
       sockets.add(opened.socket)
       octets[opened.id & 0xff] = (octets[opened.id & 0xff] ?? 0) + 1
@@ -34,16 +34,17 @@ test('ids and ports are spread over all that there are', (t) => {
 test('queries of a batch share a few ports, and never an id on one of them', (t) => {
   const transactions = new Transactions(64)
   transactions.draw(64)
-  const opened = Array.from({ length: 64 }, () => transactions.open(queryAt(0)))
-  t.true(new Set(opened.map((each) => each?.socket)).size <= 4)
-  t.is(new Set(opened.map((each) => `${each?.socket}/${each?.id}`)).size, 64)
+  const opened = Array.from({ length: 64 }, () => queryAt(0))
+  t.true(opened.every((each) => transactions.open(each)))
+  t.true(new Set(opened.map(({ socket }) => socket)).size <= 4)
+  t.is(new Set(opened.map(({ socket, id }) => `${socket}/${id}`)).size, 64)
 })
 
 test('a transaction is found by its own port and id until it is closed', (t) => {
   const transactions = new Transactions(8)
   transactions.draw(1)
-  const opened = transactions.open(queryAt(0))
-  if (opened === undefined) return t.fail()
+  const opened = queryAt(0)
+  t.true(transactions.open(opened))
   t.is(transactions.find(opened.socket, opened.id), opened)
   t.is(transactions.find((opened.socket + 1) % 8, opened.id), undefined)
   t.is(transactions.find(opened.socket, opened.id ^ 1), undefined)
