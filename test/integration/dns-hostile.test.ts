@@ -6,8 +6,12 @@ import { withMachine } from '../support/running.ts'
 
 const [GOOD, BAD] = WORLD
 
-async function withHostile(run: (machine: Machine, client: Workload, server: string) => Promise<void>): Promise<void> {
+async function withHostile(
+  run: (machine: Machine, client: Workload, server: string) => Promise<void>,
+  config: Record<string, unknown> = {},
+): Promise<void> {
   await withMachine(async (machine, headgate) => {
+    machine.setConfig(config)
     const client = machine.addWorkload('client')
     const dns = machine.addWorkload('dns')
     await addWorld(machine)
@@ -49,4 +53,20 @@ test.serial('odd answers pass as they are, and teach what they say of the name',
     t.deepEqual(drip.answers, [GOOD])
     t.is(silent.rcode, '')
   })
+})
+
+test.serial('a server that does not answer holds no more queries than its limit, and what is beyond is told so at once', async (t) => {
+  const limit = 3
+  await withHostile(
+    async (machine, client, server) => {
+      t.is((await ask(machine, client, server, 'good.test')).rcode, 'NOERROR')
+      const silent = Promise.all(Array.from({ length: limit }, () => ask(machine, client, server, 'silent.test')))
+      const deadline = performance.now() + 3000
+      while ((await ask(machine, client, server, 'good.test')).rcode !== 'SERVFAIL') if (performance.now() > deadline) return t.fail()
+      t.is((await ask(machine, client, server, 'good.test', '+tcp')).rcode, 'SERVFAIL')
+      t.is((await ask(machine, client, server, 'refused.example')).rcode, 'REFUSED')
+      await silent
+    },
+    { dns: { dnsproxyConcurrencyLimit: limit } },
+  )
 })

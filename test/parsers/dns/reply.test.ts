@@ -3,7 +3,7 @@ import { type DecodedPacket, decode, encode, type OptAnswer } from 'dns-packet'
 import fc from 'fast-check'
 import { RCODE } from '#parsers/dns/codes.ts'
 import { MessageReader } from '#parsers/dns/message.ts'
-import { errorAnswer, noDataReply, truncatedReply, writeId } from '#parsers/dns/reply.ts'
+import { errorAnswer, lowerUdpPayloadBytes, noDataReply, truncatedReply, writeId } from '#parsers/dns/reply.ts'
 import { CAPTURED, captured, rawMessage, rawName, rawOpt, rawQuestion } from './messages.ts'
 
 const reader = new MessageReader()
@@ -131,4 +131,25 @@ test('dns-packet reads what answers the queries that it makes', (t) => {
       },
     ),
   )
+})
+
+test('a query asks for no longer messages than arrive, and nothing else of it changes', (t) => {
+  for (const [size, expected] of [
+    [512, 512],
+    [1232, 1232],
+    [1472, 1472],
+    [1473, 1472],
+    [4096, 1472],
+    [65535, 1472],
+  ] as const) {
+    const opt = (bytes: number) => rawOpt(bytes, 0x8000, Buffer.from([0, 10, 0, 2, 1, 2]))
+    const message = (bytes: number) => rawMessage({ counts: [1, 0, 0, 1] }, rawQuestion(rawName('api', 'test')), opt(bytes))
+    const query = message(size)
+    lowerUdpPayloadBytes(load(query), 1472)
+    t.deepEqual(query, message(expected), `${size}`)
+  }
+  const plain = rawMessage({}, rawQuestion(rawName('api', 'test')))
+  const before = Buffer.from(plain)
+  lowerUdpPayloadBytes(load(plain), 1472)
+  t.deepEqual(plain, before, 'without EDNS')
 })
