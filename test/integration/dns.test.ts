@@ -5,6 +5,7 @@ import { startDnsmasq } from '../support/dnsmasq.ts'
 import type { Workload } from '../support/machine.ts'
 import { policyOf, withMachine } from '../support/running.ts'
 import { connectTcp, listenTcp } from '../support/tcp.ts'
+import { startUnbound } from '../support/unbound.ts'
 
 const RECORDS = [`--host-record=api.test,${WORLD[0]}`, `--host-record=other.test,${WORLD[1]}`] as const
 
@@ -156,6 +157,36 @@ test.serial('a server that the node trusts teaches everybody, another one whoeve
     t.is((await ask(machine, client, trusted.address, 'other.test')).rcode, 'NOERROR')
     t.true(await reaches(machine, client, WORLD[1]))
     t.true(await reaches(machine, quiet, WORLD[1]))
+  })
+})
+
+test.serial('what clients and servers say to each other beside addresses passes as it is', async (t) => {
+  await withMachine(async (machine, headgate) => {
+    const client = machine.addWorkload('client')
+    const dns = machine.addWorkload('dns')
+    await addWorld(machine)
+    machine.writeWorkloads()
+    const texts = Array.from({ length: 12 }, (_, index) => `large.test. 60 IN TXT "${String.fromCharCode(97 + index).repeat(250)}"`)
+    const records = [
+      `api.test. 60 IN A ${WORLD[0]}`,
+      'api.test. 60 IN TYPE65280 \\# 3 010203',
+      'api.test. 60 IN MX 10 mail.test.',
+      ...texts,
+    ]
+    await startUnbound(machine, dns, ...records)
+    headgate.start()
+    await headgate.apply('client.json', namesPolicy('client', [{ matchName: 'api.test' }], toDns([{ matchPattern: '*.test' }])))
+    const cased = await ask(machine, client, dns.address, 'aPi.TeSt', '+dnssec', '+nsid', '+cdflag')
+    t.regex(cased.text, /^;aPi\.TeSt\.\s+IN\s+A$/m)
+    t.regex(cased.text, /^;; flags: qr aa rd ra cd;|^;; flags: .*\bcd\b/m)
+    t.regex(cased.text, /EDNS: version: 0, flags: do/)
+    t.deepEqual(cased.answers, [WORLD[0]])
+    t.true(await reaches(machine, client, WORLD[0]), 'a name is learned in whatever case it was asked for')
+    t.deepEqual((await ask(machine, client, dns.address, 'api.test', 'TYPE65280')).answers, ['\\# 3 010203'])
+    t.deepEqual((await ask(machine, client, dns.address, 'api.test', 'MX')).answers, ['10 mail.test.'])
+    const large = await ask(machine, client, dns.address, 'large.test', 'TXT', '+bufsize=4096')
+    t.is(large.answers.length, 12, large.text)
+    t.regex(large.text, /\(TCP\)/)
   })
 })
 
