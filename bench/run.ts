@@ -3,6 +3,7 @@
  * only when the bench passes (bench/README.md).
  */
 import { parseArgs } from 'node:util'
+import { dnsMemory } from './dns-memory.ts'
 import { footprint } from './footprint.ts'
 import { g1 } from './g1.ts'
 import { g2 } from './g2.ts'
@@ -17,7 +18,7 @@ import { record } from './harness/record.ts'
 import { instructions } from './instructions.ts'
 import { restart } from './restart.ts'
 
-const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, instructions, restart, footprint]
+const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, instructions, restart, footprint, dnsMemory]
 
 const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N] [--seed N] [--long] [--record]
        npm run bench -- --list

@@ -59,6 +59,7 @@ export class ConntrackLook<Candidate extends LookedFor> {
       const same = this.#byTail.get(keys.readUInt32LE(offset + REMOTE_OFFSET + TAIL_OFFSET))
       if (same === undefined) continue
       for (const candidate of same) {
+        if (this.seen.has(candidate)) continue
         const { address, endpointId } = candidate
         if (endpointId !== 0 && keys.readUInt32LE(offset + ENDPOINT_OFFSET) !== endpointId) continue
         const remoteOffset = offset + REMOTE_OFFSET

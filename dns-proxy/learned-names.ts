@@ -70,16 +70,30 @@ interface Name {
   readonly claims: Set<Claim>
 }
 
-interface Address {
+/** Bytes are a string here: a buffer for each would cost several times as much, or keep a whole slab of the pool. */
+class Address {
   readonly scope: Scope
-  readonly endpointId: number
-  readonly address: Buffer
+  /** Its 16 bytes as Latin-1. */
   readonly key: string
-  readonly claims: Claim[]
+  readonly claims: Claim[] = []
   /** Those in the kernel, sorted. */
-  selectors: readonly number[]
+  selectors: readonly number[] = []
   /** Of a zombie: looks at conntrack, one after the other, that did not see it. */
-  missedCount: number
+  missedCount = 0
+
+  constructor(scope: Scope, key: string) {
+    this.scope = scope
+    this.key = key
+  }
+
+  get endpointId(): number {
+    return this.scope.endpointId
+  }
+
+  /** Made anew each time. */
+  get address(): Buffer {
+    return Buffer.from(this.key, 'latin1')
+  }
 }
 
 /** A name has an address. In the heap until it runs out. */
@@ -327,8 +341,9 @@ export class LearnedNames {
 
   *known(): Generator<KnownName> {
     for (const { endpointId, addresses } of this.#scopes.values()) {
-      for (const { address, claims } of addresses.values()) {
-        for (const { name, expiresMs, heapIndex } of claims) {
+      for (const known of addresses.values()) {
+        const { address } = known
+        for (const { name, expiresMs, heapIndex } of known.claims) {
           yield { name: name.text, endpointId, address, expiresMs, selectors: name.selectors, isZombie: heapIndex < 0 }
         }
       }
@@ -417,15 +432,7 @@ export class LearnedNames {
 
   #addAddress(scope: Scope, address: Uint8Array): Address {
     const key = keyOf(address)
-    const known: Address = {
-      scope,
-      endpointId: scope.endpointId,
-      address: Buffer.from(address.subarray(0, ADDRESS_BYTES)),
-      key,
-      claims: [],
-      selectors: [],
-      missedCount: 0,
-    }
+    const known = new Address(scope, key)
     scope.addresses.set(key, known)
     this.#addressCount++
     return known
