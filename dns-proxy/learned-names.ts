@@ -9,7 +9,7 @@ import type { NameSelector } from '#api/gen/headgate/v1/control_pb.js'
 import { LEARNED_SELECTORS_MAX, type LearnedValue, learnedKeyCodec, learnedValueCodec } from '#bpf/gen/abi.ts'
 import type { KernelMaps } from '#bpf/maps.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
-import { normalizeName } from '#parsers/dns/name-pattern.ts'
+import { compileNamePattern, isMatchAll, normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { ConntrackLook } from './conntrack-look.ts'
@@ -48,6 +48,8 @@ export const DEFAULT_LIMITS: LearnedNamesLimits = {
 /** How long a row is kept of which nothing tells the name: the longest that answers of name servers usually last. */
 const ADOPTED_SECONDS = 300
 const LOOKS_MISSED = 2
+/** Lifetimes that end one after the other without queries between. */
+const EXPIRED_AT_ONCE = 1024
 /** Rows that go one after the other without queries between. */
 const BURIED_AT_ONCE = 512
 
@@ -285,16 +287,25 @@ export class LearnedNames {
     return 'no room'
   }
 
-  /** Takes what has run out by now out of use, if nothing else needs it; the rest of the decision is conntrack's. */
-  expire(nowMs: number): void {
-    for (let claim = this.#expiries.takeExpired(nowMs); claim !== undefined; claim = this.#expiries.takeExpired(nowMs)) {
+  /** Takes what has run out by now out of use, some at a time; the rest of the decision is conntrack's. @returns whether that was the last */
+  expire(nowMs: number): boolean {
+    let count = 0
+    for (; count < EXPIRED_AT_ONCE; count++) {
+      const claim = this.#expiries.takeExpired(nowMs)
+      if (claim === undefined) break
       const { address } = claim
       if (this.#zombies.has(address)) continue
       address.missedCount = 0
       this.#zombies.add(address)
     }
-    while (this.#zombies.size > this.#settings.zombiesMax) this.#evictZombie(undefined)
+    let evictedCount = 0
+    for (const zombie of this.#zombies) {
+      if (this.#zombies.size <= this.#settings.zombiesMax || evictedCount === EXPIRED_AT_ONCE) break
+      evictedCount++
+      this.#evict(zombie)
+    }
     this.#tellLess()
+    return count < EXPIRED_AT_ONCE && this.#zombies.size <= this.#settings.zombiesMax
   }
 
   /** @returns a look at conntrack to be taken batch by batch, and then to be given to endLook; none while nothing hangs on one */
@@ -527,17 +538,21 @@ export class LearnedNames {
   /** Names whose selectors come into what they are with new ones. */
   #namesMatching(come: readonly NameSelector[]): Set<Name> {
     const found = new Set<Name>()
-    const suffixes: string[] = []
+    const patterns: ReturnType<typeof patternOf>[] = []
     for (const { matchName, matchPattern } of come) {
       for (const { names } of this.#scopes.values()) {
         const name = matchName === undefined ? undefined : names.get(normalizeName(matchName))
         if (name !== undefined) found.add(name)
       }
-      if (matchPattern !== undefined) suffixes.push(normalizeName(matchPattern).slice(matchPattern.lastIndexOf('*') + 1))
+      if (matchPattern !== undefined) patterns.push(patternOf(matchPattern))
     }
-    if (suffixes.length > 0) {
+    if (patterns.length > 0) {
       for (const { names } of this.#scopes.values()) {
-        for (const name of names.values()) if (suffixes.some((suffix) => name.text.endsWith(suffix))) found.add(name)
+        for (const [text, name] of names) {
+          // Most names are told apart without their labels.
+          const isFound = patterns.some(({ prefix, suffix, matches }) => text.endsWith(suffix) && text.startsWith(prefix) && matches(text))
+          if (isFound) found.add(name)
+        }
       }
     }
     for (const name of found) this.#select(name, this.#selectorsOf(name.text))
@@ -572,11 +587,15 @@ export class LearnedNames {
   #evictZombie(except: Address | undefined): boolean {
     for (const zombie of this.#zombies) {
       if (zombie === except) continue
-      this.totals.zombiesEvictedCount++
-      this.#bury(zombie, Number.POSITIVE_INFINITY)
+      this.#evict(zombie)
       return true
     }
     return false
+  }
+
+  #evict(zombie: Address): void {
+    this.totals.zombiesEvictedCount++
+    this.#bury(zombie, Number.POSITIVE_INFINITY)
   }
 
   #selectorsOf(name: string): readonly number[] {
@@ -653,6 +672,16 @@ function setSelectors(name: { selectors: readonly number[] }, selectors: readonl
 
 function ruleOf({ matchName, matchPattern }: NameSelector): DnsRule {
   return { ...(matchName === undefined ? {} : { matchName }), ...(matchPattern === undefined ? {} : { matchPattern }) }
+}
+
+function patternOf(matchPattern: string): { prefix: string; suffix: string; matches: (name: string) => boolean } {
+  const pattern = normalizeName(matchPattern)
+  const star = pattern.indexOf('*')
+  return {
+    prefix: star < 0 ? pattern : pattern.slice(0, star),
+    suffix: isMatchAll(matchPattern) ? '' : pattern.slice(pattern.lastIndexOf('*') + 1),
+    matches: compileNamePattern(matchPattern, 'peers'),
+  }
 }
 
 function keyOf(address: Uint8Array): string {

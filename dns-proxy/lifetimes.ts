@@ -23,8 +23,12 @@ export class Lifetimes {
   }
 
   #step(): void {
+    if (this.#isClosed) return
     const nowMs = performance.now()
-    this.#names.expire(nowMs)
+    if (!this.#names.expire(nowMs)) {
+      setImmediate(() => this.#step())
+      return
+    }
     if (this.#isLooking || nowMs - this.#lookedMs < LOOK_INTERVAL_MS) return
     const look = this.#names.beginLook(nowMs)
     if (look === undefined) return

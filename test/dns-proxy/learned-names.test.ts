@@ -47,7 +47,7 @@ function scene(
 }
 
 function pass(names: LearnedNames, atSeconds: number): void {
-  names.expire(atSeconds * 1000)
+  while (!names.expire(atSeconds * 1000));
   const look = names.beginLook(atSeconds * 1000)
   if (look === undefined) return
   while (!look.step());
@@ -315,6 +315,28 @@ test('names of an earlier process are known again, with what their rows have bes
   pass(300)
   pass(301)
   t.deepEqual(fake.rows(), { '1.1.1.1': [101], '1.1.1.3': [102] })
+})
+
+test('a new pattern finds the names that it matches among those that are known', (t) => {
+  const { fake, learn, come, go } = scene({}, [selector(200, { matchPattern: '*' })])
+  for (const name of ['a.test.', 'ab.test.', 'x.ab.test.', 'test.', 'b.a.other.']) learn(name, '1.1.1.1', 60)
+  const matchedBy = (matchPattern: string): string[] => {
+    come(selector(7, { matchPattern }))
+    const isFound = fake.rows()['1.1.1.1']?.includes(7)
+    go(selector(7, { matchPattern }))
+    t.deepEqual(fake.rows(), { '1.1.1.1': [200] })
+    return isFound ? [matchPattern] : []
+  }
+  for (const pattern of ['a*.test', '*b.test', '**.ab.test', 'test', '*', '**', '*.*.other.', 'b.*.other'])
+    t.deepEqual(matchedBy(pattern), [pattern])
+})
+
+test('a pattern that matches no known name changes no row', (t) => {
+  const { fake, learn, come } = scene({}, [selector(200, { matchPattern: '**' })])
+  for (const name of ['a.test.', 'x.ab.test.']) learn(name, '1.1.1.1', 60)
+  for (const [index, matchPattern] of ['b*.test', '**.b.test', 'ab.test', '*.a.test', 'a.test*.x'].entries())
+    come(selector(index + 1, { matchPattern }))
+  t.deepEqual(fake.rows(), { '1.1.1.1': [200] })
 })
 
 const NAMES = ['a.test.', 'b.test.', 'c.test.', 'a.other.']
