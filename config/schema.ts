@@ -153,6 +153,12 @@ export const configSchema = z.strictObject({
         .max(65536)
         .default(0)
         .describe('Queries that may wait for one server at once; one more gets SERVFAIL. 0: as many as there may be in total.'),
+      dnsproxyConcurrencyProcessingGracePeriodMs: z
+        .int()
+        .min(0)
+        .max(10000)
+        .default(0)
+        .describe('Milliseconds for which a query beyond a limit waits for room before it gets SERVFAIL.'),
       tofqdnsDnsRejectResponseCode: z
         .enum(['refused', 'nameError'])
         .default('refused')

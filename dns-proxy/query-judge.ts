@@ -59,7 +59,7 @@ export class QueryJudge {
 
   constructor(slots: SlotTable, names: Names, flows: Flows, config: Pick<Config, 'flows' | 'dns'>) {
     const { mode, sampleRate } = config.flows
-    this.#limits = new QueryLimits(config.dns.dnsproxyConcurrencyLimit)
+    this.#limits = new QueryLimits(config.dns.dnsproxyConcurrencyLimit, config.dns.dnsproxyConcurrencyProcessingGracePeriodMs)
     this.#slots = slots
     this.#names = names
     this.#flows = flows
@@ -98,6 +98,11 @@ export class QueryJudge {
     this.#servers.clear()
   }
 
+  /** Queries that wait for room are forgotten. */
+  close(): void {
+    this.#limits.close()
+  }
+
   slotAt(mark: number): SlotRules | undefined {
     return this.#slots.at(mark)
   }
@@ -128,6 +133,11 @@ export class QueryJudge {
   /** @returns whether there is room for one more query on its way, which `end` gives back */
   begin(client: Client, server: DnsServer): boolean {
     return this.#limits.take(client, server)
+  }
+
+  /** After `begin` has found none. @param onRoom told once, later, whether there is room now @returns whether it is worth waiting */
+  waitForRoom(client: Client, server: DnsServer, onRoom: (hasRoom: boolean) => void): boolean {
+    return this.#limits.wait(client, server, onRoom)
   }
 
   end({ client, server }: Pick<OpenQuery, 'client' | 'server'>): void {

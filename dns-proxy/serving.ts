@@ -127,6 +127,7 @@ export class Serving {
     this.#journal?.close()
     this.#udp.close()
     this.#tcp.close()
+    this.#judge.close()
     this.#pinned.close()
   }
 }

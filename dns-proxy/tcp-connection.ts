@@ -64,6 +64,8 @@ export class TcpConnection {
   readonly #answers = new FrameReader()
   /** By the id that they were given here: a client may use one twice. */
   readonly #open = new Map<number, OpenQuery>()
+  /** Queries that wait for room among all. */
+  #waitingCount = 0
   #upstream: Socket | undefined
   #dialedMs = 0
   /** When a whole query came or an answer was let go. */
@@ -123,14 +125,14 @@ export class TcpConnection {
       this.#lose(id, query)
     }
     if (this.#open.size < open) this.#readQueries()
-    if (this.#open.size === 0 && nowMs - this.#activeMs > IDLE_MS) this.#finish()
+    if (this.#open.size + this.#waitingCount === 0 && nowMs - this.#activeMs > IDLE_MS) this.#finish()
   }
 
   get #canReadQueries(): boolean {
     return (
       this.#finishedMs === undefined &&
       !this.#client.destroyed &&
-      this.#open.size < QUERIES_OF_CONNECTION_MAX &&
+      this.#open.size + this.#waitingCount < QUERIES_OF_CONNECTION_MAX &&
       !this.#client.writableNeedDrain &&
       this.#upstream?.writableNeedDrain !== true
     )
@@ -179,18 +181,44 @@ export class TcpConnection {
       return
     }
     const server = judge.serverAt(serverAddress)
-    if (!judge.begin(client, server)) {
+    const query = { client, clientPort, server, serverPort, clientId: reader.id, asked: judged, slotId, startedMs }
+    if (judge.begin(client, server)) this.#forward(query, message, true)
+    else if (!this.#waits(query, Uint8Array.from(message))) this.#forward(query, message, false)
+  }
+
+  /** @returns whether a query that there is no room for waits for some */
+  #waits(query: OpenQuery, message: Uint8Array): boolean {
+    const { judge, reader } = this.#parts
+    const waits = judge.waitForRoom(query.client, query.server, (hasRoom) => {
+      this.#waitingCount -= 1
+      if (this.#client.destroyed || this.#finishedMs !== undefined) {
+        if (hasRoom) judge.end(query)
+        return
+      }
+      reader.load(message)
+      this.#forward(query, message, hasRoom)
+      this.#upstream?.uncork()
+      this.#readQueries()
+    })
+    if (waits) this.#waitingCount += 1
+    return waits
+  }
+
+  /** Sends a query to the server, or SERVFAIL back. @param message loaded */
+  #forward(query: OpenQuery, message: Uint8Array, hasRoom: boolean): void {
+    const { judge, counts } = this.#parts
+    if (!hasRoom) {
       counts.overLimit += 1
-      this.#refuse(slotId, judged, RCODE.SERVFAIL)
+      this.#refuse(query.slotId, query.asked, RCODE.SERVFAIL)
       return
     }
     const upstream = this.#upstream ?? this.#dial()
     if (upstream === undefined) {
-      judge.end({ client, server })
+      judge.end(query)
       return
     }
     const id = this.#freeId()
-    this.#open.set(id, { client, clientPort, server, serverPort, clientId: reader.id, asked: judged, slotId, startedMs })
+    this.#open.set(id, query)
     writeId(message, id)
     upstream.write(encodeFrame(message))
   }
@@ -289,7 +317,7 @@ export class TcpConnection {
 
   /** A client that asks no more still gets what it asked for. */
   #finishIfDone(): void {
-    if (this.#hasClientEnded && this.#open.size === 0 && this.#canReadQueries) this.#finish()
+    if (this.#hasClientEnded && this.#open.size + this.#waitingCount === 0 && this.#canReadQueries) this.#finish()
   }
 
   /** Says goodbye to both sides, behind what is still to be written. */

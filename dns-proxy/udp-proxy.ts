@@ -10,7 +10,7 @@ import { errorAnswer, lowerUdpPayloadBytes, truncatedReply, writeId } from '#par
 import { addressToBytes } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { type ReceiveBatch, UdpSocket } from '#sys/udp.ts'
-import type { QueryJudge } from './query-judge.ts'
+import type { QueryJudge, RefusedQuery } from './query-judge.ts'
 import { randomIndex } from './random-numbers.ts'
 import type { JudgedQuestion, SlotRules } from './slot-rules.ts'
 import { type Transaction, Transactions } from './transactions.ts'
@@ -125,11 +125,11 @@ export class UdpProxy {
     const client = this.#judge.clientAt(batch.source(index))
     const judged = client === undefined ? RCODE.SERVFAIL : this.#judge.judge(reader, isReadable, slot)
     if (client === undefined || typeof judged === 'number') {
-      this.#refuse(batch, index, slot, undefined, judged as AnswerRcode)
+      this.#refuseAt(batch, index, slot, undefined, judged as AnswerRcode)
       return
     }
     if (!judged.isAllowed) {
-      this.#refuse(batch, index, slot, judged, this.#rejectCode)
+      this.#refuseAt(batch, index, slot, judged, this.#rejectCode)
       return
     }
     const server = this.#judge.serverAt(batch.destination(index))
@@ -147,35 +147,53 @@ export class UdpProxy {
       socket: 0,
       id: 0,
     }
-    if (!this.#open(transaction)) {
+    if (this.#judge.begin(client, server)) this.#forward(transaction, data, true)
+    else if (!this.#waits(transaction, Uint8Array.from(data))) this.#forward(transaction, data, false)
+  }
+
+  /** @returns whether a query that there is no room for waits for some */
+  #waits(transaction: Transaction, message: Uint8Array): boolean {
+    return this.#judge.waitForRoom(transaction.client, transaction.server, (hasRoom) => {
+      this.#reader.load(message)
+      this.#forward(transaction, message, hasRoom)
+      this.#flush()
+    })
+  }
+
+  /** Sends a query to its server, or SERVFAIL back. @param data loaded */
+  #forward(transaction: Transaction, data: Uint8Array, hasRoom: boolean): void {
+    const { client, clientPort, server, serverPort, slotId, asked } = transaction
+    if (!hasRoom || !this.#transactions.open(transaction)) {
+      if (hasRoom) this.#judge.end(transaction)
       this.counts.overLimit += 1
-      this.#refuse(batch, index, slot, judged, RCODE.SERVFAIL)
+      const query = { slotId, clientAddress: client.address, clientPort, serverAddress: server.address, serverPort, asked }
+      this.#refuse(query, RCODE.SERVFAIL)
       return
     }
     const socket = this.#upstream[transaction.socket] as UdpSocket
     writeId(data, transaction.id)
-    lowerUdpPayloadBytes(reader, UNFRAGMENTED_BYTES_MAX)
+    lowerUdpPayloadBytes(this.#reader, UNFRAGMENTED_BYTES_MAX)
     socket.send(data, server.address, serverPort, client.address)
     this.#dirty.add(socket)
   }
 
-  /** @returns whether there is room for it */
-  #open(transaction: Transaction): boolean {
-    if (!this.#judge.begin(transaction.client, transaction.server)) return false
-    if (this.#transactions.open(transaction)) return true
-    this.#judge.end(transaction)
-    return false
+  #refuseAt(batch: ReceiveBatch, index: number, { slot }: SlotRules, asked: JudgedQuestion | undefined, rcode: AnswerRcode): void {
+    const query = {
+      slotId: slot.id,
+      clientAddress: batch.source(index),
+      clientPort: batch.sourcePort(index),
+      serverAddress: batch.destination(index),
+      serverPort: batch.destinationPort(index),
+      asked,
+    }
+    this.#refuse(query, rcode)
   }
 
-  /** Answers in place of the server. @param asked undefined when the question was not looked at */
-  #refuse(batch: ReceiveBatch, index: number, { slot }: SlotRules, asked: JudgedQuestion | undefined, rcode: AnswerRcode): void {
-    const clientAddress = batch.source(index)
-    const clientPort = batch.sourcePort(index)
-    const serverAddress = batch.destination(index)
-    const serverPort = batch.destinationPort(index)
-    this.#judge.reportRefused({ slotId: slot.id, clientAddress, clientPort, serverAddress, serverPort, asked }, false, rcode)
+  /** Answers what is loaded in place of the server. */
+  #refuse(query: RefusedQuery, rcode: AnswerRcode): void {
+    this.#judge.reportRefused(query, false, rcode)
     const answer = errorAnswer(this.#reader, rcode, UDP_PAYLOAD_BYTES)
-    if (answer !== undefined) this.#send(answer, clientAddress, clientPort, serverAddress, serverPort)
+    if (answer !== undefined) this.#send(answer, query.clientAddress, query.clientPort, query.serverAddress, query.serverPort)
   }
 
   #onAnswers(batch: ReceiveBatch): void {

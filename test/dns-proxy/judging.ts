@@ -19,6 +19,7 @@ export interface JudgingOptions {
   readonly trusted?: readonly string[]
   readonly selected?: (name: string) => boolean
   readonly concurrencyLimit?: number
+  readonly graceMs?: number
 }
 
 export const CLIENT = '127.0.0.1'
@@ -43,6 +44,7 @@ export class Judging {
     trusted = [],
     selected = () => true,
     concurrencyLimit = 0,
+    graceMs = 0,
     ...rules
   }: JudgingOptions) {
     this.slot = slotOf(rules)
@@ -57,9 +59,10 @@ export class Judging {
         },
       },
       { add: (flow) => this.flows.push(flow) },
-      { flows: { mode: 'all', sampleRate: 1 }, dns: { dnsproxyConcurrencyLimit: concurrencyLimit } } as ConstructorParameters<
-        typeof QueryJudge
-      >[3],
+      {
+        flows: { mode: 'all', sampleRate: 1 },
+        dns: { dnsproxyConcurrencyLimit: concurrencyLimit, dnsproxyConcurrencyProcessingGracePeriodMs: graceMs },
+      } as ConstructorParameters<typeof QueryJudge>[3],
     )
     const come = Object.entries(endpoints).map(([id, addresses]) => ({ id: Number(id), addresses: [...addresses], searchDomains: [] }))
     this.judge.changeEndpoints({ gone: [], come: come as unknown as Parameters<QueryJudge['changeEndpoints']>[0]['come'] })

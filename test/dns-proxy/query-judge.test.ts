@@ -151,6 +151,7 @@ test('queries to a server are limited, and counted when they are never answered'
   const query = ask(judging)
   t.true(judging.judge.begin(query.client, query.server))
   t.false(judging.judge.begin(query.client, query.server))
+  t.false(judging.judge.waitForRoom(query.client, query.server, () => {}))
   t.is(judging.judge.limitCounts.server, 1)
   judging.judge.end(query)
   t.true(judging.judge.begin(query.client, query.server))

@@ -202,6 +202,21 @@ test('answers to nothing that was asked are dropped, and the right one is still 
   })
 })
 
+test('queries beyond the limit of a server wait for the grace period, and are answered or told', async (t) => {
+  await Link.with({ ...ALLOWED, concurrencyLimit: 1, graceMs: 1500 }, async (link) => {
+    link.client.send(queryOf('api.test', { id: 1 }), queryOf('a.ok.test', { id: 2 }), queryOf('b.ok.test', { id: 3 }))
+    const server = await link.server()
+    const [first] = (await server.take(1)) as [Buffer]
+    t.is(link.client.messages.length, 0)
+    server.send(answerTo(first))
+    await server.take(1)
+    const answers = await link.client.take(2)
+    t.deepEqual(ids(answers), [1, 3])
+    t.is(readerOf(answers[1] as Buffer).rcode, RCODE.SERVFAIL)
+    t.is(link.connection.openCount, 1)
+  })
+})
+
 test('a client that has closed its side still gets its answers', async (t) => {
   await Link.with(ALLOWED, async (link) => {
     link.client.send(queryOf('api.test', { id: 1 }), queryOf('a.ok.test', { id: 2 }))

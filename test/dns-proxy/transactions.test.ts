@@ -73,6 +73,7 @@ test('an endpoint takes a quarter of all queries, and the others go on', (t) => 
   let count = 0
   while (limits.take(greedy, server)) count++
   t.is(count, 16_384)
+  t.false(limits.wait(greedy, server, () => {}))
   t.deepEqual(limits.counts, { total: 0, endpoint: 1, server: 0 })
   t.true(limits.take(clientOf(2), server))
   limits.giveBack(greedy, server)
@@ -86,6 +87,7 @@ test('a server takes as many as its limit, and other servers are not concerned',
   t.true(limits.take(clientOf(1), slow))
   t.true(limits.take(clientOf(2), slow))
   t.false(limits.take(clientOf(3), slow))
+  t.false(limits.wait(clientOf(3), slow, () => t.fail()))
   t.true(limits.take(clientOf(3), other))
   t.deepEqual(limits.counts, { total: 0, endpoint: 0, server: 1 })
 })
@@ -98,4 +100,27 @@ test('servers are remembered up to a limit, and one that is being asked stays', 
   t.is([...servers.values()].length, 1024)
   t.is(servers.get(0), asked)
   t.is(servers.get(1), undefined)
+})
+
+test('with a grace a query waits for room, in the order in which it came, and is given up after it', async (t) => {
+  const limits = new QueryLimits(1, 50)
+  const server = new Servers().add(1, new Uint8Array(16), false)
+  t.true(limits.take(clientOf(1), server))
+  const ends: string[] = []
+  const over = new Promise<void>((resolve) => {
+    t.true(limits.wait(clientOf(2), server, (hasRoom) => ends.push(`first ${hasRoom}`)))
+    t.true(
+      limits.wait(clientOf(3), server, (hasRoom) => {
+        ends.push(`second ${hasRoom}`)
+        resolve()
+      }),
+    )
+  })
+  limits.giveBack(clientOf(1), server)
+  t.deepEqual(ends, [], 'not in the middle of an answer')
+  await over
+  t.deepEqual(ends, ['first true', 'second false'])
+  t.is(server.openCount, 1)
+  t.is(limits.counts.server, 1)
+  limits.close()
 })

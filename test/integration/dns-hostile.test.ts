@@ -67,6 +67,6 @@ test.serial('a server that does not answer holds no more queries than its limit,
       t.is((await ask(machine, client, server, 'refused.example')).rcode, 'REFUSED')
       await silent
     },
-    { dns: { dnsproxyConcurrencyLimit: limit } },
+    { dns: { dnsproxyConcurrencyLimit: limit, dnsproxyConcurrencyProcessingGracePeriodMs: 50 } },
   )
 })
