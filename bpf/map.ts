@@ -70,13 +70,16 @@ export class BpfMap<K, V> {
     updateBatch(this.fd, keys, values, entries.length, this.name)
   }
 
-  /** All entries of a hash map, undecoded, a batch at a time; the buffers are used again. Entries that change meanwhile may be missed or seen twice. */
-  *rawBatches(): Generator<{ readonly keys: Buffer; readonly values: Buffer; readonly count: number }> {
-    const keys = Buffer.alloc(this.#key.size * BATCH_COUNT)
-    const values = Buffer.alloc(this.#value.size * BATCH_COUNT)
+  /**
+   * All entries of a hash map, undecoded, a batch at a time; the buffers are used again. Entries that change meanwhile may be missed or seen twice.
+   * @param batchCount what one call, and so one turn of whoever takes turns, reads
+   */
+  *rawBatches(batchCount = BATCH_COUNT): Generator<{ readonly keys: Buffer; readonly values: Buffer; readonly count: number }> {
+    const keys = Buffer.alloc(this.#key.size * batchCount)
+    const values = Buffer.alloc(this.#value.size * batchCount)
     const cursor = Buffer.alloc(64)
     for (let first = true; ; first = false) {
-      const { count, more } = lookupBatch(this.fd, cursor, first, keys, values, BATCH_COUNT, this.name)
+      const { count, more } = lookupBatch(this.fd, cursor, first, keys, values, batchCount, this.name)
       yield { keys, values, count }
       if (!more) return
     }

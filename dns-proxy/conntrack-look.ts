@@ -13,6 +13,8 @@ export interface LookedFor {
 }
 
 const ADDRESS_BYTES = 16
+/** Some 0.7 ms. */
+const BATCH_COUNT = 1024
 /** The last four bytes differ most, of IPv4 and of IPv6. */
 const TAIL_OFFSET = 12
 const REMOTE_OFFSET = offsetOf('remote')
@@ -28,7 +30,7 @@ export class ConntrackLook<Candidate extends LookedFor> {
 
   constructor(conntrack: Pick<KernelMaps['conntrack'], 'rawBatches'>, candidates: readonly Candidate[]) {
     this.#candidates = candidates
-    this.#batches = conntrack.rawBatches()
+    this.#batches = conntrack.rawBatches(BATCH_COUNT)
     for (const candidate of candidates) {
       const tail = candidate.address.readUInt32LE(TAIL_OFFSET)
       const same = this.#byTail.get(tail)

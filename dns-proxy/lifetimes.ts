@@ -4,12 +4,14 @@ import type { LearnedNames } from './learned-names.ts'
 const STEP_MS = 1000
 /** From the end of a look to the next: connections of half a second are seen by one of two. */
 const LOOK_INTERVAL_MS = 5000
+/** A full map takes half a second: looks are to cost a twentieth of the time at most. */
+const LOOK_PAUSE_FACTOR = 20
 
 export class Lifetimes {
   readonly #names: LearnedNames
   readonly #timer: NodeJS.Timeout
   #isLooking = false
-  #lookedMs = 0
+  #nextLookMs = 0
   #isClosed = false
 
   constructor(names: LearnedNames) {
@@ -29,13 +31,17 @@ export class Lifetimes {
       setImmediate(() => this.#step())
       return
     }
-    if (this.#isLooking || nowMs - this.#lookedMs < LOOK_INTERVAL_MS) return
+    if (this.#isLooking || nowMs < this.#nextLookMs) return
     const look = this.#names.beginLook(nowMs)
     if (look === undefined) return
     this.#isLooking = true
+    let costMs = 0
     const read = (): void => {
       if (this.#isClosed) return
-      setImmediate(look.step() ? judge : read)
+      const startedMs = performance.now()
+      const isComplete = look.step()
+      costMs += performance.now() - startedMs
+      setImmediate(isComplete ? judge : read)
     }
     const judge = (): void => {
       if (this.#isClosed) return
@@ -44,7 +50,7 @@ export class Lifetimes {
         return
       }
       this.#isLooking = false
-      this.#lookedMs = performance.now()
+      this.#nextLookMs = performance.now() + Math.max(LOOK_INTERVAL_MS, costMs * LOOK_PAUSE_FACTOR)
     }
     setImmediate(read)
   }
