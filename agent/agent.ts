@@ -488,7 +488,7 @@ export class Agent implements LocalBackend, FlowContext {
         engine.upsertIdentity(identity)
         this.#prefixes.set(prefix, identity.id)
       }
-      for (const [key, rule] of engine.nameSelectors()) {
+      for (const [key, { rule }] of engine.nameSelectors()) {
         if (this.#names.has(key)) continue
         const { id, labels } = allocator.allocateName(key, nameLabel(rule))
         engine.upsertIdentity({ id, labels, nameSelector: key, names: rule.matchName === undefined ? [] : [rule.matchName] })
@@ -539,12 +539,13 @@ export class Agent implements LocalBackend, FlowContext {
 
   /** The DNS process learns for these from now on; their rows are there, or come in this turn. */
   #tellSelectors(): void {
-    const rules = this.#parts.engine.nameSelectors()
+    const uses = this.#parts.engine.nameSelectors()
     this.#parts.control.dns.setSelectors(
       [...this.#names].map(([key, id]) => {
-        const { matchName, matchPattern } = rules.get(key) ?? {}
+        const { rule: { matchName, matchPattern } = {}, denies = false } = uses.get(key) ?? {}
         return create(NameSelectorSchema, {
           id,
+          denies,
           ...(matchName === undefined ? {} : { matchName }),
           ...(matchPattern === undefined ? {} : { matchPattern }),
         })

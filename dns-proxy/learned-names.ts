@@ -169,6 +169,8 @@ export class LearnedNames {
   readonly #limits: LearnedNamesLimits
   readonly #index = new NameIndex<number>('peers')
   readonly #rules = new Map<number, DnsRule>()
+  /** Those that a deny rule asks for. */
+  readonly #denying = new Set<number>()
   readonly #namesOfSelector = new Map<number, Set<Name>>()
   readonly #scopes = new Map<number, Scope>()
   readonly #expiries = new ExpiryHeap<Claim>()
@@ -234,6 +236,7 @@ export class LearnedNames {
       const rule = this.#rules.get(id)
       if (rule === undefined) continue
       this.#rules.delete(id)
+      this.#denying.delete(id)
       this.#index.remove(rule, id)
       for (const name of this.#namesOfSelector.get(id) ?? []) {
         setSelectors(
@@ -247,6 +250,7 @@ export class LearnedNames {
     for (const selector of come) {
       const rule = ruleOf(selector)
       this.#rules.set(selector.id, rule)
+      if (selector.denies) this.#denying.add(selector.id)
       this.#index.add(rule, selector.id)
     }
     if (this.#isReconciled) for (const name of this.#namesMatching(come)) touched.add(name)
@@ -602,15 +606,18 @@ export class LearnedNames {
     return [...this.#index.matching(name)].sort((a, b) => a - b)
   }
 
-  /** What the row is to say: of too many, those with the lowest numbers, whatever came first. */
+  /** What the row is to say: of too many, those that deny, then those with the lowest numbers, whatever came first. */
   #rowOf({ claims }: Address): readonly number[] {
     const [only] = claims
     if (claims.length === 1 && only !== undefined && only.name.selectors.length <= LEARNED_SELECTORS_MAX) return only.name.selectors
     const ids = new Set<number>()
     for (const { name } of claims) for (const id of name.selectors) ids.add(id)
     const sorted = [...ids].sort((a, b) => a - b)
-    if (sorted.length > LEARNED_SELECTORS_MAX) this.totals.selectorsCutCount++
-    return sorted.slice(0, LEARNED_SELECTORS_MAX)
+    if (sorted.length <= LEARNED_SELECTORS_MAX) return sorted
+    this.totals.selectorsCutCount++
+    // Without the others something is denied that policy allows; without these something would be allowed that it denies.
+    const kept = [...sorted.filter((id) => this.#denying.has(id)), ...sorted.filter((id) => !this.#denying.has(id))]
+    return kept.slice(0, LEARNED_SELECTORS_MAX).sort((a, b) => a - b)
   }
 
   #isCut({ claims, selectors }: Address): boolean {

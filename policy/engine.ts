@@ -58,6 +58,12 @@ export interface EngineOptions {
   readonly observesQueries?: boolean
 }
 
+/** A condition on names that rules name peers by, and whether a deny rule does. */
+export interface NameUse {
+  readonly rule: DnsRule
+  readonly denies: boolean
+}
+
 /** Something that holds for the identities of one selector. */
 interface LiveSubject {
   readonly policy: string
@@ -74,7 +80,7 @@ interface LiveFile {
   readonly refused: readonly RefusedDocument[]
   readonly subjects: readonly LiveSubject[]
   readonly prefixes: readonly string[]
-  readonly names: readonly DnsRule[]
+  readonly names: readonly NameUse[]
   /** What it refers to (References.keysOf). */
   readonly keys: ReadonlySet<string>
 }
@@ -105,7 +111,7 @@ export class PolicyEngine {
   /** Whose rules name a selector as a peer, or require it; with how many, because a subject may do so in several. */
   readonly #byPeer = new Map<SelectorEntry, Map<LiveSubject, number>>()
   readonly #prefixUses = new Map<string, number>()
-  readonly #nameUses = new Map<string, { readonly rule: DnsRule; count: number }>()
+  readonly #nameUses = new Map<string, { readonly rule: DnsRule; count: number; denyCount: number }>()
   readonly #groups = new Map<number, Group>()
   readonly #groupsOf = new Map<number, Set<number>>()
   /** Groups that the last commit told of and that are none any more. */
@@ -210,8 +216,8 @@ export class PolicyEngine {
    * Conditions on DNS names that rules name peers by, by their keys. Where names are learned one by one, each is to have an identity
    * (EngineIdentity.nameSelector) before `commit`; that of one name has the name too, so that patterns hold for it.
    */
-  nameSelectors(): ReadonlyMap<string, DnsRule> {
-    return new Map([...this.#nameUses].map(([key, { rule }]) => [key, rule]))
+  nameSelectors(): ReadonlyMap<string, NameUse> {
+    return new Map([...this.#nameUses].map(([key, { rule, denyCount }]) => [key, { rule, denies: denyCount > 0 }]))
   }
 
   /** The groups that each policy (documentName) of a file selects; those of refused documents too, whom they put at default deny. */
@@ -269,7 +275,7 @@ export class PolicyEngine {
     const known = new Map(before?.subjects.flatMap(({ rules }) => rules.map((rule) => [rule.digest + rule.compiled.name, rule] as const)))
     const subjects: LiveSubject[] = []
     const prefixes: string[] = []
-    const names: DnsRule[] = []
+    const names: NameUse[] = []
     const keys = new Set<string>()
     for (const spec of documents.filter(isPolicy).flatMap(compilePolicy)) {
       subjects.push(this.#subjectOf(spec, known))
@@ -277,7 +283,7 @@ export class PolicyEngine {
         if (rule.peers.kind !== 'members') continue
         for (const peer of rule.peers.members) {
           prefixes.push(...this.#prefixesOf(peer))
-          if (peer.kind === 'fqdn') names.push(peer.name)
+          if (peer.kind === 'fqdn') names.push({ rule: peer.name, denies: rule.verdict === 'deny' })
           for (const key of this.#references.keysOf(peer)) keys.add(key)
         }
       }
@@ -291,10 +297,11 @@ export class PolicyEngine {
     }
     for (const subject of subjects) this.#attach(subject)
     for (const prefix of prefixes) this.#prefixUses.set(prefix, (this.#prefixUses.get(prefix) ?? 0) + 1)
-    for (const rule of names) {
+    for (const { rule, denies } of names) {
       const key = nameKey(rule)
-      const use = this.#nameUses.get(key) ?? { rule, count: 0 }
+      const use = this.#nameUses.get(key) ?? { rule, count: 0, denyCount: 0 }
       use.count += 1
+      if (denies) use.denyCount += 1
       this.#nameUses.set(key, use)
     }
     return { documents, refused, subjects, prefixes, names, keys }
@@ -307,9 +314,12 @@ export class PolicyEngine {
       if (count > 0) this.#prefixUses.set(prefix, count)
       else this.#prefixUses.delete(prefix)
     }
-    for (const key of names.map(nameKey)) {
+    for (const { rule, denies } of names) {
+      const key = nameKey(rule)
       const use = this.#nameUses.get(key)
-      if (use !== undefined && --use.count === 0) this.#nameUses.delete(key)
+      if (use === undefined) continue
+      if (denies) use.denyCount -= 1
+      if (--use.count === 0) this.#nameUses.delete(key)
     }
   }
 

@@ -191,6 +191,19 @@ test('a row has the selectors with the lowest numbers, whatever came first, and 
   t.deepEqual(fake.rows(), { '1.1.1.1': [193, 194, 195, 196, 197, 198, 199, 200] }, 'what was cut comes back')
 })
 
+test('a selector that denies is in the row whatever its number, and one that begins to deny comes in', (t) => {
+  const many = Array.from({ length: 9 }, (_, index) => selector(101 + index, { matchName: `n${index}.test.` }))
+  const denying = { ...selector(300, { matchName: 'deny.test.' }), denies: true }
+  const { fake, names, learn } = scene({}, [...many, denying])
+  for (let index = 0; index < 9; index++) learn(`n${index}.test.`, '1.1.1.1', 60)
+  t.is(learn('deny.test.', '1.1.1.1', 60), 'selectors cut')
+  t.deepEqual(fake.rows(), { '1.1.1.1': [101, 102, 103, 104, 105, 106, 107, 300] })
+  const [last] = many.slice(-1) as [NameSelector]
+  names.changeSelectors({ gone: [last], come: [{ ...last, denies: true }] })
+  learn('n8.test.', '1.1.1.1', 60)
+  t.deepEqual(fake.rows(), { '1.1.1.1': [101, 102, 103, 104, 105, 106, 109, 300] })
+})
+
 test('selectors that come and go change the rows of their own names only', (t) => {
   const { fake, names, learn, come, go } = scene({}, [A, B, ALL])
   for (let index = 0; index < 1000; index++) learn(`x${index}.test.`, `2.0.${index >> 8}.${index & 255}`, 60)
