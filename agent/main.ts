@@ -111,12 +111,16 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   if (datapath.kernel.takesOverFrom !== undefined) {
     // The rows of new maps begin with deny where a slot has to be confirmed; until then the old programs and maps serve.
     await Promise.race([agent.settled(), delay(TAKEOVER_WAIT_MS)])
-    const startedNs = process.hrtime.bigint()
-    let connections = carryConnections(config.paths.run, datapath.kernel)
-    datapath.kernel.finishTakeover(() => {
-      // Those that began meanwhile.
-      connections += carryConnections(config.paths.run, datapath.kernel, startedNs)
-    })
+    let sinceNs = 0n
+    let connections = 0
+    // All of them, then twice those that began meanwhile: what is missing at the moment of the switch is what the last milliseconds brought.
+    const carry = (): void => {
+      const startedNs = process.hrtime.bigint()
+      connections += carryConnections(config.paths.run, datapath.kernel, sinceNs)
+      sinceNs = startedNs
+    }
+    carry()
+    datapath.kernel.finishTakeover(carry, carry)
     log.info({ connections }, 'took over from another map layout')
   }
   recordLayout(config.paths.run, datapath.kernel)

@@ -136,12 +136,14 @@ export class Kernel {
 
   /**
    * All maps are filled: switches every link to the programs of this layout, one after the other at once, and removes the old pins.
+   * @param beforeSwitch the last moment in which only the old programs run
    * @param beforeRemoval the last moment in which the old maps can be read, now that nothing writes them any more
    */
-  finishTakeover(beforeRemoval: () => void): void {
+  finishTakeover(beforeSwitch: () => void, beforeRemoval: () => void): void {
     const waiting = this.#waiting?.splice(0) ?? []
     // Everything that takes time comes before or after: a packet that crosses programs of both layouts meets maps of both.
     const taken = waiting.map((attachment) => ({ attachment, link: this.#previousLink(attachment) }))
+    beforeSwitch()
     for (const { attachment, link } of taken) {
       if (link !== undefined) updateLink(link.fd, this.#programFd(attachment.program), link.pin)
     }
