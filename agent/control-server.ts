@@ -20,6 +20,7 @@ import {
   type Ruleset,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import { listeningNumber } from '#api/listening.ts'
 import { CountsCollector } from './counts.ts'
 import type { Slot } from './datapath/slots.ts'
 import { DnsFeed } from './dns-feed.ts'
@@ -45,8 +46,6 @@ export interface ControlEvents {
 
 /** Removals that are remembered for deltas; a proxy that missed more gets everything. */
 const REMOVALS_MAX = 4096
-
-const LISTENING_GENERATION_BITS = 12
 
 /** How long a change of slots may wait for the extension host. */
 const EXT_HOST_WAIT_MS = 500
@@ -152,7 +151,7 @@ export class ControlServer {
   /** Whether a slot's listener is there. */
   isListening(id: number, generation: number): boolean {
     if (this.dns.hasSlot(id)) return this.dns.isListening(id, generation)
-    return this.#listening.has((id << LISTENING_GENERATION_BITS) | generation)
+    return this.#listening.has(listeningNumber(id, generation))
   }
 
   /** Whether the listener and the newest rules of a slot are in force. */

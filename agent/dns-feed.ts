@@ -18,6 +18,7 @@ import {
   type NameSelector,
   NameSelectorSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
+import { listeningNumber } from '#api/listening.ts'
 import type { Slot } from './datapath/slots.ts'
 import { dnsSlotMessage } from './slot-messages.ts'
 
@@ -29,8 +30,6 @@ export interface DnsState {
   appliedRevision: bigint
   problem: string
 }
-
-const LISTENING_GENERATION_BITS = 12
 
 type Stream = ServerDuplexStream<DnsReport, DnsUpdate>
 type Item = Message & { readonly id: number }
@@ -113,7 +112,7 @@ export class DnsFeed {
 
   /** Whether queries can be sent to a slot. */
   isListening(id: number, generation: number): boolean {
-    return this.#listening.has((id << LISTENING_GENERATION_BITS) | generation)
+    return this.#listening.has(listeningNumber(id, generation))
   }
 
   isSlotApplied(id: number): boolean {

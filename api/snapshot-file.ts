@@ -22,6 +22,36 @@ export function writeSnapshot(path: string, { magic, version }: SnapshotForm, me
   return replaceFile(path, Buffer.concat([header, createHash('sha256').update(message).digest(), message]))
 }
 
+/** What is kept in such a file. */
+interface Kept {
+  /** Another one when what is kept is not what it was. */
+  readonly revision: bigint
+  /** Writes what there is when it is called. */
+  persist(): Promise<void>
+}
+
+interface WriterEvents {
+  /** It could not be written; the next change is another try. */
+  onError(error: unknown): void
+  /** The disk is done with what there was at a moment before, written or not. */
+  onDone?(): void
+}
+
+/** @returns what writes all there is; what changes while the disk is busy is written together, and whoever calls meanwhile need not wait */
+export function snapshotWriter(kept: Kept, { onError, onDone }: WriterEvents): () => Promise<void> {
+  let isBusy = false
+  return async () => {
+    if (isBusy) return
+    isBusy = true
+    for (let written: bigint | undefined; written !== kept.revision; ) {
+      written = kept.revision
+      await kept.persist().catch(onError)
+      onDone?.()
+    }
+    isBusy = false
+  }
+}
+
 /** @returns the message; undefined when there is no such file @throws ApiError HG-5904 when it is damaged or too new */
 export function readSnapshot(path: string, form: SnapshotForm): Buffer | undefined {
   const bytes = readFileIfPresent(path)

@@ -16,6 +16,7 @@ import {
   NameSelectorSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
+import { StatedRevision } from '#api/stated-revision.ts'
 
 const FORM: SnapshotForm = { magic: 'HGDN', version: 1, of: 'DNS rules' }
 
@@ -33,26 +34,16 @@ export interface StateChange {
   readonly endpoints: ItemChanges<DnsEndpoint>
 }
 
-export class DesiredState {
+export class DesiredState extends StatedRevision {
   readonly #path: string
   #slots: ReadonlyMap<number, DnsSlot> = new Map()
   #selectors: ReadonlyMap<number, NameSelector> = new Map()
   #endpoints: ReadonlyMap<number, DnsEndpoint> = new Map()
   #lists: Pick<DnsUpdate, 'claimedPrefixes' | 'trustedServers' | 'mapsFolder'> = { claimedPrefixes: [], trustedServers: [], mapsFolder: '' }
-  #epoch = 0n
-  #revision = 0n
-  #holdsEpoch = false
 
   constructor(path: string) {
+    super()
     this.#path = path
-  }
-
-  get epoch(): bigint {
-    return this.#epoch
-  }
-
-  get revision(): bigint {
-    return this.#revision
   }
 
   get slots(): ReadonlyMap<number, DnsSlot> {
@@ -89,7 +80,7 @@ export class DesiredState {
 
   /** @returns undefined when this is not what the agent holds: nothing changed then, and a full update is needed */
   apply(update: DnsUpdate): StateChange | undefined {
-    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return undefined
+    if (!this.fits(update)) return undefined
     const slots = merged(this.#slots, update.slots, update.full ? undefined : update.removedSlotIds)
     const selectors = merged(this.#selectors, update.selectors, update.full ? undefined : update.removedSelectorIds)
     const endpoints = merged(this.#endpoints, update.endpoints, update.full ? undefined : update.removedEndpointIds)
@@ -105,9 +96,7 @@ export class DesiredState {
     this.#endpoints = endpoints
     const { claimedPrefixes, trustedServers, mapsFolder } = update
     this.#lists = { claimedPrefixes, trustedServers, mapsFolder }
-    this.#epoch = update.epoch
-    this.#revision = update.revision
-    this.#holdsEpoch = true
+    this.take(update)
     return change
   }
 
@@ -117,8 +106,8 @@ export class DesiredState {
     const endpoints = [...this.#endpoints.values()]
     const digest = digestOfDns({ slots, selectors, endpoints })
     const update = create(DnsUpdateSchema, {
-      epoch: this.#epoch,
-      revision: this.#revision,
+      epoch: this.epoch,
+      revision: this.revision,
       full: true,
       slots,
       selectors,

@@ -8,7 +8,9 @@ import type { Logger } from 'pino'
 import { ControlClient } from '#api/control-client.ts'
 import { FlowReporter } from '#api/flow-reporter.ts'
 import { DnsReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { listeningNumber } from '#api/listening.ts'
 import { readNamespaces } from '#api/netns-file.ts'
+import { snapshotWriter } from '#api/snapshot-file.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
@@ -25,7 +27,6 @@ import { Serving } from './serving.ts'
 import { SlotTable } from './slot-rules.ts'
 
 const SHRINK_AFTER_MS = 3000
-const GENERATION_BITS = 12
 
 /**
  * Runs until the signal.
@@ -53,7 +54,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
         appliedRevision,
         version,
         pid: process.pid,
-        listening: (serving?.listening() ?? []).map(({ id, generation }) => (id << GENERATION_BITS) | generation),
+        listening: (serving?.listening() ?? []).map(({ id, generation }) => listeningNumber(id, generation)),
         problem,
       }),
     onUpdate: (update) => {
@@ -102,17 +103,10 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     })
   }
 
-  /** Updates that come while the disk is busy are written together. Judging does not wait for it: the agent has them all. */
-  let busy = false
-  const persist = async (): Promise<void> => {
-    if (busy) return
-    busy = true
-    for (let written: bigint | undefined; written !== desired.revision; ) {
-      written = desired.revision
-      await desired.persist().catch((error: unknown) => log.error({ err: error }, 'what the agent states cannot be written to disk'))
-    }
-    busy = false
-  }
+  /** Judging does not wait for the disk: the agent has them all. */
+  const persist = snapshotWriter(desired, {
+    onError: (error) => log.error({ err: error }, 'what the agent states cannot be written to disk'),
+  })
 
   if (signal.aborted) return
   const preCache = loadPreCache(config.dns.tofqdnsPreCache, log)

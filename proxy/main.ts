@@ -8,7 +8,9 @@ import { ControlClient } from '#api/control-client.ts'
 import { FlowReporter } from '#api/flow-reporter.ts'
 import { CountsSource, ProxyCapability, ProxyReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import { listeningNumber } from '#api/listening.ts'
 import { readNamespaces } from '#api/netns-file.ts'
+import { snapshotWriter } from '#api/snapshot-file.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
@@ -26,7 +28,6 @@ import { readEnvoyCounts } from './verdict-counts.ts'
 import type { ResourceSettings } from './xds/resources.ts'
 import { XdsServer } from './xds/server.ts'
 
-const GENERATION_BITS = 12
 /** Late enough not to be in the way of an Envoy that waits for its configuration. */
 const SHRINK_AFTER_MS = 3000
 
@@ -75,7 +76,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
         epoch,
         appliedRevision,
         refused: [...refused],
-        listening: listening.map(({ id, generation }) => ((id << GENERATION_BITS) | generation) >>> 0),
+        listening: listening.map(({ id, generation }) => listeningNumber(id, generation)),
         envoyConnected: connected,
         envoyVersion,
         proxyVersion: version,
@@ -99,18 +100,13 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     readEnvoyCounts({ adminSocket: paths.envoyAdmin, totalsOnly, flowsReceived: () => received.current()?.count })
 
   /** Disk first, Envoy second; updates that come while the disk is busy are brought in together. */
-  let busy = false
-  const bringIn = async () => {
-    if (busy) return
-    busy = true
-    for (let revision: bigint | undefined; revision !== store.revision; ) {
-      revision = store.revision
-      await store.persist().catch((error: unknown) => log.error({ err: error }, 'the slots cannot be written to disk'))
+  const bringIn = snapshotWriter(store, {
+    onError: (error) => log.error({ err: error }, 'the slots cannot be written to disk'),
+    onDone: () => {
       const change = store.takeChange()
       if (change !== undefined) rollout.apply(change)
-    }
-    busy = false
-  }
+    },
+  })
 
   const server = createServer()
   xds.register(server)

@@ -7,6 +7,7 @@ import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import { digestOfSlots, encodeSlot } from '#api/digest.ts'
 import { type ProxyUpdate, ProxyUpdateSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
+import { StatedRevision } from '#api/stated-revision.ts'
 
 const FORM: SnapshotForm = { magic: 'HGPS', version: 1, of: 'slots' }
 
@@ -17,29 +18,14 @@ export interface SlotChange {
   readonly removedIds: readonly number[]
 }
 
-export class SlotStore {
+export class SlotStore extends StatedRevision {
   readonly #path: string
   readonly #slots = new Map<number, Slot>()
   readonly #touchedIds = new Set<number>()
-  #epoch = 0n
-  #revision = 0n
-  #holdsEpoch = false
 
   constructor(path: string) {
+    super()
     this.#path = path
-  }
-
-  get epoch(): bigint {
-    return this.#epoch
-  }
-
-  get revision(): bigint {
-    return this.#revision
-  }
-
-  /** Whether a complete set is held, however small. */
-  get holdsEpoch(): boolean {
-    return this.#holdsEpoch
   }
 
   /** Reads the copy on disk, if there is one. @throws ApiError when it is damaged or too new */
@@ -50,7 +36,7 @@ export class SlotStore {
 
   /** @returns whether the set is now what the agent holds; if not, it is unchanged and a full update is needed */
   apply(update: ProxyUpdate): boolean {
-    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return false
+    if (!this.fits(update)) return false
     const next = update.full ? new Map<number, Slot>() : new Map(this.#slots)
     for (const id of update.removedSlotIds) next.delete(id)
     for (const slot of update.slots) next.set(slot.id, slot)
@@ -61,12 +47,12 @@ export class SlotStore {
 
   /** What changed since the last time. @returns undefined while no complete set is held */
   takeChange(): SlotChange | undefined {
-    if (!this.#holdsEpoch) return undefined
+    if (!this.holdsEpoch) return undefined
     const ids = [...this.#touchedIds]
     this.#touchedIds.clear()
     return {
-      epoch: this.#epoch,
-      revision: this.#revision,
+      epoch: this.epoch,
+      revision: this.revision,
       changed: ids.flatMap((id) => this.#slots.get(id) ?? []),
       removedIds: ids.filter((id) => !this.#slots.has(id)),
     }
@@ -84,15 +70,13 @@ export class SlotStore {
     }
     this.#slots.clear()
     for (const [id, slot] of next) this.#slots.set(id, slot)
-    this.#epoch = update.epoch
-    this.#revision = update.revision
-    this.#holdsEpoch = true
+    this.take(update)
   }
 
   /** The slots are written as they were encoded for the digest, which costs no more than copying them. */
   #encode(): Uint8Array {
     const slots = [...this.#slots.values()].sort((a, b) => a.id - b.id)
-    const head = create(ProxyUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, digest: digestOfSlots(slots) })
+    const head = create(ProxyUpdateSchema, { epoch: this.epoch, revision: this.revision, full: true, digest: digestOfSlots(slots) })
     const body = new BinaryWriter().raw(toBinary(ProxyUpdateSchema, head))
     for (const slot of slots) body.tag(ProxyUpdateSchema.field.slots.number, WireType.LengthDelimited).bytes(encodeSlot(slot))
     return body.finish()

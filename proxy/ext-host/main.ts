@@ -6,6 +6,7 @@
 import { create } from '@bufbuild/protobuf'
 import { ControlClient } from '#api/control-client.ts'
 import { CountsSource, ExtHostReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { snapshotWriter } from '#api/snapshot-file.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
@@ -73,17 +74,8 @@ export async function runExtHost(config: Config, signal: AbortSignal): Promise<v
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
   })
 
-  /** Updates that come while the disk is busy are written together. Judging does not wait for it: the agent has them all. */
-  let busy = false
-  const persist = async (): Promise<void> => {
-    if (busy) return
-    busy = true
-    for (let written: bigint | undefined; written !== store.revision; ) {
-      written = store.revision
-      await store.persist().catch((error: unknown) => log.error({ err: error }, 'the rulesets cannot be written to disk'))
-    }
-    busy = false
-  }
+  /** Judging does not wait for the disk: the agent has them all. */
+  const persist = snapshotWriter(store, { onError: (error) => log.error({ err: error }, 'the rulesets cannot be written to disk') })
 
   bringIn()
   appliedRevision = store.revision

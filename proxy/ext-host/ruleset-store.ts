@@ -6,26 +6,17 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { digestOfKeys } from '#api/digest.ts'
 import { type ExtHostUpdate, ExtHostUpdateSchema, type Ruleset } from '#api/gen/headgate/v1/control_pb.js'
 import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
+import { StatedRevision } from '#api/stated-revision.ts'
 
 const FORM: SnapshotForm = { magic: 'HGXR', version: 1, of: 'rulesets' }
 
-export class RulesetStore {
+export class RulesetStore extends StatedRevision {
   readonly #path: string
   #rulesets: ReadonlyMap<string, Ruleset> = new Map()
-  #epoch = 0n
-  #revision = 0n
-  #holdsEpoch = false
 
   constructor(path: string) {
+    super()
     this.#path = path
-  }
-
-  get epoch(): bigint {
-    return this.#epoch
-  }
-
-  get revision(): bigint {
-    return this.#revision
   }
 
   /** By key. */
@@ -41,22 +32,20 @@ export class RulesetStore {
 
   /** @returns whether these are now the rulesets that the agent holds; if not, nothing changed and a full update is needed */
   apply(update: ExtHostUpdate): boolean {
-    if (!update.full && (!this.#holdsEpoch || update.epoch !== this.#epoch)) return false
+    if (!this.fits(update)) return false
     const next = new Map(update.full ? [] : this.#rulesets)
     for (const key of update.removedKeys) next.delete(key)
     for (const { key, ruleset } of update.rulesets) if (ruleset !== undefined) next.set(key, ruleset)
     if (Buffer.compare(digestOfKeys(next.keys()), update.digest) !== 0) return false
     this.#rulesets = next
-    this.#epoch = update.epoch
-    this.#revision = update.revision
-    this.#holdsEpoch = true
+    this.take(update)
     return true
   }
 
   persist(): Promise<void> {
     const rulesets = Array.from(this.#rulesets, ([key, ruleset]) => ({ key, ruleset }))
     const digest = digestOfKeys(this.#rulesets.keys())
-    const update = create(ExtHostUpdateSchema, { epoch: this.#epoch, revision: this.#revision, full: true, rulesets, digest })
+    const update = create(ExtHostUpdateSchema, { epoch: this.epoch, revision: this.revision, full: true, rulesets, digest })
     return writeSnapshot(this.#path, FORM, toBinary(ExtHostUpdateSchema, update))
   }
 }
