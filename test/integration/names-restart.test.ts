@@ -5,15 +5,13 @@ import test from 'ava'
 import { decodeJournal } from '#dns-proxy/journal-format.ts'
 import { readFileIfPresent } from '#sys/atomic-file.ts'
 import { headgate as headgateCommand } from '../cli/run-headgate.ts'
-import { dig, startDnsmasq } from '../support/dnsmasq.ts'
+import { addWorld, ask, namesPolicy, reaches, toDns, WORLD } from '../support/dns-scene.ts'
+import { startDnsmasq } from '../support/dnsmasq.ts'
 import { withKernelMaps } from '../support/kernel-maps.ts'
-import { ip, type Machine } from '../support/machine.ts'
-import { get, policyOf, serve, withMachine } from '../support/running.ts'
+import type { Machine } from '../support/machine.ts'
+import { withMachine } from '../support/running.ts'
 
-const WORLD = ['10.88.0.2', '10.88.0.3'] as const
-const PRE_CACHED = '10.88.0.4'
-const HTTP = [{ ports: [{ port: '80', protocol: 'TCP' }] }]
-const TO_DNS = { toEndpoints: [{ matchLabels: { app: 'dns' } }], toPorts: [{ ports: [{ port: '53', protocol: 'ANY' }] }] }
+const [LONG, SHORT, PRE_CACHED] = WORLD
 
 /** Names in the journal of the machine's DNS process. */
 function namesOnDisk(machine: Machine): string[] {
@@ -40,38 +38,30 @@ test.serial(
     await withMachine(async (machine, headgate) => {
       const client = machine.addWorkload('client')
       const dns = machine.addWorkload('dns')
-      const world = machine.addNeighbour('world', '10.88.0.1', WORLD[0])
-      for (const address of [WORLD[1], PRE_CACHED]) ip('-n', world.netns, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
-      ip('-n', world.netns, 'route', 'add', '10.70.0.0/24', 'via', '10.88.0.1')
-      machine.inHost('sysctl', '-qw', 'net.ipv4.ip_forward=1')
-      await serve(machine, world, 80)
+      await addWorld(machine)
       machine.writeWorkloads()
-      await startDnsmasq(machine, dns, `--host-record=long.test,${WORLD[0]},600`, `--host-record=short.test,${WORLD[1]},6`)
+      await startDnsmasq(machine, dns, `--host-record=long.test,${LONG},600`, `--host-record=short.test,${SHORT},6`)
       const preCache = join(machine.folder, 'precache.json')
       writeFileSync(preCache, JSON.stringify({ names: [{ name: 'pre.test', addresses: [PRE_CACHED], ttlSeconds: 600 }] }))
       machine.setConfig({ dns: { tofqdnsPreCache: preCache } })
       headgate.start()
-      await headgate.apply(
-        'client.json',
-        policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchPattern: '*.test' }], toPorts: HTTP }] }),
-      )
-      const ask = async (name: string) => (await dig(machine, client, dns.address, name, '+tries=1', '+time=1')).rcode
-      const reaches = async (address: string) => (await get(machine, client, `http://${address}/`, '-m', '0.7')).status === 200
-      t.true(await reaches(PRE_CACHED), 'from the start')
-      t.is(await ask('long.test'), 'NOERROR')
-      t.is(await ask('short.test'), 'NOERROR')
+      await headgate.apply('client.json', namesPolicy('client', [{ matchPattern: '*.test' }], toDns()))
+      const rcodeOf = async (name: string) => (await ask(machine, client, dns.address, name)).rcode
+      t.true(await reaches(machine, client, PRE_CACHED), 'from the start')
+      t.is(await rcodeOf('long.test'), 'NOERROR')
+      t.is(await rcodeOf('short.test'), 'NOERROR')
       t.true(await until(() => namesOnDisk(machine).length === 3, 2000), 'written within moments')
 
       await headgate.kill('dns-proxy')
-      t.true(await reaches(WORLD[0]), 'nobody is needed for what is known')
+      t.true(await reaches(machine, client, LONG), 'nobody is needed for what is known')
       await headgate.kill('agent')
       headgate.start('dns-proxy')
-      t.true(await until(async () => (await ask('long.test')) === 'NOERROR', 5000), 'the rules on disk do without the agent')
-      t.true(await reaches(WORLD[0]))
+      t.true(await until(async () => (await rcodeOf('long.test')) === 'NOERROR', 5000), 'the rules on disk do without the agent')
+      t.true(await reaches(machine, client, LONG))
       const { stdout } = await headgateCommand(['fqdn', 'cache', 'list', '--set', `paths.run=${join(machine.folder, 'run')}`])
       t.regex(stdout, /^long\.test\. +10\.88\.0\.2 /m, 'its name is known again, and there is no agent')
       t.true(await until(() => rowCount(machine) === 2, 25_000), 'the short lifetime goes on and ends')
-      t.true(await reaches(WORLD[0]))
+      t.true(await reaches(machine, client, LONG))
       t.true(await until(() => namesOnDisk(machine).sort().join() === 'long.test.,pre.test.', 2000), 'on disk too')
     })
   },

@@ -1,13 +1,10 @@
 /** Names in policy: what makes queries pass the DNS process, and what a name opens and closes. */
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import { dig, startDnsmasq } from '../support/dnsmasq.ts'
-import { ip, type Machine, type Workload } from '../support/machine.ts'
-import { get, policyOf, type Running, serve, withMachine } from '../support/running.ts'
-
-const WORLD = ['10.88.0.2', '10.88.0.3', '10.88.0.4'] as const
-const HTTP = [{ ports: [{ port: '80', protocol: 'TCP' }] }]
-const TO_DNS = { toEndpoints: [{ matchLabels: { app: 'dns' } }], toPorts: [{ ports: [{ port: '53', protocol: 'ANY' }] }] }
+import { addWorld, ask, namesPolicy, reaches, toDns, WORLD } from '../support/dns-scene.ts'
+import { startDnsmasq } from '../support/dnsmasq.ts'
+import type { Machine, Workload } from '../support/machine.ts'
+import { get, policyOf, type Running, withMachine } from '../support/running.ts'
 
 interface Scene {
   readonly machine: Machine
@@ -17,16 +14,12 @@ interface Scene {
   reaches(address: string): Promise<boolean>
 }
 
-/** A client, a name server that is a workload, and three servers of the world: api, ads and both.test, which has the addresses of both. */
+/** A client, a name server that is a workload, and the world, with api.test and ads.test, which www.ads.test is an alias of. */
 async function withNames(run: (scene: Scene) => Promise<void>): Promise<void> {
   await withMachine(async (machine, headgate) => {
     const client = machine.addWorkload('client')
     const dns = machine.addWorkload('dns')
-    const world = machine.addNeighbour('world', '10.88.0.1', WORLD[0])
-    for (const address of WORLD.slice(1)) ip('-n', world.netns, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
-    ip('-n', world.netns, 'route', 'add', '10.70.0.0/24', 'via', '10.88.0.1')
-    machine.inHost('sysctl', '-qw', 'net.ipv4.ip_forward=1')
-    await serve(machine, world, 80)
+    await addWorld(machine)
     machine.writeWorkloads()
     const records = [`--host-record=api.test,${WORLD[0]}`, `--host-record=ads.test,${WORLD[1]}`, '--cname=www.ads.test,ads.test']
     await startDnsmasq(machine, dns, ...records)
@@ -35,18 +28,15 @@ async function withNames(run: (scene: Scene) => Promise<void>): Promise<void> {
       machine,
       headgate,
       client,
-      ask: async (name) => (await dig(machine, client, dns.address, name)).rcode,
-      reaches: async (address) => (await get(machine, client, `http://${address}/`, '-m', '0.7')).status === 200,
+      ask: async (name) => (await ask(machine, client, dns.address, name)).rcode,
+      reaches: (address) => reaches(machine, client, address),
     })
   })
 }
 
 test.serial('names need no rule for DNS: queries that policy allows are seen, and teach', async (t) => {
   await withNames(async ({ headgate, ask, reaches }) => {
-    await headgate.apply(
-      'client.json',
-      policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchPattern: 'a*.test' }], toPorts: HTTP }] }),
-    )
+    await headgate.apply('client.json', namesPolicy('client', [{ matchPattern: 'a*.test' }], toDns()))
     t.false(await reaches(WORLD[0]))
     t.is(await ask('api.test'), 'NOERROR')
     t.true(await reaches(WORLD[0]))
@@ -58,7 +48,7 @@ test.serial('names need no rule for DNS: queries that policy allows are seen, an
 
 test.serial('a denied name is refused, and its address denied though the world is allowed', async (t) => {
   await withNames(async ({ headgate, ask, reaches }) => {
-    const open = { egress: [TO_DNS, { toEntities: ['world'] }] }
+    const open = { egress: [toDns(), { toEntities: ['world'] }] }
     await headgate.apply('client.json', policyOf('client', 'client', open))
     t.true(await reaches(WORLD[1]))
     await headgate.apply('client.json', policyOf('client', 'client', { ...open, egressDeny: [{ toFQDNs: [{ matchName: 'ads.test' }] }] }))
@@ -82,7 +72,7 @@ test.serial('rules on requests to a name hold for that host, not for others that
     const http = [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ method: 'GET', path: '/.*' }] } }]
     await headgate.apply(
       'client.json',
-      policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchName: 'api.test' }], toPorts: http }] }),
+      policyOf('client', 'client', { egress: [toDns(), { toFQDNs: [{ matchName: 'api.test' }], toPorts: http }] }),
     )
     t.is(await ask('api.test'), 'NOERROR')
     const statusOf = async (host: string): Promise<number> =>
@@ -97,7 +87,7 @@ test.serial('rules on requests to a name hold for that host, not for others that
 
 test.serial('what is learned outlives the agent, the DNS process and another map size', async (t) => {
   await withNames(async ({ headgate, machine, ask, reaches }) => {
-    const policy = policyOf('client', 'client', { egress: [TO_DNS, { toFQDNs: [{ matchName: 'api.test' }], toPorts: HTTP }] })
+    const policy = namesPolicy('client', [{ matchName: 'api.test' }], toDns())
     await headgate.apply('client.json', policy)
     t.is(await ask('api.test'), 'NOERROR')
     await headgate.kill('dns-proxy')
@@ -109,7 +99,7 @@ test.serial('what is learned outlives the agent, the DNS process and another map
     await headgate.waitForEndpoint('client')
     t.true(await reaches(WORLD[0]), 'another layout of the maps')
     // Nobody waits for the word of a process that is dead.
-    headgate.write('client.json', JSON.stringify(policyOf('client', 'client', { egress: [TO_DNS] })))
+    headgate.write('client.json', JSON.stringify(policyOf('client', 'client', { egress: [toDns()] })))
     for (let tries = 0; tries < 20 && (await reaches(WORLD[0])); tries++) await delay(100)
     t.false(await reaches(WORLD[0]), 'policy took it back while the DNS process is dead')
     headgate.start('dns-proxy')

@@ -19,12 +19,13 @@ export async function addWorld(machine: Machine): Promise<Workload> {
   return world
 }
 
-/** Queries to the workloads with a label, by rules. */
-export function toDns(dns: readonly object[], app = 'dns', port = '53'): object {
-  return { toEndpoints: [{ matchLabels: { app } }], toPorts: [{ ports: [{ port, protocol: 'ANY' }], rules: { dns } }] }
+/** Queries to the workloads with a label, by rules or, without, all of them. */
+export function toDns(dns?: readonly object[], app = 'dns', port = '53'): object {
+  const ports = [{ port, protocol: 'ANY' }]
+  return { toEndpoints: [{ matchLabels: { app } }], toPorts: [dns === undefined ? { ports } : { ports, rules: { dns } }] }
 }
 
-/** Queries for everything below test., and connections to the names given. */
+/** Connections to the names given, and whatever else. */
 export function namesPolicy(app: string, names: readonly object[], ...egress: readonly object[]): Record<string, unknown> {
   return policyOf(app, app, { egress: [...egress, { toFQDNs: names, toPorts: HTTP_PORT }] })
 }
