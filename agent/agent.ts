@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf'
-import { CountsSource, DnsEndpointSchema, NameSelectorSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, DnsEndpointSchema } from '#api/gen/headgate/v1/control_pb.js'
 import {
   type Identity as IdentityMessage,
   type ListPoliciesResponse,
@@ -10,7 +10,6 @@ import {
 import { type CtKey, type CtValue, DIRECTION_EGRESS, LEG_DIRECT, VERDICT_ALLOW, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import { selectorsOf } from '#bpf/learned.ts'
 import type { FlowRing } from '#flows/ring.ts'
-import type { DnsRule } from '#parsers/dns/rules.ts'
 import { documentName, isPolicy } from '#policy/model.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import type { Direction, PolicyDelta, ResolvedGroup } from '#policy/resolved.ts'
@@ -29,6 +28,7 @@ import type { LocalBackend } from './local-server.ts'
 import type { AgentParts } from './parts.ts'
 import type { FileState, FolderChange } from './policies/folder.ts'
 import type { FolderWatch } from './policies/folder-watch.ts'
+import { PolicyIdentities } from './policies/policy-identities.ts'
 import { QuietTime } from './quiet.ts'
 import { Report } from './report.ts'
 import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints } from './workloads/endpoints.ts'
@@ -51,6 +51,7 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #parts: AgentParts
   readonly #quiet = new QuietTime(QUIET_MS, () => {
     this.#parts.slots.refresh()
+    this.#policyIdentities.tidy()
     shrinkMemoryIfGrown()
   })
   readonly #rows: EndpointRows
@@ -66,10 +67,7 @@ export class Agent implements LocalBackend, FlowContext {
   readonly #enforcing = new Map<string, number>()
   /** Words that policies want in their flows, by documentName. */
   readonly #logWords = new Map<string, string>()
-  /** CIDR identities in use, by prefix. */
-  readonly #prefixes = new Map<string, number>()
-  /** Identities of conditions on DNS names in use, by the engine's keys. */
-  readonly #names = new Map<string, number>()
+  readonly #policyIdentities: PolicyIdentities
   /** What the engine holds of each file. */
   readonly #inForce = new Map<string, FileState>()
   /** Resolved, and not in the kernel yet. */
@@ -107,6 +105,7 @@ export class Agent implements LocalBackend, FlowContext {
     this.#ipcache = new Ipcache(maps.ipcache, () => {
       this.#ipcacheDirty = true
     })
+    this.#policyIdentities = new PolicyIdentities(parts.engine, parts.allocator, this.#ipcache)
     const sink: EndpointSink = { change: (attached, detached) => this.#changeEndpoints(attached, detached) }
     this.#endpoints = new Endpoints(config.paths.state, parts.allocator, parts.host, sink, parts.labelFilter)
     const { allocator, engine, host, node } = parts
@@ -126,7 +125,7 @@ export class Agent implements LocalBackend, FlowContext {
       subjects: this.#subjects,
       sync: this.#sync,
       ipcache: this.#ipcache,
-      prefixes: this.#prefixes,
+      prefixes: this.#policyIdentities.prefixes,
       gaps: this.#gaps,
       notKept: this.#notKept,
       revision: () => this.#revision,
@@ -480,21 +479,8 @@ export class Agent implements LocalBackend, FlowContext {
 
   /** Resolves what changed, with an identity for every prefix that policy mentions. */
   #resolve(): PolicyDelta {
-    const { engine, allocator } = this.#parts
-    allocator.batch(() => {
-      for (const prefix of engine.cidrPrefixes()) {
-        if (this.#prefixes.has(prefix) || prefix.endsWith('/0')) continue
-        const identity = allocator.allocateCidr(prefix)
-        engine.upsertIdentity(identity)
-        this.#prefixes.set(prefix, identity.id)
-      }
-      for (const [key, { rule }] of engine.nameSelectors()) {
-        if (this.#names.has(key)) continue
-        const { id, labels } = allocator.allocateName(key, nameLabel(rule))
-        engine.upsertIdentity({ id, labels, nameSelector: key, names: rule.matchName === undefined ? [] : [rule.matchName] })
-        this.#names.set(key, id)
-      }
-    })
+    const { engine } = this.#parts
+    this.#policyIdentities.bringIn()
     const delta = engine.commit()
     const changed = delta.changed.map((resolved) => {
       const { group, gaps } = enforceable(resolved)
@@ -511,46 +497,19 @@ export class Agent implements LocalBackend, FlowContext {
    * it has the new: in between it is judged by either, never by neither.
    */
   #commit(): void {
-    const { engine } = this.#parts
+    const { control, datapath } = this.#parts
     this.#unapplied.push(this.#resolve())
     this.#apply()
-    const wanted = engine.cidrPrefixes()
-    const stale: [string, number][] = []
-    for (const [prefix, id] of this.#prefixes) {
-      if (wanted.has(prefix)) this.#ipcache.set(prefix, 'cidr', id)
-      else stale.push([prefix, id])
+    if (this.#policyIdentities.settle()) {
+      this.#unapplied.push(this.#resolve())
+      this.#apply()
     }
-    for (const [prefix, id] of stale) {
-      this.#ipcache.delete(prefix, 'cidr')
-      engine.removeIdentity(id)
-      this.#prefixes.delete(prefix)
-    }
-    const names = engine.nameSelectors()
-    const staleNames = [...this.#names].filter(([key]) => !names.has(key))
-    for (const [key, id] of staleNames) {
-      engine.removeIdentity(id)
-      this.#names.delete(key)
-    }
-    this.#parts.datapath.setHasNames(this.#names.size > 0)
-    if (stale.length === 0 && staleNames.length === 0) return
-    this.#unapplied.push(this.#resolve())
-    this.#apply()
-  }
-
-  /** The DNS process learns for these from now on; their rows are there, or come in this turn. */
-  #tellSelectors(): void {
-    const uses = this.#parts.engine.nameSelectors()
-    this.#parts.control.dns.setSelectors(
-      [...this.#names].map(([key, id]) => {
-        const { rule: { matchName, matchPattern } = {}, denies = false } = uses.get(key) ?? {}
-        return create(NameSelectorSchema, {
-          id,
-          denies,
-          ...(matchName === undefined ? {} : { matchName }),
-          ...(matchPattern === undefined ? {} : { matchPattern }),
-        })
-      }),
-    )
+    datapath.setHasNames(this.#policyIdentities.hasNames)
+    if (!this.#areDocumentsOthers) return
+    this.#areDocumentsOthers = false
+    this.#sync.recheckAudit()
+    // The DNS process learns for these from now on; their rows are there, or come in this turn.
+    control.dns.setSelectors(this.#policyIdentities.selectors())
   }
 
   /** Addresses that are somebody's, whatever an answer says of them. */
@@ -573,11 +532,6 @@ export class Agent implements LocalBackend, FlowContext {
       this.#sync.apply(delta)
       this.#quiet.touch()
     }
-    if (this.#areDocumentsOthers) {
-      this.#sync.recheckAudit()
-      this.#tellSelectors()
-    }
-    this.#areDocumentsOthers = false
   }
 
   #flush(): void {
@@ -605,7 +559,7 @@ export class Agent implements LocalBackend, FlowContext {
   /** Who an address is, and what names it is known by to an endpoint. */
   #peerOf(direction: Direction, address: string, endpointId: number): LookedUpPeer {
     const identity = this.identityOf(address)
-    if (direction === 'ingress' || this.#names.size === 0 || this.#ipcache.isClaimed(address)) return { identity, selectors: [] }
+    if (direction === 'ingress' || !this.#policyIdentities.hasNames || this.#ipcache.isClaimed(address)) return { identity, selectors: [] }
     return { identity, selectors: selectorsOf(this.#parts.datapath.kernel.maps.learnedAddresses, addressToBytes(address), endpointId) }
   }
 
@@ -627,11 +581,6 @@ export class Agent implements LocalBackend, FlowContext {
       { port: row.slotPort, generation: row.slotGeneration },
     )
   }
-}
-
-/** What people are shown of a condition on names. */
-function nameLabel({ matchName, matchPattern }: DnsRule): string {
-  return `fqdn:${matchName ?? matchPattern ?? ''}`
 }
 
 /**

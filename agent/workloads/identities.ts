@@ -25,12 +25,20 @@ export interface IdentityAllocator {
   /** Runs something that allocates many numbers, which are used afterwards: they are kept together, when it returns. */
   batch<T>(run: () => T): T
   get(id: number): Identity | undefined
+  /**
+   * Forgets prefixes and conditions that are not in use, but the latest: what comes back soon has the same number, and what is never seen
+   * again takes no room. Numbers are not given twice.
+   */
+  forgetUnused(prefixes: ReadonlyMap<string, unknown>, names: ReadonlyMap<string, unknown>): void
 }
 
 const FIRST_ID = 256
 const FIRST_CIDR_ID = 1 << 24
 /** Never those of packets: rows of names are looked up beside those of the address. */
 const FIRST_NAME_ID = 1 << 25
+
+/** Prefixes, and conditions on names, that are kept without being in use. */
+const UNUSED_MAX = 1024
 
 const fileSchema = z.strictObject({
   version: z.literal(1),
@@ -104,6 +112,22 @@ export class EmbeddedAllocator implements IdentityAllocator {
 
   get(id: number): Identity | undefined {
     return this.#byId.get(id)
+  }
+
+  forgetUnused(prefixes: ReadonlyMap<string, unknown>, names: ReadonlyMap<string, unknown>): void {
+    const isLess = [this.#forget(this.#byPrefix, prefixes), this.#forget(this.#byName, names)].includes(true)
+    if (isLess) this.#save()
+  }
+
+  /** @param all in the order in which they came @returns whether some went */
+  #forget(all: Map<string, Identity>, used: ReadonlyMap<string, unknown>): boolean {
+    const unused = [...all].filter(([key]) => !used.has(key))
+    const gone = unused.slice(0, Math.max(0, unused.length - UNUSED_MAX))
+    for (const [key, { id }] of gone) {
+      all.delete(key)
+      this.#byId.delete(id)
+    }
+    return gone.length > 0
   }
 
   #add(identity: Identity): Identity {
