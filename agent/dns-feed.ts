@@ -20,6 +20,7 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { listeningNumber } from '#api/listening.ts'
 import type { Slot } from './datapath/slots.ts'
+import { FeedStreams } from './feed-streams.ts'
 import { dnsSlotMessage } from './slot-messages.ts'
 
 /** What is known of the DNS process. */
@@ -74,13 +75,12 @@ type Step = Partial<Pick<DnsUpdate, 'slots' | 'removedSlotIds' | 'selectors' | '
 export class DnsFeed {
   readonly state: DnsState = { connected: false, pid: 0, version: '', appliedRevision: 0n, problem: '' }
   readonly #epoch: bigint
-  readonly #onReport: () => void
   readonly #slots = new Items<DnsSlot>(DnsSlotSchema)
   readonly #selectors = new Items<NameSelector>(NameSelectorSchema)
   readonly #endpoints = new Items<DnsEndpoint>(DnsEndpointSchema)
   /** In which revision each slot became what it is. */
   readonly #revisionOfSlot = new Map<number, bigint>()
-  readonly #streams = new Set<Stream>()
+  readonly #streams: FeedStreams<DnsReport, DnsUpdate>
   #lists: Lists = { claimedPrefixes: [], trustedServers: [], mapsFolder: '' }
   #listening: ReadonlySet<number> = new Set()
   #revision: bigint
@@ -89,7 +89,15 @@ export class DnsFeed {
   constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
     this.#epoch = epoch
     this.#revision = firstRevision
-    this.#onReport = onReport
+    this.#streams = new FeedStreams(epoch, this.state, {
+      revision: () => this.#revision,
+      everything: () => this.#everything(),
+      onReport: ({ pid, version, problem, listening }, isOurs) => {
+        Object.assign(this.state, { pid, version, problem })
+        this.#listening = new Set(isOurs ? listening : [])
+      },
+      onChange: onReport,
+    })
   }
 
   /** Whether a slot or a selector needs it. */
@@ -147,29 +155,7 @@ export class DnsFeed {
   }
 
   serve(stream: Stream): void {
-    const gone = (): void => {
-      if (!this.#streams.delete(stream)) return
-      this.state.connected = this.#streams.size > 0
-      this.#onReport()
-    }
-    stream.on('data', (report: DnsReport) => {
-      const isOurs = report.epoch === this.#epoch
-      const appliedRevision = isOurs ? report.appliedRevision : 0n
-      if (!this.#streams.has(stream)) {
-        this.#streams.add(stream)
-        if (appliedRevision !== this.#revision) stream.write(this.#everything())
-      }
-      const { pid, version, problem } = report
-      Object.assign(this.state, { connected: true, pid, version, appliedRevision, problem })
-      this.#listening = new Set(isOurs ? report.listening : [])
-      this.#onReport()
-    })
-    stream.on('end', () => {
-      gone()
-      stream.end()
-    })
-    stream.on('error', gone)
-    stream.on('close', gone)
+    this.#streams.serve(stream)
   }
 
   #step(step: Step): void {
@@ -178,8 +164,7 @@ export class DnsFeed {
 
   #send(step: Step): void {
     this.#revision++
-    const update = this.#update(step)
-    for (const stream of this.#streams) stream.write(update)
+    this.#streams.send(this.#update(step))
   }
 
   #everything(): DnsUpdate {

@@ -13,6 +13,7 @@ import {
   type Ruleset,
   type SecretProblem,
 } from '#api/gen/headgate/v1/control_pb.js'
+import { FeedStreams } from './feed-streams.ts'
 
 /** What is known of the extension host process. */
 export interface ExtHostState {
@@ -31,11 +32,10 @@ type Stream = ServerDuplexStream<ExtHostReport, ExtHostUpdate>
 export class ExtHostFeed {
   readonly state: ExtHostState = { connected: false, pid: 0, version: '', appliedRevision: 0n, secretProblems: [] }
   readonly #epoch: bigint
-  readonly #onReport: () => void
   readonly #rulesets = new Map<string, Ruleset>()
   /** Keys that no slot has, and since which revision of the proxy. */
   readonly #released = new Map<string, bigint>()
-  readonly #streams = new Set<Stream>()
+  readonly #streams: FeedStreams<ExtHostReport, ExtHostUpdate>
   #revision: bigint
   /** That brought the newest ruleset. */
   #offeredRevision: bigint
@@ -45,7 +45,12 @@ export class ExtHostFeed {
     this.#epoch = epoch
     this.#revision = firstRevision
     this.#offeredRevision = firstRevision
-    this.#onReport = onReport
+    this.#streams = new FeedStreams(epoch, this.state, {
+      revision: () => this.#revision,
+      everything: () => this.#update([...this.#rulesets], { full: true }),
+      onReport: ({ pid, version, secretProblems }) => Object.assign(this.state, { pid, version, secretProblems }),
+      onChange: onReport,
+    })
   }
 
   get revision(): bigint {
@@ -91,27 +96,7 @@ export class ExtHostFeed {
   }
 
   serve(stream: Stream): void {
-    const gone = (): void => {
-      if (!this.#streams.delete(stream)) return
-      this.state.connected = this.#streams.size > 0
-      this.#onReport()
-    }
-    stream.on('data', (report: ExtHostReport) => {
-      const appliedRevision = report.epoch === this.#epoch ? report.appliedRevision : 0n
-      if (!this.#streams.has(stream)) {
-        this.#streams.add(stream)
-        if (appliedRevision !== this.#revision) this.#sendAll(stream)
-      }
-      const { pid, version, secretProblems } = report
-      Object.assign(this.state, { connected: true, pid, version, appliedRevision, secretProblems })
-      this.#onReport()
-    })
-    stream.on('end', () => {
-      gone()
-      stream.end()
-    })
-    stream.on('error', gone)
-    stream.on('close', gone)
+    this.#streams.serve(stream)
   }
 
   #change(added: readonly (readonly [string, Ruleset])[], removedKeys: readonly string[]): void {
@@ -122,12 +107,7 @@ export class ExtHostFeed {
       this.#rulesets.delete(key)
       this.#released.delete(key)
     }
-    const update = this.#update(added, { removedKeys: [...removedKeys] })
-    for (const stream of this.#streams) stream.write(update)
-  }
-
-  #sendAll(stream: Stream): void {
-    stream.write(this.#update([...this.#rulesets], { full: true }))
+    this.#streams.send(this.#update(added, { removedKeys: [...removedKeys] }))
   }
 
   #update(rulesets: readonly (readonly [string, Ruleset])[], rest: { full?: true; removedKeys?: string[] }): ExtHostUpdate {

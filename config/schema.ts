@@ -144,9 +144,7 @@ export const configSchema = z.strictObject({
         .array(z.ipv4())
         .max(64)
         .default([])
-        .describe(
-          'DNS servers whose answers hold for every endpoint, beside those of this machine’s resolv.conf; others’ for the endpoint that asked.',
-        ),
+        .describe('DNS servers whose answers hold for every endpoint; others’ hold for the endpoint that asked.'),
       dnsproxyConcurrencyLimit: z
         .int()
         .min(0)

@@ -17,6 +17,7 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
 import { StatedRevision } from '#api/stated-revision.ts'
+import type { DnsRule } from '#parsers/dns/rules.ts'
 
 const FORM: SnapshotForm = { magic: 'HGDN', version: 1, of: 'DNS rules' }
 
@@ -26,6 +27,11 @@ type Item = Message & { readonly id: number }
 export interface ItemChanges<T> {
   readonly gone: readonly T[]
   readonly come: readonly T[]
+}
+
+/** A condition of a message as the matchers take it. */
+export function ruleOf({ matchName, matchPattern }: Pick<NameSelector, 'matchName' | 'matchPattern'>): DnsRule {
+  return { ...(matchName === undefined ? {} : { matchName }), ...(matchPattern === undefined ? {} : { matchPattern }) }
 }
 
 export interface StateChange {

@@ -13,7 +13,7 @@ import { compileNamePattern, isMatchAll, normalizeName } from '#parsers/dns/name
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { ConntrackLook } from './conntrack-look.ts'
-import type { ItemChanges } from './desired-state.ts'
+import { type ItemChanges, ruleOf } from './desired-state.ts'
 import { type Expiring, ExpiryHeap } from './expiry-heap.ts'
 
 export interface LearnedNamesSettings {
@@ -675,10 +675,6 @@ const ADDRESS_BYTES = 16
 
 function setSelectors(name: { selectors: readonly number[] }, selectors: readonly number[]): void {
   name.selectors = selectors
-}
-
-function ruleOf({ matchName, matchPattern }: NameSelector): DnsRule {
-  return { ...(matchName === undefined ? {} : { matchName }), ...(matchPattern === undefined ? {} : { matchPattern }) }
 }
 
 function patternOf(matchPattern: string): { prefix: string; suffix: string; matches: (name: string) => boolean } {

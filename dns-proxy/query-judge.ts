@@ -98,6 +98,11 @@ export class QueryJudge {
     this.#servers.clear()
   }
 
+  /** @param address 16 bytes @returns why it teaches nothing, or empty */
+  reasonAgainst(address: Uint8Array): string {
+    return this.#teachable.reasonAgainst(address)
+  }
+
   /** Queries that wait for room are forgotten. */
   close(): void {
     this.#limits.close()

@@ -5,7 +5,6 @@ import type { DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
 import type { Config } from '#config/schema.ts'
 import { RCODE } from '#parsers/dns/codes.ts'
-import { addressToBytes } from '#sys/addresses.ts'
 import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
 import { Lifetimes } from './lifetimes.ts'
@@ -14,7 +13,6 @@ import type { PreCache } from './pre-cache.ts'
 import { QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
 import { TcpProxy } from './tcp-proxy.ts'
-import { keyOf, Teachable } from './teachable.ts'
 import { UdpProxy } from './udp-proxy.ts'
 
 const PROBLEMS_TOLD_MAX = 10
@@ -81,23 +79,18 @@ export class Serving {
     this.#names.changeSelectors(selectors)
     // What earlier rows and names mean is known with the first selectors.
     this.#journal ??= this.#keep()
-    if (selectors.come.length > 0) this.#teachPreCache()
     this.#judge.changeEndpoints(endpoints)
     this.#judge.setLists(this.#parts.desired.claimedPrefixes, this.#parts.desired.trustedServers)
+    if (selectors.come.length > 0) this.#teachPreCache()
     this.#tcp.setSlots(this.#parts.slots.slots())
   }
 
   #teachPreCache(): void {
-    const { desired, log, preCache } = this.#parts
+    const { log, preCache } = this.#parts
     if (preCache === undefined) return
-    const taken = new Set(
-      desired.everything().endpoints.come.flatMap(({ addresses }) => addresses.map((text) => keyOf(addressToBytes(text)))),
-    )
-    const teachable = new Teachable(taken)
-    teachable.setClaimed(desired.claimedPrefixes)
     const nowMs = performance.now()
     const learn = (name: string, address: Uint8Array, ttlSeconds: number) => this.#names.learn(0, [name], address, ttlSeconds, nowMs)
-    const problems = preCache.teach({ learn, reasonAgainst: (address) => teachable.reasonAgainst(address) }, nowMs)
+    const problems = preCache.teach({ learn, reasonAgainst: (address) => this.#judge.reasonAgainst(address) }, nowMs)
     for (const problem of problems.slice(0, PROBLEMS_TOLD_MAX)) log.error({ problem }, 'an address of the precache is not known')
   }
 

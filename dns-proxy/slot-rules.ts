@@ -1,10 +1,11 @@
 /** What may be asked: the rules of each slot, and the slot that a packet's mark names. */
-import type { DnsRuleset, DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
+import { create } from '@bufbuild/protobuf'
+import { type DnsRuleset, DnsRulesetSchema, type DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { MARK_GENERATION_SHIFT, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
 import { HEADER_BYTES } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
-import type { ItemChanges } from './desired-state.ts'
+import { type ItemChanges, ruleOf } from './desired-state.ts'
 
 /** Judgement of one query. */
 export interface QueryVerdict {
@@ -39,9 +40,7 @@ class Rules {
       [this.#allow, rules],
       [this.#deny, denyRules],
     ] as const) {
-      for (const { name, matchName, matchPattern } of list) {
-        index.add({ ...(matchName === undefined ? {} : { matchName }), ...(matchPattern === undefined ? {} : { matchPattern }) }, name)
-      }
+      for (const rule of list) index.add(ruleOf(rule), rule.name)
     }
   }
 
@@ -128,7 +127,7 @@ export class SlotTable {
   }
 }
 
-const NOTHING = { allowAll: false, rules: [], denyRules: [] } as unknown as DnsRuleset
+const NOTHING = create(DnsRulesetSchema)
 
 function placeOf(port: number, generation: number): number {
   return port * (GENERATION_MASK + 1) + generation

@@ -4,6 +4,7 @@
  */
 import { SystemCallError } from './errors.ts'
 import { AF_NETLINK, bind, close, MSG_DONTWAIT, receive, SOCK_RAW, send, setSocketOption, socket } from './libc.ts'
+import { SOL_SOCKET } from './socket-options.ts'
 
 export const NETLINK_ROUTE = 0
 export const NETLINK_SOCK_DIAG = 4
@@ -18,7 +19,6 @@ const NLMSG_ERROR = 2
 const NLMSG_DONE = 3
 const HEADER_BYTES = 16
 const RECEIVE_BYTES = 1 << 18
-const SOL_SOCKET = 1
 const SO_RCVBUF = 8
 const SOL_NETLINK = 270
 const NETLINK_EXT_ACK = 11

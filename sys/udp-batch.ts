@@ -8,6 +8,7 @@
  */
 import { constants as osConstants } from 'node:os'
 import { AF_INET, AF_INET6, addressOf, MSG_DONTWAIT, receiveMessages, sendMessages } from './libc.ts'
+import { IPPROTO_IP, IPPROTO_IPV6, SO_MARK, SOL_SOCKET } from './socket-options.ts'
 
 export const ADDRESS_BYTES = 16
 /** No UDP payload is longer than what its length field counts. */
@@ -35,12 +36,8 @@ const CONTROL_HEADER_WORDS = 4
 const CONTROL_WORDS = 36
 
 const MSG_TRUNC = 0x20
-const SOL_SOCKET = 1
-const SO_MARK = 36
-const IPPROTO_IP = 0
 const IP_PKTINFO = 8
 const IP_ORIGDSTADDR = 20
-const IPPROTO_IPV6 = 41
 const IPV6_PKTINFO = 50
 const IPV6_ORIGDSTADDR = 74
 
