@@ -2,25 +2,8 @@
  * Which addresses an answer may teach: none that is something else already, or that only means something to the machine it is on. What
  * an endpoint, a node or a service has is theirs, whatever a name server says.
  */
+import { NEVER_TAUGHT, NOT_TAUGHT } from '#parsers/dns/teachable.ts'
 import { type Prefix, parsePrefix } from '#sys/addresses.ts'
-
-/** Loopback, link-local and the cloud's metadata in it, multicast, reserved, "this network", and addresses that embed others. */
-const NEVER = [
-  '0.0.0.0/8',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '224.0.0.0/4',
-  '240.0.0.0/4',
-  '::/96',
-  '::1/128',
-  'fe80::/10',
-  'ff00::/8',
-  '64:ff9b::/96',
-  '2002::/16',
-  // Metadata of clouds that has an address of its own.
-  '100.100.100.200/32',
-  'fd00:ec2::254/128',
-].map(parsePrefix)
 
 const IPV4_PREFIX_BITS = 96
 
@@ -54,7 +37,7 @@ class Prefixes {
   }
 }
 
-const never = new Prefixes(NEVER)
+const never = new Prefixes(NEVER_TAUGHT.map(parsePrefix))
 
 export class Teachable {
   #claimedAddresses: ReadonlySet<AddressKey> = new Set()
@@ -76,9 +59,9 @@ export class Teachable {
   /** @param address 16 bytes @returns why it teaches nothing, or empty */
   reasonAgainst(address: Uint8Array): string {
     const key = keyOf(address)
-    if (this.#endpoints.has(key)) return 'an endpoint has it'
-    if (this.#claimedAddresses.has(key) || this.#claimedPrefixes.cover(address)) return 'a node or a service has it'
-    return never.cover(address) ? 'not an address of the world' : ''
+    if (this.#endpoints.has(key)) return NOT_TAUGHT.endpoint
+    if (this.#claimedAddresses.has(key) || this.#claimedPrefixes.cover(address)) return NOT_TAUGHT.node
+    return never.cover(address) ? NOT_TAUGHT.range : ''
   }
 }
 
