@@ -8,6 +8,8 @@ import { footprint } from './footprint.ts'
 import { g1 } from './g1.ts'
 import { g2 } from './g2.ts'
 import { g4 } from './g4.ts'
+import { g5Adguard, g5Coredns } from './g5.ts'
+import { g6 } from './g6.ts'
 import { g10 } from './g10.ts'
 import { g11 } from './g11.ts'
 import { g12 } from './g12.ts'
@@ -18,7 +20,23 @@ import { record } from './harness/record.ts'
 import { instructions } from './instructions.ts'
 import { restart } from './restart.ts'
 
-const BENCHES: readonly Bench[] = [g1, g2, g4, g10, g11, g12, g14, g16, instructions, restart, footprint, dnsMemory]
+const BENCHES: readonly Bench[] = [
+  g1,
+  g2,
+  g4,
+  g5Coredns,
+  g5Adguard,
+  g6,
+  g10,
+  g11,
+  g12,
+  g14,
+  g16,
+  instructions,
+  restart,
+  footprint,
+  dnsMemory,
+]
 
 const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N] [--seed N] [--long] [--record]
        npm run bench -- --list

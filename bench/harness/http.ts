@@ -102,7 +102,7 @@ function microseconds(match: RegExpExecArray | null): number {
 }
 
 /** Second line of `times`: user and system time of the children, as 0m1.230000s. */
-function childTimesUs(text: string): number {
+export function childTimesUs(text: string): number {
   const line = text.trim().split('\n').at(-1) ?? ''
   const times = [...line.matchAll(/(\d+)m([\d.]+)s/g)].map(([, minutes, seconds]) => (Number(minutes) * 60 + Number(seconds)) * 1e6)
   return (times[0] ?? 0) + (times[1] ?? 0)
