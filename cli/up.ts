@@ -25,7 +25,7 @@ const PROCESSES = [
   { name: 'agent', stopTimeoutMs: () => 10_000 },
   { name: 'proxy', stopTimeoutMs: () => 5000 },
   { name: 'ext-host', stopTimeoutMs: () => 2000 },
-  { name: 'dns-proxy', stopTimeoutMs: () => 2000 },
+  { name: 'dns-proxy', stopTimeoutMs: () => 4000, keepsDescriptors: true },
   { name: 'envoy', stopTimeoutMs: (config: Config) => 5000 + config.envoy.drainTimeSeconds * 1000 },
 ] as const
 
@@ -95,12 +95,13 @@ function childrenOf(config: Config, folder: string): ChildSpec[] {
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HEADGATE_')))
   const digest = createHash('sha256').update(text).update(PACKAGE_ROOT).update(packageVersion()).digest('hex').slice(0, 16)
   const main = process.argv[1] ?? ''
-  return PROCESSES.map(({ name, stopTimeoutMs }) => ({
+  return PROCESSES.map(({ name, stopTimeoutMs, ...rest }) => ({
     name,
     command: [process.execPath, ...process.execArgv, main, name, '--config', file],
     environment,
     digest,
     stopTimeoutMs: stopTimeoutMs(config),
+    ...rest,
   }))
 }
 

@@ -17,16 +17,21 @@ import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
 import { inNetns } from '#sys/netns.ts'
+import { DescriptorKeeping, takeKeptDescriptor } from '#sys/service-manager.ts'
+import type { UdpSocket } from '#sys/udp.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { DesiredState, type StateChange } from './desired-state.ts'
 import { metricsOf } from './names-metrics.ts'
 import { serveNames } from './names-server.ts'
 import { dnsPaths } from './paths.ts'
 import { PreCache, readPreCache } from './pre-cache.ts'
+import { openQuerySocket, QUERY_SOCKET_NAME } from './query-socket.ts'
 import { Serving } from './serving.ts'
 import { SlotTable } from './slot-rules.ts'
 
 const SHRINK_AFTER_MS = 3000
+/** For queries on their way when the process is asked to end. */
+const DRAIN_MS = 2000
 
 /**
  * Runs until the signal.
@@ -87,9 +92,22 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     control.touch()
   }
 
+  let keptFd = takeKeptDescriptor(QUERY_SOCKET_NAME)
+  const keeping = new DescriptorKeeping((error) => log.warn({ err: error }, 'queries that come during a restart are not kept'))
+  let queries: UdpSocket | undefined
+  /** The same one for as long as this process lives, whatever changes behind it. */
+  const querySocket = (run: <T>(run: () => T) => T): UdpSocket => {
+    if (queries !== undefined) return queries
+    queries = openQuerySocket(keptFd, run)
+    keptFd = undefined
+    keeping.keep(QUERY_SOCKET_NAME, queries.fd)
+    return queries
+  }
+
   const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(paths.netns), { signal })
   const start = (): Serving | undefined => {
     if (namespaces === undefined || desired.mapsFolder === '') return undefined
+    const runInNetns = <T>(run: () => T): T => inNetns(namespaces.egress, run)
     return new Serving({
       config,
       slots,
@@ -98,7 +116,8 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
       preCache,
       journalPath: paths.names,
       log,
-      inNetns: (run) => inNetns(namespaces.egress, run),
+      queries: querySocket(runInNetns),
+      inNetns: runInNetns,
       onListening: () => control.touch(),
     })
   }
@@ -127,7 +146,10 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   } finally {
     const closeNames = await namesServer
     closeNames()
+    await serving?.drain(DRAIN_MS)
     serving?.close()
+    queries?.close()
+    keeping.close()
     lock.release()
   }
 }

@@ -103,6 +103,11 @@ export class QueryJudge {
     return this.#teachable.reasonAgainst(address)
   }
 
+  /** Resolves when no query is on its way. */
+  idle(): Promise<void> {
+    return this.#limits.idle()
+  }
+
   /** Queries that wait for room are forgotten. */
   close(): void {
     this.#limits.close()

@@ -58,6 +58,7 @@ export class QueryLimits {
   #waiting: Waiting[] = []
   #isAdmitting = false
   #timer: NodeJS.Timeout | undefined
+  #onIdle: (() => void) | undefined
 
   /** @param ofServerMax queries to one server; 0: as many as there may be in total @param graceMs for which a query over a limit waits */
   constructor(ofServerMax: number, graceMs = 0) {
@@ -93,10 +94,19 @@ export class QueryLimits {
     this.#openCount -= 1
     load.openCount -= 1
     server.openCount -= 1
+    if (this.#openCount === 0) this.#onIdle?.()
     if (this.#waiting.length === 0 || this.#isAdmitting) return
     // Not now: whoever gives back is in the middle of an answer.
     this.#isAdmitting = true
     setImmediate(() => this.#admit())
+  }
+
+  /** Resolves when no query is on its way. */
+  idle(): Promise<void> {
+    if (this.#openCount === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#onIdle = resolve
+    })
   }
 
   /** Nobody waits any more, and nobody is told. */

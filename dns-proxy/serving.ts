@@ -1,10 +1,12 @@
 /** Everything that answers queries, over the maps of one layout; made anew when the agent has taken over from another layout. */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import type { FlowReporter } from '#api/flow-reporter.ts'
 import type { DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
 import { openPinnedMaps, type PinnedMaps } from '#bpf/pinned-maps.ts'
 import type { Config } from '#config/schema.ts'
 import { RCODE } from '#parsers/dns/codes.ts'
+import type { UdpSocket } from '#sys/udp.ts'
 import type { DesiredState, StateChange } from './desired-state.ts'
 import { LearnedNames } from './learned-names.ts'
 import { Lifetimes } from './lifetimes.ts'
@@ -26,6 +28,8 @@ export interface ServingParts {
   /** Of learned names. */
   readonly journalPath: string
   readonly log: Pick<Logger, 'error' | 'info'>
+  /** Stays open when this is closed. */
+  readonly queries: UdpSocket
   readonly inNetns: <T>(run: () => T) => T
   /** Told when a slot came to listen, or ceased to, without a change of the agent's. */
   readonly onListening: () => void
@@ -45,7 +49,7 @@ export class Serving {
 
   /** @throws RangeError or SystemCallError when a map or a socket cannot be had; nothing is left open then */
   constructor(parts: ServingParts) {
-    const { config, desired, flows, inNetns, log, onListening, slots } = parts
+    const { config, desired, flows, inNetns, log, onListening, queries, slots } = parts
     this.#parts = parts
     this.mapsFolder = desired.mapsFolder
     this.#pinned = openPinnedMaps(this.mapsFolder)
@@ -64,7 +68,7 @@ export class Serving {
       )
       this.#judge = new QueryJudge(slots, this.#names, flows, config)
       const rejectCode = config.dns.tofqdnsDnsRejectResponseCode === 'refused' ? RCODE.REFUSED : RCODE.NXDOMAIN
-      this.#udp = new UdpProxy(this.#judge, rejectCode, inNetns)
+      this.#udp = new UdpProxy(this.#judge, rejectCode, queries, inNetns)
       this.#tcp = new TcpProxy(this.#judge, rejectCode, inNetns, onListening)
     } catch (error) {
       this.#pinned.close()
@@ -113,6 +117,12 @@ export class Serving {
   /** Queries that there was no room for. */
   get overLimitCount(): number {
     return this.#udp.counts.overLimit + this.#tcp.counts.overLimit
+  }
+
+  /** Takes no more queries over UDP, and waits for the answers to those that are on their way. */
+  async drain(timeoutMs: number): Promise<void> {
+    this.#udp.stop()
+    await Promise.race([this.#judge.idle(), delay(timeoutMs, undefined, { ref: false })])
   }
 
   close(): void {

@@ -3,7 +3,7 @@
  * it; what policy allows leaves for that server with the client's own address as source, and the answer is let go when the kernel knows
  * what it teaches.
  */
-import { DNS_ANSWERS_PORT, DNS_QUERIES_PORT, MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM } from '#bpf/gen/abi.ts'
+import { DNS_ANSWERS_PORT, MARK_EGRESS_ACCEPTED, MARK_EGRESS_UPSTREAM } from '#bpf/gen/abi.ts'
 import { type AnswerRcode, RCODE } from '#parsers/dns/codes.ts'
 import { MessageReader } from '#parsers/dns/message.ts'
 import { errorAnswer, lowerUdpPayloadBytes, truncatedReply, writeId } from '#parsers/dns/reply.ts'
@@ -51,7 +51,7 @@ export class UdpProxy {
   readonly #transactions = new Transactions(UPSTREAM_SOCKETS)
   readonly #queries: UdpSocket
   readonly #answers: UdpSocket
-  readonly #upstream: readonly UdpSocket[]
+  readonly #upstream: UdpSocket[] = []
   readonly #socketOfPort = new Map<number, number>()
   /** By the port that they answer from; the oldest goes when there are too many. */
   readonly #replies = new Map<number, UdpSocket>()
@@ -60,26 +60,35 @@ export class UdpProxy {
   readonly #reader = new MessageReader()
   readonly #timer: NodeJS.Timeout
 
-  /** @param inNetns runs something in the egress proxies' namespace */
-  constructor(judge: QueryJudge, rejectCode: AnswerRcode, inNetns: <T>(run: () => T) => T) {
+  /**
+   * @param queries stays open when this is closed @param inNetns runs something in the egress proxies' namespace
+   * @throws SystemCallError; nothing is left open then
+   */
+  constructor(judge: QueryJudge, rejectCode: AnswerRcode, queries: UdpSocket, inNetns: <T>(run: () => T) => T) {
     this.#judge = judge
     this.#rejectCode = rejectCode
+    this.#queries = queries
     this.#inNetns = inNetns
-    const common = { transparent: true, receiveBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES }
     const large = { datagramBytesMax: DATAGRAM_BYTES_MAX, batchCount: LARGE_BATCH }
-    this.#queries = inNetns(() =>
-      UdpSocket.bind(LOOPBACK, DNS_QUERIES_PORT, {
-        ...common,
-        mark: MARK_EGRESS_ACCEPTED,
-        receiveMark: true,
+    const buffers = { receiveBufferBytes: BUFFER_BYTES, sendBufferBytes: BUFFER_BYTES }
+    this.#answers = inNetns(() =>
+      UdpSocket.bind(LOOPBACK, DNS_ANSWERS_PORT, {
+        ...large,
+        ...buffers,
+        transparent: true,
+        mark: MARK_EGRESS_UPSTREAM,
         receiveOriginalDestination: true,
       }),
     )
-    this.#answers = inNetns(() =>
-      UdpSocket.bind(LOOPBACK, DNS_ANSWERS_PORT, { ...common, ...large, mark: MARK_EGRESS_UPSTREAM, receiveOriginalDestination: true }),
-    )
-    this.#upstream = Array.from({ length: UPSTREAM_SOCKETS }, () => this.#bindUpstream())
-    for (const [index, { localPort }] of this.#upstream.entries()) this.#socketOfPort.set(localPort, index)
+    try {
+      while (this.#upstream.length < UPSTREAM_SOCKETS) {
+        const socket = this.#bindUpstream()
+        this.#socketOfPort.set(socket.localPort, this.#upstream.push(socket) - 1)
+      }
+    } catch (error) {
+      for (const socket of [this.#answers, ...this.#upstream]) socket.close()
+      throw error
+    }
     this.#timer = setInterval(() => this.#expire(), EXPIRY_INTERVAL_MS)
   }
 
@@ -88,9 +97,16 @@ export class UdpProxy {
     this.#answers.receive((batch) => this.#onAnswers(batch))
   }
 
+  /** Takes no more queries; those that come wait in their socket. */
+  stop(): void {
+    this.#queries.stop()
+  }
+
   close(): void {
     clearInterval(this.#timer)
-    for (const socket of [this.#queries, this.#answers, ...this.#upstream, ...this.#replies.values()]) socket.close()
+    this.stop()
+    this.#queries.flush()
+    for (const socket of [this.#answers, ...this.#upstream, ...this.#replies.values()]) socket.close()
   }
 
   #bindUpstream(): UdpSocket {

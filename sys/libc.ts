@@ -15,6 +15,7 @@ const native = {
   unshare: libc.func('int unshare(int flags)'),
   mount: libc.func('int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)'),
   umount2: libc.func('int umount2(const char *target, int flags)'),
+  fcntl: libc.func('int fcntl(int fd, int command, ...)'),
   flock: libc.func('int flock(int fd, int operation)'),
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   bind: libc.func('int bind(int fd, const uint8_t *address, unsigned int length)'),
@@ -54,6 +55,13 @@ export function close(fd: number): void {
   check('close', native.close(fd), `fd ${fd}`)
 }
 
+const F_SETFD = 2
+const FD_CLOEXEC = 1
+
+export function closeOnExec(fd: number): void {
+  check('fcntl', native.fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), `fd ${fd}`)
+}
+
 export const CLONE_NEWNET = 0x40000000
 
 /** Moves the calling (main) thread into a namespace. */
@@ -89,6 +97,7 @@ export function tryFlock(fd: number, path: string): boolean {
   throw new SystemCallError('flock', errno, path)
 }
 
+export const AF_UNIX = 1
 export const AF_INET = 2
 export const AF_INET6 = 10
 export const AF_PACKET = 17

@@ -4,7 +4,24 @@
  */
 import { existsSync, mkdirSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { SystemCallError } from './errors.ts'
-import { CLONE_NEWNET, close, MS_BIND, MS_REC, MS_SHARED, mount, O_CLOEXEC, O_RDONLY, open, setns, unmount, unshare } from './libc.ts'
+import {
+  CLONE_NEWNET,
+  close,
+  getSocketOption,
+  MS_BIND,
+  MS_REC,
+  MS_SHARED,
+  mount,
+  O_CLOEXEC,
+  O_RDONLY,
+  open,
+  setns,
+  unmount,
+  unshare,
+} from './libc.ts'
+import { SOL_SOCKET } from './socket-options.ts'
+
+const SO_NETNS_COOKIE = 71
 
 /** Where iproute2 keeps named namespaces. */
 export const NETNS_FOLDER = '/run/netns'
@@ -18,6 +35,13 @@ export function netnsPath(nameOrPath: string): string {
 export function netnsInode(path: string): string {
   const stat = statSync(path, { bigint: true })
   return `${stat.dev}:${stat.ino}`
+}
+
+/** What tells the namespace of a socket from all others since the machine's start. @throws SystemCallError */
+export function netnsCookie(socketFd: number): bigint {
+  const cookie = Buffer.alloc(8)
+  getSocketOption(socketFd, SOL_SOCKET, SO_NETNS_COOKIE, cookie)
+  return cookie.readBigUInt64LE()
 }
 
 /** Moves this process into a namespace for good. Only for processes about to exec, or that make no sockets elsewhere. */

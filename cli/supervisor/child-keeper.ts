@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { processStartTime, watchExit } from '#sys/pidfd.ts'
 import { CHILD_MARK, type ChildIdentity, findChild, isAlive, removeRecord, writeRecord } from './child-record.ts'
+import { KeptDescriptors } from './kept-descriptors.ts'
 
 export interface ChildSpec {
   /** File name of its record. */
@@ -17,6 +18,8 @@ export interface ChildSpec {
   readonly digest: string
   /** Between SIGTERM and SIGKILL. */
   readonly stopTimeoutMs: number
+  /** Sockets that it asks for are kept for the next one (sys/service-manager.ts). */
+  readonly keepsDescriptors?: boolean
 }
 
 export interface BackoffPolicy {
@@ -54,6 +57,7 @@ export class ChildKeeper {
   readonly #stopping = new AbortController()
   #child: RunningChild | undefined
   #loop: Promise<void> | undefined
+  #descriptors: KeptDescriptors | undefined
 
   constructor(folder: string, spec: ChildSpec, backoff: BackoffPolicy, emit: (event: KeeperEvent) => void) {
     this.#folder = folder
@@ -69,6 +73,7 @@ export class ChildKeeper {
 
   /** Adopts or starts the child and keeps it until `stop`. */
   start(): void {
+    if (this.spec.keepsDescriptors === true) this.#descriptors = new KeptDescriptors(join(this.#folder, `${this.spec.name}.notify`))
     this.#loop = this.#keep()
   }
 
@@ -77,6 +82,7 @@ export class ChildKeeper {
     this.#stopping.abort()
     await this.#terminate()
     await this.#loop
+    this.#descriptors?.close()
     removeRecord(this.#folder, this.spec.name)
   }
 
@@ -121,12 +127,13 @@ export class ChildKeeper {
 
   /** @returns why it could not be started */
   async #spawn(): Promise<string | undefined> {
-    const [file = '', ...args] = this.spec.command
+    const { fds, environment, command } = this.#descriptors?.handedTo(this.spec.command) ?? { fds: [], command: this.spec.command }
+    const [file = '', ...args] = command
     // A session of its own: signals to this process's terminal or group, and its death, do not reach the child.
     const child = spawn(file, args, {
       detached: true,
-      stdio: ['ignore', 2, 2],
-      env: { ...this.spec.environment, [CHILD_MARK]: join(this.#folder, this.spec.name) },
+      stdio: ['ignore', 2, 2, ...fds],
+      env: { ...this.spec.environment, ...environment, [CHILD_MARK]: join(this.#folder, this.spec.name) },
     })
     const exited = new Promise<string>((resolve) => {
       child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : signal))

@@ -27,6 +27,15 @@ export class Supervised {
     this.#up = this.#machine.headgate('up')
   }
 
+  /** Resolves when `up` has logged a text. */
+  async logged(text: string, timeoutMs = 10_000): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    while (!this.log.includes(text)) {
+      if (performance.now() > deadline) throw new Error(`no "${text}" within ${timeoutMs} ms:\n${this.log}`)
+      await delay(5)
+    }
+  }
+
   /** @returns undefined before the process was first started */
   pidOf(name: ProcessName): number | undefined {
     try {
@@ -55,10 +64,19 @@ export class Supervised {
   }
 
   /** `kill -9`; resolves when `up` has started another. */
-  async kill(name: ProcessName, timeoutMs = 10_000): Promise<void> {
+  kill(name: ProcessName, timeoutMs = 10_000): Promise<void> {
+    return this.#signal(name, 'SIGKILL', timeoutMs)
+  }
+
+  /** SIGTERM to one process; resolves when `up` has started another. */
+  end(name: ProcessName, timeoutMs = 10_000): Promise<void> {
+    return this.#signal(name, 'SIGTERM', timeoutMs)
+  }
+
+  async #signal(name: ProcessName, signal: NodeJS.Signals, timeoutMs: number): Promise<void> {
     const pid = this.pidOf(name)
     if (pid === undefined) throw new Error(`${name} does not run:\n${this.log}`)
-    process.kill(pid, 'SIGKILL')
+    process.kill(pid, signal)
     const deadline = performance.now() + timeoutMs
     while (this.pidOf(name) === pid) {
       if (performance.now() > deadline) throw new Error(`${name} was not restarted within ${timeoutMs} ms:\n${this.log}`)
