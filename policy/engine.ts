@@ -14,7 +14,8 @@ import { LabelSet } from './labels.ts'
 import { documentName, isPolicy, type LabelSelector, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
 import { isReferencePeer, References } from './references.ts'
 import { NAMESPACE_LABEL_KEY, prefixesOf, RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
-import { DIRECTIONS, type Direction, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
+import { DIRECTIONS, type Direction, httpRules, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
+import type { L7Part } from './rulesets.ts'
 import { type NamedPortNumber, type SelectorEntry, SelectorIndex } from './selector-index.ts'
 
 /** An identity as the caller knows it. */
@@ -57,6 +58,12 @@ export interface EngineOptions {
    */
   readonly observesQueries?: boolean
 }
+
+/**
+ * Condition (EngineIdentity.nameSelector) of an address that several conditions match whose rules are not the same: for the identity that
+ * stands for it all L7 rules hold that a host is stated or bound in, since none of them lets anything through that is meant for another.
+ */
+export const SEVERAL_NAMES = 'several names'
 
 /** A condition on names that rules name peers by, and whether a deny rule does. */
 export interface NameUse {
@@ -365,13 +372,19 @@ export class PolicyEngine {
     }
     const { peers } = rule.rule
     const members = peers.kind === 'members' && !compiled.isForAnyPeer ? peers.members : []
-    return [
+    const lives = [
       live(
         compiled,
         members.flatMap((peer) => this.#livePeers(peer, rule.rule.verdict)),
         '',
       ),
     ]
+    const traffic = this.#options.knowsNames && members.some(({ kind }) => kind === 'fqdn') ? compiled.traffic.filter(statesHosts) : []
+    if (traffic.length > 0) {
+      const several = { entry: this.#index.useName(SEVERAL_NAMES, () => false), isEndpoint: false }
+      lives.push(live({ ...compiled, traffic, named: [] }, [several], '/several'))
+    }
+    return lives
   }
 
   /** What a rule with names makes of queries for them. */
@@ -558,6 +571,11 @@ const NO_REQUIRES = { ingress: { allow: [], deny: [] }, egress: { allow: [], den
 
 function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] } {
   return { enforced: [], audit: [] }
+}
+
+/** Whether requests are judged by the hosts that they ask for. */
+function statesHosts({ l7 }: { readonly l7: L7Part | undefined }): boolean {
+  return l7?.shape.kind === 'http' && l7.rules.length > 0 && httpRules(l7.rules).every(({ rule }) => rule.host !== undefined)
 }
 
 function isAboutDns({ traffic, named }: CompiledRule): boolean {

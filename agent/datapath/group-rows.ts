@@ -11,6 +11,7 @@
 import {
   DIRECTION_EGRESS,
   DIRECTION_INGRESS,
+  IDENTITY_SEVERAL_NAMES,
   POLICY_AUDIT,
   POLICY_EXPLICIT_DENY,
   POLICY_PREFIX_L3,
@@ -50,12 +51,17 @@ export interface LookedUpPeer {
 }
 
 const NAME_DENY_RANK = 1
+const REDIRECT_RANK = 3
 
 /** As in bpf/src/policy.h. */
 function rankOf({ verdict, flags }: PolicyValue): number {
   if (verdict === VERDICT_ALLOW) return (flags & POLICY_AUDIT) === 0 ? 4 : 2
-  if (verdict === VERDICT_REDIRECT) return 3
+  if (verdict === VERDICT_REDIRECT) return REDIRECT_RANK
   return (flags & POLICY_EXPLICIT_DENY) === 0 ? 0 : NAME_DENY_RANK
+}
+
+function isSameSlot(a: PolicyValue, b: PolicyValue): boolean {
+  return a.slotPort === b.slotPort && a.slotGeneration === b.slotGeneration
 }
 
 export class GroupRows {
@@ -160,9 +166,16 @@ export class GroupRows {
     const own = rowOf(identity) ?? rowOf(ANY_IDENTITY) ?? DENY
     if (own.verdict === VERDICT_DENY && (own.flags & POLICY_EXPLICIT_DENY) !== 0) return own
     let best = DENY
+    let hasSeveralSlots = false
     for (const selector of selectors) {
       const row = rowOf(selector)
-      if (row !== undefined && rankOf(row) > rankOf(best)) best = row
+      if (row === undefined) continue
+      if (rankOf(row) === REDIRECT_RANK && rankOf(best) === REDIRECT_RANK && !isSameSlot(row, best)) hasSeveralSlots = true
+      if (rankOf(row) > rankOf(best)) best = row
+    }
+    if (hasSeveralSlots && rankOf(best) === REDIRECT_RANK) {
+      const shared = rowOf(IDENTITY_SEVERAL_NAMES)
+      if (shared?.verdict === VERDICT_REDIRECT) best = shared
     }
     return rankOf(best) === NAME_DENY_RANK || rankOf(best) > rankOf(own) ? best : own
   }

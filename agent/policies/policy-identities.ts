@@ -4,8 +4,9 @@
  */
 import { create } from '@bufbuild/protobuf'
 import { type NameSelector, NameSelectorSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { IDENTITY_SEVERAL_NAMES } from '#bpf/gen/abi.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
-import type { PolicyEngine } from '#policy/engine.ts'
+import { type PolicyEngine, SEVERAL_NAMES } from '#policy/engine.ts'
 import type { IdentityAllocator } from '../workloads/identities.ts'
 import type { Ipcache } from '../workloads/ipcache.ts'
 
@@ -43,7 +44,11 @@ export class PolicyIdentities {
         this.#engine.upsertIdentity(identity)
         this.#prefixes.set(prefix, identity.id)
       }
-      for (const [key, { rule }] of this.#engine.nameSelectors()) {
+      const names = this.#engine.nameSelectors()
+      if (names.size > 0 && this.#names.size === 0) {
+        this.#engine.upsertIdentity({ id: IDENTITY_SEVERAL_NAMES, labels: [], nameSelector: SEVERAL_NAMES })
+      }
+      for (const [key, { rule }] of names) {
         if (this.#names.has(key)) continue
         const { id, labels } = this.#allocator.allocateName(key, nameLabel(rule))
         this.#engine.upsertIdentity({ id, labels, nameSelector: key, names: rule.matchName === undefined ? [] : [rule.matchName] })

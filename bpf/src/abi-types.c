@@ -13,6 +13,7 @@ enum endpoint_flag abi_endpoint_flag;
 enum endpoint_limit abi_endpoint_limit;
 enum ipcache_flag abi_ipcache_flag;
 enum learned_limit abi_learned_limit;
+enum several_names abi_several_names;
 enum config_flag abi_config_flag;
 enum policy_prefix abi_policy_prefix;
 enum policy_flag abi_policy_flag;

@@ -149,6 +149,10 @@ struct ipcache_value {
 enum learned_limit {
 	LEARNED_SELECTORS_MAX = 8,
 };
+/* Its rows hold for an address of several names that would send to different slots: all rules of names that are bound to their hosts. */
+enum several_names {
+	IDENTITY_SEVERAL_NAMES = 0x1ffffff,
+};
 struct learned_key {
 	struct address address;
 	__u32 endpoint_id;	/* 0: known to every endpoint */

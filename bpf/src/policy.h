@@ -67,12 +67,14 @@ static __always_inline void read_row(struct judgement *judgement, const struct p
 
 /* Of rows of several selectors that one address stands for: what allows wins over what sends to a proxy, as their rules add up; both
  * over a deny by name, which holds only while no name that policy lets through claims the address. */
+#define RANK_REDIRECT 3
+
 static __always_inline int rank_of(const struct policy_value *row)
 {
 	if (row->verdict == VERDICT_ALLOW)
 		return (row->flags & POLICY_AUDIT) ? 2 : 4;
 	if (row->verdict == VERDICT_REDIRECT)
-		return 3;
+		return RANK_REDIRECT;
 	return (row->flags & POLICY_EXPLICIT_DENY) ? 1 : 0;
 }
 
@@ -87,6 +89,7 @@ __noinline int judge_rows(const struct endpoint *endpoint, const struct address 
 	struct learned_key learned = {};
 	struct policy_key key = {};
 	int rank, best_rank = 0;
+	__u8 several = 0;
 	__u32 group;
 	void *rows;
 
@@ -126,11 +129,23 @@ __noinline int judge_rows(const struct endpoint *endpoint, const struct address 
 				break;
 			selector_row = bpf_map_lookup_elem(rows, &key);
 			rank = selector_row ? rank_of(selector_row) : 0;
+			if (rank == RANK_REDIRECT && best_rank == RANK_REDIRECT && best &&
+			    (best->slot_port != selector_row->slot_port || best->slot_generation != selector_row->slot_generation))
+				several = 1;
 			if (rank <= best_rank)
 				continue;
 			best_rank = rank;
 			best = selector_row;
 		}
+	}
+	/* No slot of one name may take requests for another: there is one for all of them. */
+	if (several && best_rank == RANK_REDIRECT) {
+		struct policy_value *shared;
+
+		key.identity = IDENTITY_SEVERAL_NAMES;
+		shared = bpf_map_lookup_elem(rows, &key);
+		if (shared && shared->verdict == VERDICT_REDIRECT)
+			best = shared;
 	}
 	/* A deny by name takes back what the address itself may do; anything else only adds to that. */
 	if (best && (best_rank == 1 || !row || rank_of(row) < best_rank))

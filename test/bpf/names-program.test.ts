@@ -1,9 +1,11 @@
 import test from 'ava'
 import fc from 'fast-check'
+import { GroupRows } from '#agent/datapath/group-rows.ts'
 import {
   CONFIG_NAMES,
   DIRECTION_EGRESS,
   ENDPOINT_ENFORCE_EGRESS,
+  IDENTITY_SEVERAL_NAMES,
   IPCACHE_PREFIX,
   LEARNED_SELECTORS_MAX,
   POLICY_AUDIT,
@@ -56,6 +58,8 @@ interface Situation {
   readonly own: RowKind
   /** Rows of selectors, by their order. */
   readonly selectors: readonly RowKind[]
+  /** Row of what stands for several names at once. */
+  readonly several: RowKind
   /** Which selectors everybody knows the address by, and which only the endpoint. */
   readonly common: readonly number[]
   readonly private: readonly number[]
@@ -64,19 +68,31 @@ interface Situation {
   readonly hasNames: boolean
 }
 
+const [OWN_SLOT, SEVERAL_SLOT] = [FIRST_SLOT_PORT + 50, FIRST_SLOT_PORT + 51]
 const SELECTOR_COUNT = 12
+const rowsOf = (kinds: readonly RowKind[]) => fc.array(fc.constantFrom(...kinds), { minLength: SELECTOR_COUNT, maxLength: SELECTOR_COUNT })
 const subset = fc.uniqueArray(fc.nat(SELECTOR_COUNT - 1), { maxLength: LEARNED_SELECTORS_MAX })
 const situation: fc.Arbitrary<Situation> = fc.record({
   own: fc.constantFrom(...ROW_KINDS),
-  selectors: fc.array(fc.constantFrom(...ROW_KINDS), { minLength: SELECTOR_COUNT, maxLength: SELECTOR_COUNT }),
+  selectors: fc.oneof(rowsOf(ROW_KINDS), rowsOf(['redirect', 'none', 'audit', 'explicit deny'])),
+  several: fc.constantFrom(...ROW_KINDS, 'redirect', 'redirect'),
   common: subset,
   private: subset,
   owner: fc.constantFrom('nobody', 'prefix', 'prefix', 'endpoint'),
   hasNames: fc.boolean().map((isOff) => !isOff),
 })
 
-/** What the documentation says, case by case. */
-function expected({ own, selectors, common, private: known, owner, hasNames }: Situation): string {
+/** What the documentation says, case by case: an answer, and where it is redirected the slots that may be meant. */
+function expected({ own, selectors, several, common, private: known, owner, hasNames }: Situation): { answer: string; slots: number[] } {
+  const answer = answerOf({ own, selectors, common, private: known, owner, hasNames })
+  if (answer !== 'redirected') return { answer, slots: [] }
+  if (own === 'redirect') return { answer, slots: [OWN_SLOT] }
+  const named = [...new Set([...common, ...known])].filter((index) => selectors[index] === 'redirect')
+  if (named.length > 1 && several === 'redirect') return { answer, slots: [SEVERAL_SLOT] }
+  return { answer, slots: named.map((index) => FIRST_SLOT_PORT + index) }
+}
+
+function answerOf({ own, selectors, common, private: known, owner, hasNames }: Omit<Situation, 'several'>): string {
   if (own === 'explicit deny') return 'dropped'
   const isNameable = hasNames && owner !== 'endpoint'
   const named = isNameable ? [...common, ...known].map((index) => selectors[index]) : []
@@ -88,10 +104,10 @@ function expected({ own, selectors, common, private: known, owner, hasNames }: S
   return all.includes('audit') ? 'passed' : 'dropped'
 }
 
-function valueOfRow(kind: RowKind, slot: number): PolicyValue {
+function valueOfRow(kind: RowKind, slotOfRow: number): PolicyValue {
   const verdict = kind === 'redirect' ? VERDICT_REDIRECT : kind === 'allow' || kind === 'audit' ? VERDICT_ALLOW : VERDICT_DENY
   const flags = kind === 'explicit deny' ? POLICY_EXPLICIT_DENY : kind === 'audit' ? POLICY_AUDIT : 0
-  const slotPort = kind === 'redirect' ? FIRST_SLOT_PORT + slot : 0
+  const slotPort = kind === 'redirect' ? slotOfRow : 0
   return { verdict, flags, slotPort, slotGeneration: slotPort === 0 ? 0 : 1, precedence: 0, cookie: 0 }
 }
 
@@ -126,10 +142,10 @@ test('names open and close what their rows say, on top of what an address may do
   })
   const frame = tcpFrame({ destinationMac: MAC, source: OWN, destination: PEER, sourcePort: 40_000, destinationPort: PORT, flags: TCP_SYN })
   const address = addressToBytes(PEER)
-  const setRow = (identity: number, kind: RowKind): void => {
+  const setRow = (identity: number, kind: RowKind, slot = OWN_SLOT): void => {
     const key = { prefixLength: POLICY_PREFIX_FULL, identity, direction: DIRECTION_EGRESS, protocol: TCP, port: PORT }
     if (kind === 'none') rows.delete(key)
-    else rows.set(key, valueOfRow(kind, identity % 100))
+    else rows.set(key, valueOfRow(kind, slot))
   }
   const setLearned = (endpointId: number, indexes: readonly number[]): void => {
     if (indexes.length === 0) {
@@ -148,7 +164,7 @@ test('names open and close what their rows say, on top of what an address may do
   inNetns(netnsPath(netns), () =>
     fc.assert(
       fc.property(situation, (asked) => {
-        const { own, selectors, common, private: known, owner, hasNames } = asked
+        const { own, selectors, several, common, private: known, owner, hasNames } = asked
         maps.config.set(0, { revision: 1, flags: hasNames ? CONFIG_NAMES : 0, legs, ...timeouts, eventSample: 0, eventsPerSecond: 1 })
         const key = { prefixLength: 128, address }
         if (owner === 'nobody') maps.ipcache.delete(key)
@@ -156,18 +172,26 @@ test('names open and close what their rows say, on top of what an address may do
         // Without an entry the address is the world's.
         setRow(owner === 'nobody' ? 2 : PEER_IDENTITY, own)
         setRow(owner === 'nobody' ? PEER_IDENTITY : 2, 'none')
-        for (const [index, kind] of selectors.entries()) setRow(FIRST_SELECTOR + index, kind)
+        for (const [index, kind] of selectors.entries()) setRow(FIRST_SELECTOR + index, kind, FIRST_SLOT_PORT + index)
+        setRow(IDENTITY_SEVERAL_NAMES, several, SEVERAL_SLOT)
         setLearned(0, common)
         setLearned(ENDPOINT, known)
         const answer = ANSWERS.get(answerTo(program, ifindex, frame)) ?? 'something else'
+        const slotPort = [...maps.conntrack.keys()].map((entry) => maps.conntrack.get(entry)?.slotPort ?? 0)[0] ?? 0
         for (const entry of maps.conntrack.keys()) maps.conntrack.delete(entry)
-        const wanted = expected(asked)
-        seen.set(wanted, (seen.get(wanted) ?? 0) + 1)
+        const { answer: wanted, slots } = expected(asked)
+        for (const what of [wanted, ...(slots[0] === SEVERAL_SLOT ? ['several'] : [])]) seen.set(what, (seen.get(what) ?? 0) + 1)
         if (answer !== wanted) throw new Error(`${answer}, not ${wanted}`)
+        const identity = owner === 'nobody' ? 2 : PEER_IDENTITY
+        const learned = hasNames && owner !== 'endpoint' ? [...common, ...known].map((index) => FIRST_SELECTOR + index) : []
+        const ofAgent = new GroupRows(rows, { ingress: true, egress: true }).lookup('egress', { identity, selectors: learned }, TCP, PORT)
+        if (ofAgent.slotPort !== slotPort) throw new Error(`the agent takes it for slot ${ofAgent.slotPort}, the kernel for ${slotPort}`)
+        if (slots.length > 0 && !slots.includes(slotPort)) throw new Error(`slot ${slotPort}, not ${slots.join()}`)
       }),
       { numRuns: 3000, includeErrorInReport: true },
     ),
   )
   t.log(Object.fromEntries(seen))
   for (const answer of ANSWERS.values()) t.true((seen.get(answer) ?? 0) > 100, answer)
+  t.true((seen.get('several') ?? 0) > 30, 'several slots at once')
 })

@@ -85,6 +85,30 @@ test.serial('rules on requests to a name hold for that host, not for others that
   })
 })
 
+test.serial('an address of two names is asked by the rules of each for its own host', async (t) => {
+  await withNames(async ({ headgate, machine, client, ask }) => {
+    const to = (name: string, path: string) => ({
+      toFQDNs: [{ matchName: name }],
+      toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ path }] } }],
+    })
+    const rules = [to('api.test', '/api/.*'), to('ads.test', '/ads/.*'), to('www.ads.test', '/www/.*')]
+    await headgate.apply('client.json', policyOf('client', 'client', { egress: [toDns(), ...rules] }))
+    const statusOf = async (address: string, host: string, path: string): Promise<number> =>
+      (await get(machine, client, `http://${address}${path}`, '-m', '2', '-H', `Host: ${host}`)).status
+    for (const name of ['api.test', 'ads.test']) t.is(await ask(name), 'NOERROR')
+    t.is(await statusOf(WORLD[1], 'ads.test', '/ads/1'), 200)
+    t.is(await statusOf(WORLD[1], 'www.ads.test', '/www/1'), 403, 'nobody asked for that name yet')
+    t.is(await ask('www.ads.test'), 'NOERROR')
+    t.is(await statusOf(WORLD[1], 'www.ads.test', '/www/1'), 200)
+    t.is(await statusOf(WORLD[1], 'ads.test', '/ads/1'), 200)
+    t.is(await statusOf(WORLD[1], 'ads.test', '/www/1'), 403, 'what the other name allows')
+    t.is(await statusOf(WORLD[1], 'www.ads.test', '/ads/1'), 403)
+    t.is(await statusOf(WORLD[1], 'other.test', '/ads/1'), 403)
+    t.is(await statusOf(WORLD[0], 'api.test', '/api/1'), 200)
+    t.is(await statusOf(WORLD[0], 'ads.test', '/ads/1'), 403, 'an address of one name alone')
+  })
+})
+
 test.serial('what is learned outlives the agent, the DNS process and another map size', async (t) => {
   await withNames(async ({ headgate, machine, ask, reaches }) => {
     const policy = namesPolicy('client', [{ matchName: 'api.test' }], toDns())
