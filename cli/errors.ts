@@ -60,6 +60,10 @@ export const CLI_ERRORS = defineErrors('Command line', {
     cause: 'The DNS process does not answer on its socket.',
     next: 'Start it with `headgate up` or `headgate dns-proxy`, or name its configuration with --config or its folder with --set paths.run=PATH.',
   },
+  'HG-1113': {
+    cause: 'The resolver of this machine has no answer for a name that `policy trace --resolve` is about.',
+    next: 'Check the name and /etc/resolv.conf, or say what it is answered with: --answer ADDRESS.',
+  },
 })
 
 export type CliErrorCode = CodeOf<typeof CLI_ERRORS>
@@ -73,6 +77,7 @@ const COULD_NOT_RUN: ReadonlySet<CliErrorCode> = new Set([
   'HG-1110',
   'HG-1111',
   'HG-1112',
+  'HG-1113',
 ])
 
 export class CliError extends HeadgateError<CliErrorCode> {

@@ -31,8 +31,9 @@ export async function runDiff([old, now]: readonly [string, string], options: Di
   const parsing = parseOptions(config, options.dialect)
   const people = await loadPeople(options.endpoints, config)
   const secrets = await secretsIn(options.secrets)
-  const before = sceneOf(await acceptedFiles(old, parsing), people, config, secrets)
-  const after = sceneOf(await acceptedFiles(now, parsing), people, config, secrets)
+  // Queries that are only seen have the verdict that they had: what names change is told of the names.
+  const before = sceneOf(await acceptedFiles(old, parsing), people, config, secrets, false)
+  const after = sceneOf(await acceptedFiles(now, parsing), people, config, secrets, false)
   const diff = diffPolicies({ before, after, endpoints: people.endpoints, nodes: people.nodes, changesMax: options.limit })
   const flows = new RecordedFlows(people.endpoints.map(({ name }) => name))
   if (options.flows !== undefined) await readFlows(options.flows, flows)

@@ -1,7 +1,7 @@
 /** What a running agent has in force, as a scene: the answers of `policy trace --live`. */
 import type { Config } from '#config/schema.ts'
 import { DIALECTS } from '#policy/model.ts'
-import type { ParseOptions } from '#policy/options.ts'
+import { observesQueries, type ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { Scene, type SceneEndpoint, type SceneFile } from '#policy/trace/scene.ts'
 import { call, create, type Endpoint, ExportPolicyRequestSchema, type ExportPolicyResponse, withAgent } from './agent-client.ts'
@@ -27,6 +27,8 @@ export async function createLiveScene(config: Config, secrets: string | undefine
     enforcement: known(ENFORCEMENTS, exported.enforcement),
     audit,
     allowLocalhost,
+    // The agent does not tell: it is taken to have the configuration that this command has.
+    observesQueries: observesQueries(config, known(DIALECTS, exported.dialect)),
     ...given,
   })
 }

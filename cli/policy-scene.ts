@@ -2,11 +2,12 @@
 import type { Config } from '#config/schema.ts'
 import { LabelFilter } from '#policy/label-filter.ts'
 import type { Dialect } from '#policy/model.ts'
-import { type ParseOptions, parseOptions } from '#policy/options.ts'
+import { observesQueries, type ParseOptions, parseOptions } from '#policy/options.ts'
 import type { Problem } from '#policy/problems.ts'
 import { addressLabel, apiServerLabels, nodeLabels } from '#policy/reserved.ts'
 import { Scene, type SceneEndpoint, type SceneFile, type SceneNode } from '#policy/trace/scene.ts'
-import type { TraceAnswer, TracedRule, TracedSide } from '#policy/trace/trace.ts'
+import type { TracedFlow, TracedRule, TracedSide } from '#policy/trace/trace.ts'
+import type { TraceAnswer, TracedAddress, TracedQuery } from '#policy/trace/trace-name.ts'
 import { sanitize } from './output.ts'
 import { formatProblem, policyFilesOf, readText } from './policy-files.ts'
 import { type KnownSecrets, secretsIn } from './policy-secrets.ts'
@@ -38,19 +39,21 @@ export async function createScene({ policies, endpoints, secrets, config, dialec
   for (const problem of errors) process.stderr.write(`${sanitize(formatProblem(problem))}\n`)
   for (const file of new Set(errors.map((problem) => problem.file)))
     process.stderr.write(`${sanitize(file)}: refused; endpoints that it selects are at default deny\n`)
-  return sceneOf(files, await loadPeople(endpoints, config), config, await secretsIn(secrets))
+  return sceneOf(files, await loadPeople(endpoints, config), config, await secretsIn(secrets), observesQueries(config, dialect))
 }
 
+/** @param isObserved whether rules with names make queries pass the DNS process */
 export function sceneOf(
   files: readonly SceneFile[],
   { endpoints, nodes, clusterName }: People,
-  { policy }: Config,
+  config: Config,
   secrets: KnownSecrets,
+  isObserved = observesQueries(config),
 ): Scene {
-  const { enforcement, audit } = policy
+  const { enforcement, audit, ...policy } = config.policy
   // Offline there is no Kubernetes to ask, so auto is what it is without.
   const allowLocalhost = policy.allowLocalhost === 'always'
-  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, ...secrets })
+  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, observesQueries: isObserved, ...secrets })
 }
 
 /** Files as they were read. */
@@ -124,15 +127,46 @@ const ACTIONS = {
 } as const
 
 /** An answer as people read it. */
-export function answerLines({ verdict, audit, egress, ingress }: TraceAnswer): string[] {
-  const sides = Object.entries({ egress, ingress }).flatMap(([name, side]) => [
+export function answerLines({ verdict, audit, query, answers, ...flow }: TraceAnswer): string[] {
+  const parts =
+    query === undefined
+      ? sideLines(flow)
+      : [...queryLines(query), ...(answers?.flatMap(addressLines) ?? ['any address of it:', ...sideLines(flow).map(indented)])]
+  return [...parts, `verdict: ${verdict}${audit === true ? ', and reported: policies in audit deny it' : ''}`]
+}
+
+function queryLines({ names: [name, ...aliases], server, port, verdict, seen, selectors, notes = [], ...flow }: TracedQuery): string[] {
+  const list = selectors.map((selector) => (selector.denies ? `${selector.name} (denies)` : selector.name))
+  return [
+    `query for ${name} to ${server} ${port}: ${verdict}${seen ? ', and seen by the DNS process' : ''}`,
+    ...sideLines(flow).map(indented),
+    ...(aliases.length === 0 ? [] : [`  alias of: ${aliases.join(', ')}`]),
+    `  selectors that match: ${list.join(', ') || 'none'}`,
+    ...notes.map((note) => `  note: ${note}`),
+  ]
+}
+
+function addressLines({ address, teaches, reason, selectors, ...flow }: TracedAddress): string[] {
+  const known = teaches
+    ? selectors.length === 0
+      ? 'no selector is about it'
+      : `known by ${selectors.join(', ')}`
+    : `teaches nothing: ${reason}`
+  return [`answer ${address}: ${known}`, ...sideLines(flow).map(indented)]
+}
+
+function sideLines({ egress, ingress }: Pick<TracedFlow, 'egress' | 'ingress'>): string[] {
+  return Object.entries({ egress, ingress }).flatMap(([name, side]) => [
     `${name}: ${describeSide(side)}`,
     ...side.matched.map((rule) => `  + ${describeRule(rule)}`),
     ...side.unmatched.map((rule) => `  - ${describeRule(rule)}`),
     ...(side.headers ?? []).map(({ name, action }) => `  header ${name} is not as wanted: ${ACTIONS[action]} (${action})`),
     ...(side.notes ?? []).map((note) => `  note: ${note}`),
   ])
-  return [...sides, `verdict: ${verdict}${audit === true ? ', and reported: policies in audit deny it' : ''}`]
+}
+
+function indented(line: string): string {
+  return `  ${line}`
 }
 
 function describeSide({ verdict, l7, reason }: TracedSide): string {

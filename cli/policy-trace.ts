@@ -2,15 +2,18 @@
 import { open } from 'node:fs/promises'
 import type { Config } from '#config/schema.ts'
 import type { Dialect } from '#policy/model.ts'
-import { answerQuestion, parseGrpcCall, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
+import { nameProblem } from '#policy/trace/names.ts'
+import { answerQuestion, type NameField, parseGrpcCall, parseRequestLine, type Question, QuestionError } from '#policy/trace/question.ts'
 import type { Scene } from '#policy/trace/scene.ts'
-import type { TraceAnswer } from '#policy/trace/trace.ts'
+import type { TraceAnswer } from '#policy/trace/trace-name.ts'
 import { CliError, EXIT_CODES } from './errors.ts'
 import { readLines } from './lines.ts'
 import type { OutputFormat } from './options.ts'
 import { print, printJson, sanitize } from './output.ts'
 import { STANDARD_INPUT } from './policy-files.ts'
+import { knownLines, knownOf } from './policy-known.ts'
 import { answerLines, createScene } from './policy-scene.ts'
+import type { ResolvedName } from './resolve-name.ts'
 
 export interface TraceOptions {
   readonly output: OutputFormat
@@ -19,6 +22,10 @@ export interface TraceOptions {
   readonly secrets?: string
   readonly from?: string
   readonly to?: string
+  readonly answer?: readonly string[]
+  readonly cname?: readonly string[]
+  readonly resolve?: boolean
+  readonly dnsServer?: string
   readonly port?: string
   readonly http?: string
   readonly grpc?: string
@@ -34,6 +41,8 @@ export interface TraceOptions {
 }
 
 const BATCH_LINE_LENGTH_MAX = 1 << 20
+/** Options for what a question says of a name. */
+const OPTIONS_OF: Readonly<Record<NameField, string>> = { answers: '--answer', cnames: '--cname', dnsServer: '--dns-server' }
 
 export async function runTrace(options: TraceOptions, config: Config): Promise<void> {
   const scene = await sceneFor(options, config)
@@ -41,9 +50,11 @@ export async function runTrace(options: TraceOptions, config: Config): Promise<v
     await answerBatch(scene, options.batch)
     return
   }
-  const answer = answerOrFail(scene, questionOf(options))
-  if (options.output === 'json') printJson(answer)
-  else for (const line of answerLines(answer)) print(sanitize(line))
+  const question = questionOf(options)
+  const answer = answerOrFail(scene, options.resolve === true ? { ...question, ...(await resolve(scene, options)) } : question)
+  const known = options.live === true && answer.query !== undefined ? await knownOf(answer.query.names[0] ?? '', config) : {}
+  if (options.output === 'json') printJson({ ...answer, ...known })
+  else for (const line of [...knownLines(known), ...answerLines(answer)]) print(sanitize(line))
   process.exitCode = answer.verdict === 'allowed' ? EXIT_CODES.OK : EXIT_CODES.FAILED
 }
 
@@ -59,12 +70,24 @@ async function sceneFor({ live = false, policy = [], endpoints, secrets, dialect
 }
 
 function questionOf(options: TraceOptions): Partial<Question> {
-  const { from, to, port, dns, kafka, cassandra, sni } = options
+  const { from, to, answer: answers, cname: cnames, dnsServer, port, dns, kafka, cassandra, sni } = options
   if (from === undefined || to === undefined || (port === undefined && dns === undefined))
     throw new CliError('HG-1108', '--from, --to and --port are needed, or --batch')
   const http = httpOf(options)
-  const said = { port, http, dns, kafka, cassandra, sni }
+  const said = { answers, cnames, dnsServer, port, http, dns, kafka, cassandra, sni }
   return { from, to, ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined)) }
+}
+
+/** @throws CliError HG-1108 where no name is asked about, HG-1113 */
+async function resolve(scene: Scene, { to = '', answer, cname }: TraceOptions): Promise<ResolvedName> {
+  if (answer !== undefined || cname !== undefined)
+    throw new CliError('HG-1108', '--resolve finds addresses and aliases itself: --answer and --cname do not go with it')
+  const name = scene.nameOf(to)
+  if (name === undefined) throw new CliError('HG-1108', `--resolve: goes with a DNS name (fqdn:api.example.com), not with ${to}`)
+  const problem = nameProblem(name)
+  if (problem !== undefined) throw new CliError('HG-1108', problem)
+  const { resolveName } = await import('./resolve-name.ts')
+  return resolveName(name)
 }
 
 /** @throws CliError HG-1108 for a question that cannot be meant */
@@ -72,7 +95,8 @@ function answerOrFail(scene: Scene, question: unknown): TraceAnswer {
   try {
     return answerQuestion(scene, question)
   } catch (error) {
-    if (error instanceof QuestionError) throw new CliError('HG-1108', error.message)
+    if (error instanceof QuestionError)
+      throw new CliError('HG-1108', error.field === undefined ? error.problem : `${OPTIONS_OF[error.field]}: ${error.problem}`)
     throw error
   }
 }

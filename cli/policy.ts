@@ -40,11 +40,17 @@ document, or given with --name.`
 const SECRETS_OPTION = 'folder of secrets that rules name: NAMESPACE/NAME is a file, or a folder with one; needed to judge such rules'
 
 const TRACE_HELP = `
-WHO is an endpoint (shop/web), labels (k8s:app=web,…; of the namespace default unless they say), an address, a DNS name, node/NAME, or
-reserved:ENTITY. Exit code 0: allowed, 1: denied, 2: the question could not be answered. Each side is judged by the policies that select
-it; every rule of theirs says why it matched (+) or did not (-). A question of a batch: {"from": "shop/web", "to": "10.0.0.1", "port":
-"80/TCP", "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}}; instead of http there may be "grpc", "dns",
-"kafka" or "cassandra", and "sni" beside it.`
+WHO is an endpoint (shop/web), labels (k8s:app=web,…; of the namespace default unless they say), an address, a DNS name (fqdn:NAME, or
+the name alone where it has a dot), node/NAME, or reserved:ENTITY. Exit code 0: allowed, 1: denied, 2: the question could not be answered.
+Each side is judged by the policies that select it; every rule of theirs says why it matched (+) or did not (-). A question of a batch:
+{"from": "shop/web", "to": "10.0.0.1", "port": "80/TCP", "http": {"method": "GET", "path": "/x", "host": "a", "headers": {"X-Key": "v"}}};
+instead of http there may be "grpc", "dns", "kafka" or "cassandra", and "sni" beside it.
+
+To a DNS name, the query for it is judged first, then what each address of the answer teaches, then the flow to that address: allowed is
+what is allowed all the way. The answer is given (--answer, with --cname; "answers", "cnames" and "dnsServer" of a batch) or looked up
+(--resolve); without, judged is an address of which nothing but the name is known.
+
+  headgate policy trace --policy policies --from shop/web --to fqdn:api.example.com --answer 192.0.2.7 --cname edge.example.net --port 443`
 
 const DIFF_HELP = `
 Asked about are all endpoints, nodes, the world, this host, every prefix and name that either side mentions, on all ports where either side
@@ -64,6 +70,7 @@ A file of expectations, whose paths are seen from the file; the exit code is 0 w
   tests:
     - {from: shop/web, to: shop/api, port: 80/TCP, http: GET /products, verdict: allowed}
     - {from: shop/web, to: shop/dns, dns: api.example.com, verdict: allowed}
+    - {from: shop/web, to: fqdn:api.example.com, answers: [192.0.2.7], cnames: [edge.example.net], port: 443/TCP, verdict: allowed}
     - {name: no way in, from: 8.8.8.8, to: shop/api, port: 80/TCP, verdict: denied}`
 
 const COUNTS_HELP = `
@@ -118,8 +125,12 @@ export function define(command: Command): void {
     .option('--endpoints <file>', 'workloads file: endpoints, namespaces, nodes, cluster')
     .option('--secrets <folder>', SECRETS_OPTION)
     .option('--live', 'ask about what the agent has in force, instead of files; needs an agent')
-    .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, DNS name, node/name, or reserved:entity')
+    .option('--from <who>', 'endpoint (namespace/name), labels (k8s:app=web,…), address, fqdn:name, node/name, or reserved:entity')
     .option('--to <who>', 'the same')
+    .option('--answer <address>', 'what the DNS name that --to is was answered with; may be repeated', collect)
+    .option('--cname <name>', 'what that name is an alias of, one after the other; may be repeated', collect)
+    .option('--resolve', 'look both up, with the resolver of this machine')
+    .option('--dns-server <who>', 'whom --from asks for that name (default: whom its policies let it ask)')
     .option('--port <port>', 'port of the receiver: 80/TCP, a port’s name, icmp/8, icmpv6/128, or a protocol like gre')
     .option('--http <request>', "a request, for example 'GET /path'")
     .option('--grpc <call>', "a gRPC call, for example 'package.Service/Method'")

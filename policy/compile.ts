@@ -72,7 +72,8 @@ export function compilePolicy(document: Policy): CompiledSpec[] {
   }))
 }
 
-const DNS_PORT = 53
+/** Where queries of rules with names are seen. */
+export const DNS_PORT = 53
 const DNS_BLOCKS: readonly TrafficBlock[] = [PROTOCOL_NUMBERS.UDP, PROTOCOL_NUMBERS.TCP].map((protocol) => ({
   protocol,
   port: DNS_PORT,

@@ -17,3 +17,8 @@ export function parseOptions({ policy, http }: Config, dialect?: Dialect): Parse
   const { l7Proxy, extendedIpProtocols } = policy
   return { dialect: dialect ?? policy.dialect, regexProgramSizeMax: http.regexProgramSizeMax, l7Proxy, extendedIpProtocols }
 }
+
+/** Whether rules with names make queries pass the DNS process (EngineOptions.observesQueries). @param dialect instead of the configured one */
+export function observesQueries({ dns, policy }: Config, dialect: Dialect = policy.dialect): boolean {
+  return dns.observeQueries === 'auto' ? dialect === 'extended' : dns.observeQueries === 'always'
+}

@@ -1,7 +1,7 @@
 /** Recorded flows, asked about under two sets of policies. What stands in a record is from outside, so only its known fields are read. */
 import { answerQuestion, type Question, QuestionError } from '../trace/question.ts'
 import type { Scene } from '../trace/scene.ts'
-import type { TraceAnswer } from '../trace/trace.ts'
+import type { TraceAnswer } from '../trace/trace-name.ts'
 
 export interface RecordedChange {
   readonly question: Question

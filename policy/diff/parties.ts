@@ -3,6 +3,7 @@ import { addressBits, containsPrefix, formatPrefix, type Prefix } from '../cidr.
 import type { LabelSelector, Peer } from '../model.ts'
 import { selectorsOfEntity } from '../reserved.ts'
 import type { Scene, SceneEndpoint, SceneNode } from '../trace/scene.ts'
+import { labelsMeeting } from '../trace/stand-ins.ts'
 
 /** Somebody to ask about. */
 export interface AskedParty {
@@ -79,11 +80,15 @@ function nodeClasses(nodes: readonly SceneNode[]): AskedParty[] {
 /** An endpoint for each selector, with the labels that it needs. */
 function madeEndpoints(scenes: readonly Scene[]): { readonly parties: readonly AskedParty[]; readonly omittedCount: number } {
   const texts = new Set<string>()
+  const add = (selector: LabelSelector): void => {
+    const labels = labelsMeeting(selector)
+    if (labels !== undefined) texts.add(labels)
+  }
   for (const { specs } of scenes) {
     for (const { spec } of specs) {
-      if (spec.subject.kind === 'endpoints') addLabels(texts, spec.subject.selector)
+      if (spec.subject.kind === 'endpoints') add(spec.subject.selector)
       for (const { peers } of spec.rules) {
-        for (const peer of peers.kind === 'members' ? peers.members : []) if (peer.kind === 'endpoints') addLabels(texts, peer.selector)
+        for (const peer of peers.kind === 'members' ? peers.members : []) if (peer.kind === 'endpoints') add(peer.selector)
       }
     }
   }
@@ -94,14 +99,6 @@ function madeEndpoints(scenes: readonly Scene[]): { readonly parties: readonly A
     parties: all.slice(0, ENDPOINTS_MADE_MAX).map((text) => ({ text, name: text, count: 1 })),
     omittedCount: Math.max(0, all.length - ENDPOINTS_MADE_MAX),
   }
-}
-
-function addLabels(texts: Set<string>, { requirements }: LabelSelector): void {
-  if (requirements.some(({ source }) => source === 'reserved')) return
-  const labels = requirements.flatMap(({ source, key, operator, values }) =>
-    operator === 'In' || operator === 'Exists' ? [`${source === 'any' ? 'k8s' : source}:${key}=${values[0] ?? ''}`] : [],
-  )
-  if (labels.length > 0 && labels.every((label) => !label.includes(','))) texts.add([...new Set(labels)].sort().join())
 }
 
 /** A name for each that is named, and one that each pattern matches. */

@@ -2,7 +2,15 @@
 import { Cursor, type MapCursor } from '../cursor.ts'
 import { type Position, type Problem, ProblemList } from '../problems.ts'
 import { parseSource } from '../source.ts'
-import { parseGrpcCall, parseRequestLine, type Question, type QuestionRequest, REQUEST_FIELDS } from './question.ts'
+import {
+  type NameField,
+  nameFieldProblems,
+  parseGrpcCall,
+  parseRequestLine,
+  type Question,
+  type QuestionRequest,
+  REQUEST_FIELDS,
+} from './question.ts'
 
 export interface Expectation {
   readonly at: Position
@@ -53,6 +61,7 @@ function parseExpectation(cursor: Cursor): Expectation | undefined {
   const map = cursor.map()
   if (map === undefined) return undefined
   const [from, to] = ['from', 'to'].map((field) => needed(map, field))
+  const named = parseNameFields(map)
   const http = map.get('http')
   const request = http && parseRequest(http)
   const said: { grpc?: string; dns?: string; kafka?: string; cassandra?: string; sni?: string } = {}
@@ -76,8 +85,30 @@ function parseExpectation(cursor: Cursor): Expectation | undefined {
     return undefined
   }
   if (from === undefined || to === undefined || (port === undefined && said.dns === undefined) || verdict === undefined) return undefined
-  const question: Question = { from, to, ...(port !== undefined && { port }), ...(request !== undefined && { http: request }), ...said }
+  const question: Question = {
+    from,
+    to,
+    ...named,
+    ...(port !== undefined && { port }),
+    ...(request !== undefined && { http: request }),
+    ...said,
+  }
   return { at: map.position, name: name ?? describeQuestion(question), question, verdict }
+}
+
+/** What is said of a DNS name. */
+function parseNameFields(map: MapCursor): Pick<Question, NameField> {
+  const cursors = { answers: map.get('answers'), cnames: map.get('cnames') }
+  const items = { answers: cursors.answers?.list() ?? [], cnames: cursors.cnames?.list() ?? [] }
+  const listOf = (field: keyof typeof items) =>
+    cursors[field] === undefined ? {} : { [field]: items[field].flatMap((item) => item.string() ?? []) }
+  const dnsServer = map.get('dnsServer')?.string()
+  const named: Pick<Question, NameField> = { ...listOf('answers'), ...listOf('cnames'), ...(dnsServer !== undefined && { dnsServer }) }
+  for (const { field, index, problem } of nameFieldProblems(named)) {
+    const item = index === undefined ? undefined : items[field][index]
+    ;(item ?? cursors[field])?.error(problem)
+  }
+  return named
 }
 
 function needed(map: MapCursor, field: string): string | undefined {
@@ -112,11 +143,12 @@ function parseHeader(cursor: Cursor): readonly string[] {
   return (cursor.value.kind === 'list' ? (cursor.list() ?? []) : [cursor]).flatMap((item) => item.string() ?? [])
 }
 
-/** `shop/web -> shop/api 80/TCP GET /products` */
-export function describeQuestion({ from, to, port, http, grpc, dns, kafka, cassandra, sni }: Question): string {
+/** `shop/web -> shop/api 80/TCP GET /products`, `shop/web -> api.example.com (192.0.2.7) 443/TCP` */
+export function describeQuestion({ from, to, answers = [], port, http, grpc, dns, kafka, cassandra, sni }: Question): string {
   const request = http === undefined ? '' : `${http.method ?? 'GET'} ${http.host ?? ''}${http.path ?? '/'}`
   const said = [request, grpc, dns, kafka, cassandra, sni === undefined ? '' : `to ${sni}`].filter(
     (text) => text !== undefined && text !== '',
   )
-  return [`${from} -> ${to}`, port ?? '53/UDP', ...said].join(' ')
+  const answered = answers.length === 0 ? '' : ` (${answers.join(', ')})`
+  return [`${from} -> ${to}${answered}`, port ?? '53/UDP', ...said].join(' ')
 }

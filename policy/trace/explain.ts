@@ -3,12 +3,12 @@
  * rule by rule, as an author does, and takes no verdict; the verdict comes from the resolved rows (trace.ts), and tests hold the two
  * together.
  */
-import { compileNamePattern, normalizeName } from '#parsers/dns/name-pattern.ts'
+import { compileName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { SecretLookup } from '#parsers/http/judge.ts'
 import type { HeaderMatch } from '#parsers/http/rules.ts'
 import { containsPrefix, type Prefix, parsePrefix } from '../cidr.ts'
-import { PROTOCOL_NUMBERS } from '../compile.ts'
+import { DNS_PORT, PROTOCOL_NUMBERS } from '../compile.ts'
 import type { LabelSet } from '../labels.ts'
 import {
   type FqdnPeer,
@@ -46,6 +46,8 @@ export interface ExplainContext {
   /** Ports that the receiver has names for. */
   readonly namedPorts: readonly NamedPortNumber[]
   readonly resolve: (peer: ReferencePeer) => ResolvedReference
+  /** Whether deny rules with names are about queries for them as well. */
+  readonly observesQueries: boolean
   readonly secretOf: SecretLookup
 }
 
@@ -56,10 +58,19 @@ export interface Explanation {
 }
 
 export function explainRule(rule: PolicyRule, peer: TracedPeer, traffic: TracedTraffic, context: ExplainContext): Explanation {
+  const refused = context.observesQueries ? refusedName(rule, traffic) : undefined
+  if (refused !== undefined) return yes(`queries for the name ${describeName(refused.name)} are refused`)
   const whom = explainPeers(rule, peer, context)
   if (!whom.isMatch) return whom
   const what = explainTraffic(rule, traffic, context)
   return { isMatch: what.isMatch, reason: what.isMatch ? `${whom.reason}, ${what.reason}` : what.reason }
+}
+
+/** As compileNameQueries has it. */
+function refusedName({ direction, verdict, peers }: PolicyRule, { protocol, port, request }: TracedTraffic): FqdnPeer | undefined {
+  const isQuery = request?.kind === 'dns' && port === DNS_PORT && (protocol === PROTOCOL_NUMBERS.UDP || protocol === PROTOCOL_NUMBERS.TCP)
+  if (!isQuery || direction !== 'egress' || verdict !== 'deny' || peers.kind !== 'members') return undefined
+  return peers.members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer] : [])).find((peer) => nameTestOf(peer)(request.name))
 }
 
 function no(reason: string): Explanation {
@@ -113,10 +124,7 @@ const nameTests = new WeakMap<FqdnPeer, (name: string) => boolean>()
 function nameTestOf(peer: FqdnPeer): (name: string) => boolean {
   let test = nameTests.get(peer)
   if (test === undefined) {
-    const { matchName, matchPattern } = peer.name
-    const wanted = matchName === undefined ? undefined : normalizeName(matchName)
-    const isPattern = matchPattern === undefined ? undefined : compileNamePattern(matchPattern, 'peers')
-    test = (name) => normalizeName(name) === wanted || isPattern?.(name) === true
+    test = compileName(peer.name, 'peers')
     nameTests.set(peer, test)
   }
   return test

@@ -4,6 +4,7 @@
  * questions come.
  */
 import { normalizeName } from '#parsers/dns/name-pattern.ts'
+import { NEVER_TAUGHT, NOT_TAUGHT } from '#parsers/dns/teachable.ts'
 import type { SecretLookup } from '#parsers/http/judge.ts'
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { type CompiledSpec, compilePolicy } from '../compile.ts'
@@ -16,6 +17,7 @@ import type { ResolvedGroup } from '../resolved.ts'
 import { selects } from '../selector.ts'
 import type { NamedPortNumber } from '../selector-index.ts'
 import type { TracedPeer } from './explain.ts'
+import { type MetSelectors, NAME_PREFIX, NameSelectors, nameProblem } from './names.ts'
 
 export interface SceneFile {
   readonly file: string
@@ -52,6 +54,8 @@ export interface SceneInput {
   readonly audit?: boolean
   /** Whether this host may reach its endpoints whatever policy says. */
   readonly allowLocalhost?: boolean
+  /** Whether rules with names make queries pass the DNS process (dns.observeQueries); absent: they do. */
+  readonly observesQueries?: boolean
   /** What is known of secrets; absent: nothing. */
   readonly secretOf?: SecretLookup
 }
@@ -63,6 +67,8 @@ export interface Party extends TracedPeer {
   /** Its own ports that have a name. */
   readonly namedPorts: readonly NamedPortNumber[]
   readonly identity: number
+  /** Of an address: identities of the selectors of names that it has on a node; absent where its names are not known. */
+  readonly selectors?: readonly number[]
   /** Whose policy judges its traffic; undefined where only the other side's does. */
   readonly subject: Subject | undefined
 }
@@ -84,7 +90,9 @@ const ASKED_MAX = 10_000
 const PARTY_LENGTH_MAX = 4096
 const NODE_PREFIX = 'node/'
 const HOST_LABEL = 'reserved:host'
-const DNS_NAME = /^(?=.{1,255}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,62})\.)+(?:[a-z0-9_-]{1,63}\.?)?$/i
+const WORLD_LABEL = 'reserved:world'
+
+const neverTaught = NEVER_TAUGHT.map((text) => parsePrefix(text) as Prefix)
 
 /** Everything that an identity has beside its number. */
 interface IdentityParts {
@@ -101,6 +109,7 @@ interface Asked {
 export class Scene {
   readonly clusterName: string
   readonly allowLocalhost: boolean
+  readonly observesQueries: boolean
   readonly secretOf: SecretLookup
   /** What is in force of the files, in their order. */
   readonly specs: readonly CompiledSpec[]
@@ -121,17 +130,21 @@ export class Scene {
   #prefixes: readonly { readonly prefix: Prefix; readonly identity: number; readonly labels: LabelSet }[] = []
   readonly #asked: Asked[] = []
   readonly #askedParties = new Map<string, Party>()
+  /** Made when names are asked about. */
+  #nameSelectors: NameSelectors | undefined
   #nextIdentity = FIRST_IDENTITY
   #nextGroup = 1
 
   constructor({ files, endpoints = [], nodes = [], clusterName = 'default', enforcement = 'default', audit = false, ...rest }: SceneInput) {
     this.clusterName = clusterName
     this.allowLocalhost = rest.allowLocalhost ?? false
+    this.observesQueries = rest.observesQueries ?? true
     this.secretOf = rest.secretOf ?? noSecret
     this.specs = files.flatMap(({ documents }) => documents.filter(isPolicy).flatMap(compilePolicy))
-    this.#engine = new PolicyEngine({ clusterName, enforcement, audit, knowsNames: true })
+    const options = { clusterName, enforcement, audit, knowsNames: true, observesQueries: this.observesQueries }
+    this.#engine = new PolicyEngine(options)
     const isAboutNodes = this.specs.some(({ spec }) => spec.subject.kind === 'nodes')
-    this.#nodeEngine = isAboutNodes ? new PolicyEngine({ clusterName, enforcement, audit, knowsNames: true }) : undefined
+    this.#nodeEngine = isAboutNodes ? new PolicyEngine(options) : undefined
     for (const { file, documents, refused } of files) {
       this.#references.replace(file, documents)
       this.#engine.upsertFile(file, documents, refused)
@@ -155,16 +168,55 @@ export class Scene {
   }
 
   /**
-   * @param text `namespace/name` of an endpoint, `source:key=value,…`, an address, `node/name`, a DNS name, or `reserved:entity`
+   * @param text `namespace/name` of an endpoint, `source:key=value,…`, an address, `node/name`, a DNS name (`fqdn:name` in any case), or
+   * `reserved:entity`
    * @throws PartyError
    */
   party(text: string): Party {
-    const known = this.#byName.get(text) ?? this.#byName.get(`default/${text}`) ?? this.#askedParties.get(text)
+    const known = this.#known(text) ?? this.#askedParties.get(text)
     if (known !== undefined) return known
     if (text.length > PARTY_LENGTH_MAX) throw new PartyError(`nobody is called by so much text: ${text.slice(0, 40)}…`)
     const party = this.#make(text)
     this.#askedParties.set(text, party)
     return party
+  }
+
+  /** The DNS name that a text for `party` means, of whatever form; undefined where it means somebody else, or nobody. */
+  nameOf(text: string): string | undefined {
+    if (text.startsWith(NAME_PREFIX)) return text.slice(NAME_PREFIX.length)
+    return this.#known(text) === undefined && isBareName(text) ? text : undefined
+  }
+
+  /** Endpoints and nodes that files tell of, in their order, by what `party` takes for them. */
+  known(): Iterable<readonly [string, Party]> {
+    return this.#byName
+  }
+
+  /** @param names of a chain, lower-case, with a trailing dot */
+  selectorsOf(names: readonly string[]): MetSelectors {
+    this.#nameSelectors ??= this.#identifyNames()
+    return this.#nameSelectors.of(names)
+  }
+
+  /**
+   * An address of a name.
+   * @param address undefined: one of the world of which nothing else is known
+   * @param isKnown whether it was learned, so that rules with names are about it
+   */
+  named(address: string | undefined, names: readonly [string, ...string[]], isKnown: boolean): Party {
+    const party = this.party(address ?? WORLD_LABEL)
+    const name = address ?? `an address of ${names[0].slice(0, -1)}`
+    if (!isKnown) return { ...party, name, selectors: [] }
+    return { ...party, name, names, selectors: this.selectorsOf(names).kept.map(({ identity }) => identity) }
+  }
+
+  /** Why an address teaches nothing, whoever answers with it; empty when it does. */
+  reasonAgainstTeaching(address: string): string {
+    const prefix = parsePrefix(address, true)
+    if (prefix === undefined) return NOT_TAUGHT.range
+    const owner = this.#byAddress.get(formatPrefix(prefix))
+    if (owner !== undefined) return owner.subject?.kind === 'endpoints' ? NOT_TAUGHT.endpoint : NOT_TAUGHT.node
+    return neverTaught.some((range) => containsPrefix(range, prefix)) ? NOT_TAUGHT.range : ''
   }
 
   /** Lets go of what was only asked about, once it is much: not between the two sides of a question. */
@@ -184,12 +236,29 @@ export class Scene {
     for (const [key, group] of this.#subjects) if (groups.has(group)) this.#subjects.delete(key)
   }
 
+  #known(text: string): Party | undefined {
+    return this.#byName.get(text) ?? this.#byName.get(`default/${text}`)
+  }
+
+  /** Each selector of names gets an identity as the agent gives it one: that of one name has the name too, so that patterns hold for it. */
+  #identifyNames(): NameSelectors {
+    const selectors = new NameSelectors(this.#engine.nameSelectors(), (key, { matchName }) => {
+      const id = this.#nextIdentity++
+      const names = matchName === undefined ? [] : [matchName]
+      for (const engine of this.#engines()) engine.upsertIdentity({ id, labels: [], names, nameSelector: key })
+      return id
+    })
+    this.#commit()
+    return selectors
+  }
+
   #make(text: string): Party {
+    if (text.startsWith(NAME_PREFIX)) return this.#dnsName(text.slice(NAME_PREFIX.length))
     if (text.startsWith('reserved:') && !text.includes(',')) return this.#reserved(text)
     const address = parsePrefix(text, true)
     if (address !== undefined && !text.includes('/')) return this.#address(text, address)
     if (text.includes('=')) return this.#labels(text)
-    if (DNS_NAME.test(text)) return this.#dnsName(text)
+    if (isBareName(text)) return this.#dnsName(text)
     const hint = text.startsWith(NODE_PREFIX)
       ? 'no node has that name'
       : text.includes('/')
@@ -257,7 +326,11 @@ export class Scene {
     const party = this.#nodeParty(name, this.#nodeIdentity(set), set)
     if (name !== '') this.#byName.set(`${NODE_PREFIX}${name}`, party)
     if (party.identity === RESERVED_IDENTITIES.host) this.#byName.set(HOST_LABEL, { ...party, name: HOST_LABEL })
-    for (const address of addresses) this.#byAddress.set(canonical(address), name === '' ? { ...party, name: address } : party)
+    for (const address of addresses) {
+      // What is an endpoint's is nobody else's.
+      if (this.#byAddress.get(canonical(address))?.subject?.kind === 'endpoints') continue
+      this.#byAddress.set(canonical(address), name === '' ? { ...party, name: address } : party)
+    }
   }
 
   /** As the agent numbers them: only nodes with labels of their own are told apart. */
@@ -325,6 +398,8 @@ export class Scene {
   }
 
   #dnsName(text: string): Party {
+    const problem = nameProblem(text)
+    if (problem !== undefined) throw new PartyError(problem)
     const name = normalizeName(text)
     const key = `name ${name}`
     const before = this.#nextIdentity
@@ -378,6 +453,11 @@ export class Scene {
 const noSecret: SecretLookup = () => undefined
 
 const NOBODY = { prefixes: [], names: [], namedPorts: [], subject: undefined }
+
+/** Nothing but a name has this form: dots, and a last label that no address has. */
+function isBareName(text: string): boolean {
+  return text.includes('.') && /^[a-z0-9_.-]+$/i.test(text) && !/(?:^|\.)\d+\.?$/.test(text)
+}
 
 /** Its specs for nodes, with nodes for endpoints; the others are left out. */
 function asPolicyOfEndpoints(policy: Policy): Policy {

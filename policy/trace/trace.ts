@@ -57,7 +57,8 @@ export interface TracedSide {
   readonly notes?: readonly string[]
 }
 
-export interface TraceAnswer {
+/** The verdict on one flow. */
+export interface TracedFlow {
   readonly verdict: 'allowed' | 'denied'
   /** Of either side. */
   readonly audit?: true
@@ -65,24 +66,31 @@ export interface TraceAnswer {
   readonly ingress: TracedSide
 }
 
-type Judgement = Omit<TracedSide, 'matched' | 'unmatched'>
+export type Judgement = Omit<TracedSide, 'matched' | 'unmatched'>
 
-export function trace(scene: Scene, { from, to, traffic }: TraceQuery): TraceAnswer {
+export function trace(scene: Scene, { from, to, traffic }: TraceQuery): TracedFlow {
   const egress = traceSide(scene, 'egress', from, to, traffic)
   const ingress = traceSide(scene, 'ingress', to, from, traffic)
-  const isAllowed = [egress, ingress].every(({ verdict, l7 }) => verdict !== 'denied' && l7 !== 'denied')
+  const isAllowed = ![egress, ingress].some(isDenied)
   const isAudit = isAllowed && (egress.audit === true || ingress.audit === true)
   return { verdict: isAllowed ? 'allowed' : 'denied', ...(isAudit && { audit: true }), egress, ingress }
 }
 
 /** The verdict alone: what `trace` says without a word of why. */
-export function judge(scene: Scene, { from, to, traffic }: TraceQuery): TraceAnswer['verdict'] {
-  for (const [direction, subject, peer] of [['egress', from, to] as const, ['ingress', to, from] as const]) {
-    if (subject.subject === undefined) continue
-    const { verdict, l7 } = judgeSide(scene, direction, subject, peer, traffic)
-    if (verdict === 'denied' || l7 === 'denied') return 'denied'
+export function judge(scene: Scene, query: TraceQuery): TracedFlow['verdict'] {
+  return Object.values(judgeSides(scene, query)).some(isDenied) ? 'denied' : 'allowed'
+}
+
+/** The verdicts of the sides that policies judge. */
+export function judgeSides(scene: Scene, { from, to, traffic }: TraceQuery): Partial<Readonly<Record<Direction, Judgement>>> {
+  return {
+    ...(from.subject !== undefined && { egress: judgeSide(scene, 'egress', from, to, traffic) }),
+    ...(to.subject !== undefined && { ingress: judgeSide(scene, 'ingress', to, from, traffic) }),
   }
-  return 'allowed'
+}
+
+export function isDenied({ verdict, l7 }: Pick<Judgement, 'verdict' | 'l7'>): boolean {
+  return verdict === 'denied' || l7 === 'denied'
 }
 
 function traceSide(scene: Scene, direction: Direction, subject: Party, peer: Party, traffic: TracedTraffic): TracedSide {
@@ -103,19 +111,24 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   if (isLocalhost) return { verdict: 'allowed', l7: null, reason: 'this host may always reach its endpoints (policy.allowLocalhost)' }
   const group = scene.groupOf(subject)
   if (!group.enforced[direction]) return { verdict: 'allowed', l7: null, reason: `no policy restricts its ${direction}` }
-  const row = findRow(group, direction, peer.identity, traffic.protocol, rowPortOf(traffic))
+  const { row, byName, isUndecided = false } = rowOf(group, direction, peer, traffic)
+  const whom = byName ? 'a name that it is known by' : 'it'
   if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny))
     return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
-  if (row.verdict === 'deny') return { verdict: 'denied', l7: null, reason: 'a deny rule matches' }
+  if (row.verdict === 'deny')
+    return { verdict: 'denied', l7: null, reason: byName ? `a deny rule is about ${whom}` : 'a deny rule matches' }
   if (row.verdict === 'allow') {
     return row.audit
       ? { verdict: 'allowed', l7: null, reason: 'it is only reported: policies in audit deny it', audit: true }
-      : { verdict: 'allowed', l7: null, reason: 'a rule allows it' }
+      : { verdict: 'allowed', l7: null, reason: `a rule allows ${whom}` }
   }
   const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
   if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
-  return judgeRequest(ruleset, traffic, scene.secretOf)
+  const judgement = judgeRequest(ruleset, traffic, scene.secretOf)
+  return isUndecided ? { ...judgement, notes: [...(judgement.notes ?? []), UNDECIDED] } : judgement
 }
+
+const UNDECIDED = 'selectors of its names lead to different rules on requests: a node takes those of one of them'
 
 function judgeRequest(ruleset: ResolvedRuleset, traffic: TracedTraffic, secretOf: SecretLookup): Judgement {
   const { unknownSecrets = [], ...said } = judgeRuleset(ruleset, traffic, secretOf)
@@ -184,16 +197,51 @@ function judgeRules(
 
 /** As the kernel looks it up: the peer's longest match, and only without one that of any peer. */
 export function findRow(group: ResolvedGroup, direction: Direction, peer: number, protocol: number, port: number): PolicyRow | undefined {
-  for (const identity of [peer, ANY_IDENTITY]) {
-    for (let portPrefixLength = 16; portPrefixLength >= 0; portPrefixLength--) {
-      const start = blockStart(port, portPrefixLength)
-      const row = group.rows.get(rowKey({ direction, identity, protocol, port: start, portPrefixLength }))
-      if (row !== undefined) return row
-    }
-    const row = group.rows.get(rowKey({ direction, identity, protocol: ANY_PROTOCOL, port: 0, portPrefixLength: 0 }))
+  const rowFor = (identity: number) => longestRow(group, direction, identity, protocol, port)
+  return rowFor(peer) ?? rowFor(ANY_IDENTITY)
+}
+
+function longestRow(group: ResolvedGroup, direction: Direction, identity: number, protocol: number, port: number): PolicyRow | undefined {
+  for (let portPrefixLength = 16; portPrefixLength >= 0; portPrefixLength--) {
+    const start = blockStart(port, portPrefixLength)
+    const row = group.rows.get(rowKey({ direction, identity, protocol, port: start, portPrefixLength }))
     if (row !== undefined) return row
   }
-  return undefined
+  return group.rows.get(rowKey({ direction, identity, protocol: ANY_PROTOCOL, port: 0, portPrefixLength: 0 }))
+}
+
+interface FoundRow {
+  readonly row: PolicyRow | undefined
+  /** It is of a selector of names. */
+  readonly byName: boolean
+  /** Another one has the same rank and other rules: which is taken depends on numbers that a node gives. */
+  readonly isUndecided?: boolean
+}
+
+const NAME_DENY_RANK = 1
+
+/** As in bpf/src/policy.h. */
+function rankOf(row: PolicyRow | undefined): number {
+  if (row?.verdict === 'allow') return row.audit ? 2 : 4
+  if (row?.verdict === 'redirect') return 3
+  return row?.explicitDeny === true ? NAME_DENY_RANK : 0
+}
+
+/**
+ * As the kernel judges an address with names (bpf/src/policy.h): what a rule denies of the address itself is final; what is allowed it, only
+ * a deny of a name takes back, and that only while no other name is allowed.
+ */
+function rowOf(group: ResolvedGroup, direction: Direction, { identity, selectors = [] }: Party, traffic: TracedTraffic): FoundRow {
+  const { protocol } = traffic
+  const port = rowPortOf(traffic)
+  const own = findRow(group, direction, identity, protocol, port)
+  const isFinal = direction === 'ingress' || (own?.verdict === 'deny' && own.explicitDeny)
+  if (isFinal) return { row: own, byName: false }
+  const rows = selectors.flatMap((selector) => longestRow(group, direction, selector, protocol, port) ?? [])
+  const rank = Math.max(0, ...rows.map(rankOf))
+  if (rank !== NAME_DENY_RANK && rank <= rankOf(own)) return { row: own, byName: false }
+  const best = rows.filter((row) => rankOf(row) === rank)
+  return { row: best[0], byName: true, isUndecided: best.some(({ classKey }) => classKey !== best[0]?.classKey) }
 }
 
 interface ExplainedRule extends TracedRule {
@@ -209,8 +257,8 @@ function rulesOf(scene: Scene, direction: Direction, subject: Party, peer: Party
     rules
       .filter((entry) => entry.direction === direction)
       .map(({ rule, compiled }) => {
-        const { clusterName, resolve, secretOf } = scene
-        const context = { clusterName, resolve, secretOf, namedPorts, requires: required[rule.verdict] }
+        const { clusterName, resolve, secretOf, observesQueries } = scene
+        const context = { clusterName, resolve, secretOf, observesQueries, namedPorts, requires: required[rule.verdict] }
         const { isMatch, reason } = explainRule(rule, peer, traffic, context)
         const isByName = rule.peers.kind === 'members' && rule.peers.members.every(({ kind }) => kind === 'fqdn')
         const told = { policy, rule: compiled.name, at: rule.at, action: rule.verdict, matched: isMatch, reason, isByName }
@@ -233,7 +281,8 @@ function notesOf(subject: Party, peer: Party, rules: readonly ExplainedRule[], {
   if (subject.subject?.kind === 'nodes')
     return rules.length === 0 ? [] : ['policy for nodes is not enforced by this version: a node lets this traffic through']
   if (verdict === 'denied') {
-    const mayHaveName = peer.prefixes.length > 0 && rules.some(({ isByName, action }) => isByName && action === 'allow')
+    const mayHaveName =
+      peer.selectors === undefined && peer.prefixes.length > 0 && rules.some(({ isByName, action }) => isByName && action === 'allow')
     return mayHaveName ? ['which names an address has is not known here: ask about the name'] : []
   }
   return notes

@@ -5,7 +5,7 @@ import { RecordedFlows } from '#policy/diff/flows.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { answerQuestion } from '#policy/trace/question.ts'
 import { Scene, type SceneEndpoint, type SceneNode } from '#policy/trace/scene.ts'
-import type { TraceAnswer } from '#policy/trace/trace.ts'
+import type { TraceAnswer } from '#policy/trace/trace-name.ts'
 import type { RawDocument } from './naive.ts'
 import { document, ENDPOINTS, LIMITS, probe } from './world.ts'
 
