@@ -22,6 +22,7 @@ const SOCKETS = 16
 /** More than any resolver here answers on one core. */
 const FRESH_PER_SECOND_MAX = 100_000
 const CHECKS_PER_SECOND = 50
+const CHECKS_PER_PROBE = 2
 const RESOLVER_READY_MS = 10_000
 
 /** What is asked for. The verdict is on the first. */
@@ -49,6 +50,8 @@ interface Run {
   /** Of the checker, which asks beside dnsperf. */
   readonly checkedP99Us: number
   readonly cpuUsPerQuery: Readonly<Record<string, number>>
+  /** What part of the time each core was busy: which of the two was the limit. */
+  readonly busyShare: Readonly<Record<string, number>>
   readonly foreignShare: number
   readonly oracle: Oracle
 }
@@ -145,17 +148,20 @@ function costOf(runs: readonly Run[], { pids }: Way): number {
 }
 
 function summaryOf(runs: readonly Run[]): Record<string, unknown> {
-  const names = Object.keys(runs[0]?.cpuUsPerQuery ?? {})
   return {
     rates: ratesOf(runs),
     averageUs: median(runs.map(({ averageUs }) => averageUs)),
     checkedP99Us: median(runs.map(({ checkedP99Us }) => checkedP99Us)),
     foreignShare: rounded(median(runs.map((entry) => entry.foreignShare)), 2),
     spread: rounded((quantile(ratesOf(runs), 0.75) - quantile(ratesOf(runs), 0.25)) / median(ratesOf(runs)), 3),
-    cpuUsPerQuery: Object.fromEntries(
-      names.map((name) => [name, rounded(median(runs.map(({ cpuUsPerQuery }) => cpuUsPerQuery[name] ?? 0)), 3)]),
-    ),
+    busyShare: mediansOf(runs.map((entry) => entry.busyShare)),
+    cpuUsPerQuery: mediansOf(runs.map((entry) => entry.cpuUsPerQuery)),
   }
+}
+
+function mediansOf(entries: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const names = Object.keys(entries[0] ?? {})
+  return Object.fromEntries(names.map((name) => [name, rounded(median(entries.map((entry) => entry[name] ?? 0)), 3)]))
 }
 
 function deniedOracle(denied: number): Oracle {
@@ -194,6 +200,7 @@ async function referenceWay(stage: Stage, programs: { load: string; tcp: string 
       count: 1,
       first: 1,
       mode: 'answers',
+      probeEvery: 1,
     })
     if (answered > 0 && wrongAnswers === 0) break
     if (child.exitCode !== null || performance.now() > deadline) throw new Error(`${name}: no answer: ${log}`)
@@ -227,7 +234,13 @@ async function runOnce(way: Way, file: string, load: string, seconds: number, ru
   const before = Object.entries(pids).map(([name, pid]) => [name, pid, processorUs(pid)] as const)
   const coresBefore = cores.map(coreTimes)
   const startedMs = performance.now()
-  const checks = { rate: CHECKS_PER_SECOND, count: CHECKS_PER_SECOND * seconds, first: runIndex * 1000, mode: way.mode }
+  const checks = {
+    rate: CHECKS_PER_SECOND,
+    count: CHECKS_PER_SECOND * seconds,
+    first: runIndex * 1000,
+    mode: way.mode,
+    probeEvery: CHECKS_PER_PROBE,
+  }
   const [result, checked] = await Promise.all([
     runDnsperf(machine, client, way.server, file, { seconds, outstanding: OUTSTANDING, sockets: SOCKETS }),
     runClient(machine, client, way.server, load, checks),
@@ -237,8 +250,11 @@ async function runOnce(way: Way, file: string, load: string, seconds: number, ru
   const cpu: Record<string, number> = { dnsperf: result.processorUs / result.completed }
   for (const [name, pid, us] of before) cpu[name] = (processorUs(pid) - us) / result.completed
   const accountedUs = Object.values(cpu).reduce((sum, us) => sum + us, 0) * result.completed + checked.processorUs
+  const busyShare: Record<string, number> = {}
   for (const [index, core] of cores.entries()) {
-    cpu[`core${core}`] = ((coresAfter[index]?.busyUs ?? 0) - (coresBefore[index]?.busyUs ?? 0)) / result.completed
+    const busyUs = (coresAfter[index]?.busyUs ?? 0) - (coresBefore[index]?.busyUs ?? 0)
+    cpu[`core${core}`] = busyUs / result.completed
+    busyShare[`core${core}`] = busyUs / (wallMs * 1000)
   }
   const questions = (await responder.seen()).questions - seenBefore.questions
   return {
@@ -246,6 +262,7 @@ async function runOnce(way: Way, file: string, load: string, seconds: number, ru
     averageUs: result.averageUs,
     checkedP99Us: checked.queryUs.p99,
     cpuUsPerQuery: cpu,
+    busyShare,
     foreignShare: foreignShare(coresBefore, coresAfter, accountedUs, wallMs),
     oracle: addOracles(oracleOf(checked), dnsperfOracle(way.name, result, questions)),
   }

@@ -11,6 +11,7 @@ import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, pinThisProces
 import { onStage, type Stage } from './harness/stage.ts'
 
 const NAMES_PER_SECOND = 1000
+const NAMES_PER_PROBE = 20
 /** Ten thousand names are known at once, and the map's rows are used again and again. */
 const TTL_SECONDS = 10
 /** Lifetime, the time for which a closed connection is tracked, two looks at those, and as much again. */
@@ -49,7 +50,7 @@ async function run(stage: Stage, options: Options): Promise<Result> {
   const dnsPid = pids['dns-proxy'] ?? 0
 
   const referenceCount = Math.ceil(count * REFERENCE_SHARE)
-  const base = { rate: NAMES_PER_SECOND, first: 0, oldSeconds: OLD_SECONDS } as const
+  const base = { rate: NAMES_PER_SECOND, first: 0, probeEvery: NAMES_PER_PROBE, oldSeconds: OLD_SECONDS } as const
   const warmUp = { ...base, count: NAMES_PER_SECOND }
   await runOnce(bare, programs.load, { ...warmUp, mode: 'open' }, {})
   await runOnce(ours, programs.load, { ...warmUp, mode: 'enforced' }, pids)

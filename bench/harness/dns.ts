@@ -143,6 +143,8 @@ export interface ClientRun {
   readonly first: number
   /** enforced: what policy denies must be; open: nothing may be; answers: no connection is made. */
   readonly mode: 'enforced' | 'open' | 'answers'
+  /** Names between two probes of what is denied. */
+  readonly probeEvery: number
   /** After so many seconds without a question nobody may connect to a name's address any more. */
   readonly oldSeconds?: number
 }
@@ -150,7 +152,7 @@ export interface ClientRun {
 /** Runs the client of bench/src/dns-load.c to its end, on the client's core. */
 export async function runClient(machine: Machine, from: Workload, server: string, program: string, run: ClientRun): Promise<ClientReport> {
   const numbers = [run.rate, run.count, run.first].map(String)
-  const command = onClientCore(program, 'client', server, ...numbers, run.mode, String(run.oldSeconds ?? 0))
+  const command = onClientCore(program, 'client', server, ...numbers, run.mode, String(run.probeEvery), String(run.oldSeconds ?? 0))
   const { code, stdout, stderr } = await machine.run(from.netns, command)
   if (code !== 0) throw new Error(`the client failed: ${stderr}`)
   return JSON.parse(stdout) as ClientReport

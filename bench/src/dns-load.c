@@ -4,14 +4,15 @@
  *
  *   dns-load responder PORT TTL_SECONDS
  *     Answers questions for A from nothing but the name, in batches. For each line of standard input it prints what it has seen as JSON.
- *   dns-load client SERVER RATE COUNT FIRST enforced|open|answers [OLD_SECONDS]
+ *   dns-load client SERVER RATE COUNT FIRST enforced|open|answers PROBE_EVERY OLD_SECONDS
  *     Asks for COUNT names that nobody asked for before, sFIRST.sel.test and so on, RATE a second, each from a port of its own, and opens
  *     a TCP connection to port 80 of the answer at once. A connection that is not made within CONNECT_MS is a failure: the first SYN was
- *     lost. Beside every PROBE_EVERY-th name one of four questions in turns:
+ *     lost. Beside every PROBE_EVERY-th name one of four things is tried in turns:
  *       other     oN.other.test, which is answered and not selected: its address must not be reached
  *       denied    dN.denied.test: REFUSED
  *       untaught  an address that no name has: must not be reached
  *       old       the address of a name that was asked for OLD_SECONDS ago, and not since: must not be reached
+ *                 (OLD_SECONDS of 0: not tried)
  *     With `open` nothing is denied, and each of these must come to the opposite; with `answers` no connection is made either.
  *     Prints one JSON line.
  *
@@ -181,7 +182,6 @@ static int respond(int port, uint32_t ttl_seconds)
 
 #define OPERATIONS_MAX 65536
 #define EVENTS_MAX 256
-#define PROBE_EVERY 20
 #define CONNECT_PORT 80
 #define QUERY_MS 5000
 /* Less than the second after which a SYN is sent again. */
@@ -481,7 +481,7 @@ static void print_report(double seconds)
 	       (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000L + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
-static int ask(uint64_t rate, uint64_t count, uint32_t first, uint64_t old_seconds)
+static int ask(uint64_t rate, uint64_t count, uint32_t first, uint64_t probe_every, uint64_t old_seconds)
 {
 	uint64_t begun = 0, started_ns = now_ns(), scanned_ns = 0, second_ns = started_ns;
 	struct epoll_event events[EVENTS_MAX], event = { .events = EPOLLIN, .data.ptr = 0 };
@@ -514,7 +514,7 @@ static int ask(uint64_t rate, uint64_t count, uint32_t first, uint64_t old_secon
 			} else if (read(timer, &due, sizeof(due)) == sizeof(due)) {
 				for (; due > 0 && begun < count; due--, begun++) {
 					begin(NAME, first + begun);
-					if (begun % PROBE_EVERY == 0)
+					if (begun % probe_every == 0)
 						begin_probe(first + begun, first, old_seconds * rate);
 				}
 			}
@@ -536,15 +536,15 @@ int main(int count, char **values)
 {
 	if (count == 4 && !strcmp(values[1], "responder"))
 		return respond(atoi(values[2]), atoi(values[3]));
-	if (count >= 7 && !strcmp(values[1], "client")) {
+	if (count == 9 && !strcmp(values[1], "client")) {
 		if (inet_pton(AF_INET, values[2], &server.sin_addr) != 1)
 			die("address");
 		server.sin_port = htons(53);
 		while (strcmp(values[6], mode_names[mode]))
 			if (++mode > ANSWERS)
 				die("mode");
-		return ask(atoll(values[3]), atoll(values[4]), atoll(values[5]), count > 7 ? atoll(values[7]) : 0);
+		return ask(atoll(values[3]), atoll(values[4]), atoll(values[5]), atoll(values[7]), atoll(values[8]));
 	}
-	fprintf(stderr, "usage: dns-load responder PORT TTL_SECONDS | client SERVER RATE COUNT FIRST enforced|open|answers [OLD_SECONDS]\n");
+	fprintf(stderr, "usage: dns-load responder PORT TTL_SECONDS | client SERVER RATE COUNT FIRST enforced|open|answers PROBE_EVERY OLD_SECONDS\n");
 	return 2;
 }
