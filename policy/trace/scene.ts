@@ -8,7 +8,7 @@ import { NEVER_TAUGHT, NOT_TAUGHT } from '#parsers/dns/teachable.ts'
 import type { SecretLookup } from '#parsers/http/judge.ts'
 import { containsPrefix, formatPrefix, type Prefix, parsePrefix } from '../cidr.ts'
 import { type CompiledSpec, compilePolicy } from '../compile.ts'
-import { type EnforcementMode, PolicyEngine } from '../engine.ts'
+import { type EnforcementMode, PolicyEngine, SEVERAL_NAMES } from '../engine.ts'
 import { LabelSet } from '../labels.ts'
 import { isPolicy, type Policy, type PolicyDocument, type RefusedDocument } from '../model.ts'
 import { type ReferencePeer, References, type ResolvedReference } from '../references.ts'
@@ -132,6 +132,7 @@ export class Scene {
   readonly #askedParties = new Map<string, Party>()
   /** Made when names are asked about. */
   #nameSelectors: NameSelectors | undefined
+  #severalNames: number | undefined
   #nextIdentity = FIRST_IDENTITY
   #nextGroup = 1
 
@@ -219,6 +220,11 @@ export class Scene {
     return neverTaught.some((range) => containsPrefix(range, prefix)) ? NOT_TAUGHT.range : ''
   }
 
+  /** Identity whose rows hold for an address of several names that have different rules on requests; known with the first address of a name. */
+  get severalNames(): number | undefined {
+    return this.#severalNames
+  }
+
   /** Lets go of what was only asked about, once it is much: not between the two sides of a question. */
   tidy(): void {
     if (this.#askedParties.size <= ASKED_MAX) return
@@ -248,6 +254,8 @@ export class Scene {
       for (const engine of this.#engines()) engine.upsertIdentity({ id, labels: [], names, nameSelector: key })
       return id
     })
+    this.#severalNames = this.#nextIdentity++
+    for (const engine of this.#engines()) engine.upsertIdentity({ id: this.#severalNames, labels: [], nameSelector: SEVERAL_NAMES })
     this.#commit()
     return selectors
   }

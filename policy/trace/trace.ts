@@ -111,7 +111,7 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   if (isLocalhost) return { verdict: 'allowed', l7: null, reason: 'this host may always reach its endpoints (policy.allowLocalhost)' }
   const group = scene.groupOf(subject)
   if (!group.enforced[direction]) return { verdict: 'allowed', l7: null, reason: `no policy restricts its ${direction}` }
-  const { row, byName, isUndecided = false } = rowOf(group, direction, peer, traffic)
+  const { row, byName, isUndecided = false, beatsDeny = false } = rowOf(group, direction, { ...peer, severalNames: scene.severalNames }, traffic)
   const whom = byName ? 'a name that it is known by' : 'it'
   if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny))
     return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
@@ -120,7 +120,7 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   if (row.verdict === 'allow') {
     return row.audit
       ? { verdict: 'allowed', l7: null, reason: 'it is only reported: policies in audit deny it', audit: true }
-      : { verdict: 'allowed', l7: null, reason: `a rule allows ${whom}` }
+      : { verdict: 'allowed', l7: null, reason: `a rule allows ${whom}${beatsDeny ? ', which beats the deny of another' : ''}` }
   }
   const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
   if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
@@ -214,16 +214,19 @@ interface FoundRow {
   readonly row: PolicyRow | undefined
   /** It is of a selector of names. */
   readonly byName: boolean
-  /** Another one has the same rank and other rules: which is taken depends on numbers that a node gives. */
+  /** Another one has other rules on requests: which is taken depends on numbers that a node gives. */
   readonly isUndecided?: boolean
+  /** A deny rule is about another of the names. */
+  readonly beatsDeny?: boolean
 }
 
 const NAME_DENY_RANK = 1
+const REDIRECT_RANK = 3
 
 /** As in bpf/src/policy.h. */
 function rankOf(row: PolicyRow | undefined): number {
   if (row?.verdict === 'allow') return row.audit ? 2 : 4
-  if (row?.verdict === 'redirect') return 3
+  if (row?.verdict === 'redirect') return REDIRECT_RANK
   return row?.explicitDeny === true ? NAME_DENY_RANK : 0
 }
 
@@ -231,7 +234,12 @@ function rankOf(row: PolicyRow | undefined): number {
  * As the kernel judges an address with names (bpf/src/policy.h): what a rule denies of the address itself is final; what is allowed it, only
  * a deny of a name takes back, and that only while no other name is allowed.
  */
-function rowOf(group: ResolvedGroup, direction: Direction, { identity, selectors = [] }: Party, traffic: TracedTraffic): FoundRow {
+function rowOf(
+  group: ResolvedGroup,
+  direction: Direction,
+  { identity, selectors = [], severalNames }: Pick<Party, 'identity' | 'selectors'> & Pick<Scene, 'severalNames'>,
+  traffic: TracedTraffic,
+): FoundRow {
   const { protocol } = traffic
   const port = rowPortOf(traffic)
   const own = findRow(group, direction, identity, protocol, port)
@@ -240,8 +248,11 @@ function rowOf(group: ResolvedGroup, direction: Direction, { identity, selectors
   const rows = selectors.flatMap((selector) => longestRow(group, direction, selector, protocol, port) ?? [])
   const rank = Math.max(0, ...rows.map(rankOf))
   if (rank !== NAME_DENY_RANK && rank <= rankOf(own)) return { row: own, byName: false }
-  const best = rows.filter((row) => rankOf(row) === rank)
-  return { row: best[0], byName: true, isUndecided: best.some(({ classKey }) => classKey !== best[0]?.classKey) }
+  const [row, ...others] = rows.filter((each) => rankOf(each) === rank)
+  const beatsDeny = rank > NAME_DENY_RANK && rows.some((each) => rankOf(each) === NAME_DENY_RANK)
+  if (rank !== REDIRECT_RANK || others.every(({ classKey }) => classKey === row?.classKey)) return { row, byName: true, beatsDeny }
+  const shared = severalNames === undefined ? undefined : longestRow(group, direction, severalNames, protocol, port)
+  return shared?.verdict === 'redirect' ? { row: shared, byName: true } : { row, byName: true, isUndecided: true }
 }
 
 interface ExplainedRule extends TracedRule {
