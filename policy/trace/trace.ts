@@ -111,7 +111,8 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   if (isLocalhost) return { verdict: 'allowed', l7: null, reason: 'this host may always reach its endpoints (policy.allowLocalhost)' }
   const group = scene.groupOf(subject)
   if (!group.enforced[direction]) return { verdict: 'allowed', l7: null, reason: `no policy restricts its ${direction}` }
-  const { row, byName, isUndecided = false, beatsDeny = false } = rowOf(group, direction, { ...peer, severalNames: scene.severalNames }, traffic)
+  const found = rowOf(group, direction, { ...peer, severalNames: scene.severalNames }, traffic)
+  const { row, byName, isUndecided = false, beatsDeny = false } = found
   const whom = byName ? 'a name that it is known by' : 'it'
   if (row === undefined || (row.verdict === 'deny' && !row.explicitDeny))
     return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
