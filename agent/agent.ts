@@ -35,6 +35,7 @@ import { type AttachedEndpoint, type EndpointEntry, type EndpointSink, Endpoints
 import type { EndpointSpec, Workloads } from './workloads/file.ts'
 import { Ipcache } from './workloads/ipcache.ts'
 import { NodeAddresses } from './workloads/node-addresses.ts'
+import { searchDomainsOf } from './workloads/search-domains.ts'
 import { Subjects } from './workloads/subjects.ts'
 
 const IPPROTO_TCP = 6
@@ -340,7 +341,13 @@ export class Agent implements LocalBackend, FlowContext {
     dns.upsertEndpoints(
       attached
         .filter(({ id }) => !failed.has(id))
-        .map(({ id, attachment: { addresses } }) => create(DnsEndpointSchema, { id, addresses: [...addresses] })),
+        .map(({ id, spec, attachment: { addresses } }) =>
+          create(DnsEndpointSchema, {
+            id,
+            addresses: [...addresses],
+            searchDomains: searchDomainsOf(spec, this.#parts.config.dns.searchDomains),
+          }),
+        ),
     )
     const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
     const keptIds = new Set(attached.map(({ id }) => id))

@@ -121,6 +121,7 @@ function specOf(message: EndpointSpecMessage | undefined): EndpointSpec {
     ipv4: message?.ipv4 ?? [],
     ipv6: message?.ipv6 ?? [],
     ...(message?.audit ? { audit: true } : {}),
+    ...(message?.searchDomains.length ? { searchDomains: message.searchDomains } : {}),
     ports: Object.fromEntries((message?.ports ?? []).map(({ name, port, protocol }) => [name, `${port}/${protocol}`])),
   })
   if (result.success) return result.data
@@ -142,6 +143,7 @@ function endpointMessage(entry: EndpointEntry, enforced: { readonly ingress: boo
       ipv6: attachment?.addresses.filter((address) => address.includes(':')) ?? spec.ipv6,
       ports: namedPortsOf(spec),
       audit: spec.audit,
+      searchDomains: spec.searchDomains ?? [],
     },
     identity: entry.identity.id,
     labels: [...entry.identity.labels],

@@ -19,6 +19,7 @@ interface AddOptions {
   readonly ip?: readonly string[]
   readonly port?: readonly string[]
   readonly audit?: boolean
+  readonly searchDomain?: readonly string[]
 }
 
 interface NamedOptions {
@@ -39,6 +40,7 @@ export function define(command: Command): void {
     .option('--service-account <name>', 'its service account')
     .option('--ip <address>', 'its address; may be repeated; found in the namespace when absent', collect)
     .option('-p, --port <name=port/protocol>', 'a named port, such as http=80/TCP; may be repeated', collect)
+    .option('--search-domain <name>', 'a domain that its resolver appends to names; may be repeated', collect)
     .option('--audit', 'report what policy would deny of its traffic, and deny nothing')
     .action((name: string, options: AddOptions, add: Command) => addEndpoint(add, name, options))
   named(command.command('remove').description('forget a workload: its rows and connections go')).action(
@@ -69,6 +71,7 @@ async function addEndpoint(command: Command, name: string, options: AddOptions):
       ipv6: addresses.filter((address) => address.includes(':')),
       ports: (options.port ?? []).map(parsePort),
       audit: options.audit ?? false,
+      searchDomains: [...(options.searchDomain ?? [])],
     },
   })
   await printOne(command, options.output, (client, agent) => client.call(agent, 'addEndpoint', request))

@@ -145,6 +145,24 @@ export const configSchema = z.strictObject({
         .max(64)
         .default([])
         .describe('DNS servers whose answers hold for every endpoint; others’ hold for the endpoint that asked.'),
+      searchDomains: z
+        .array(
+          z
+            .string()
+            .max(254)
+            .regex(/^([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?$/i, 'a DNS name is needed'),
+        )
+        .max(32)
+        .default([])
+        .describe(
+          'Domains that resolvers append to names, for endpoints that have no list of their own: a query for a name that policy allows, with one of them behind it, passes, so that the resolver gets an answer and goes on.',
+        ),
+      stripAaaa: z
+        .boolean()
+        .default(false)
+        .describe(
+          'Whether endpoints without an IPv6 address get “no such record” for addresses of IPv6, so that none of their clients tries them. Queries that ask for signatures (DO) are answered as the server does.',
+        ),
       dnsproxyConcurrencyLimit: z
         .int()
         .min(0)

@@ -7,8 +7,9 @@ import type { FlowReporter } from '#api/flow-reporter.ts'
 import { type DnsEndpoint, DnsFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import type { Config } from '#config/schema.ts'
 import { AnswerChain } from '#parsers/dns/answers.ts'
-import { type AnswerRcode, HEADER_BYTES, RCODE } from '#parsers/dns/codes.ts'
+import { type AnswerRcode, HEADER_BYTES, RCODE, TYPE } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
+import { noDataReply } from '#parsers/dns/reply.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import type { ItemChanges } from './desired-state.ts'
 import type { LearnedNames } from './learned-names.ts'
@@ -50,6 +51,7 @@ export class QueryJudge {
   readonly #names: Names
   readonly #flows: Flows
   readonly #sampleOf: number
+  readonly #stripsAaaa: boolean
   readonly #clients = new Map<AddressKey, Client>()
   readonly #servers = new Servers()
   readonly #teachable = new Teachable(this.#clients)
@@ -60,6 +62,7 @@ export class QueryJudge {
   constructor(slots: SlotTable, names: Names, flows: Flows, config: Pick<Config, 'flows' | 'dns'>) {
     const { mode, sampleRate } = config.flows
     this.#limits = new QueryLimits(config.dns.dnsproxyConcurrencyLimit, config.dns.dnsproxyConcurrencyProcessingGracePeriodMs)
+    this.#stripsAaaa = config.dns.stripAaaa
     this.#slots = slots
     this.#names = names
     this.#flows = flows
@@ -83,11 +86,16 @@ export class QueryJudge {
         if (this.#clients.get(key)?.endpointId === id) this.#clients.delete(key)
       }
     }
-    for (const { id, addresses } of come) {
-      const load = { openCount: 0 }
+    for (const { id, addresses, searchDomains } of come) {
+      const ofEndpoint = {
+        endpointId: id,
+        searchSuffixes: searchDomains.map((domain) => `.${domain}`),
+        isIpv4Only: addresses.every((text) => !text.includes(':')),
+        load: { openCount: 0 },
+      }
       for (const text of addresses) {
         const address = addressToBytes(text)
-        this.#clients.set(keyOf(address), { endpointId: id, address, load })
+        this.#clients.set(keyOf(address), { ...ofEndpoint, address })
       }
     }
   }
@@ -132,12 +140,14 @@ export class QueryJudge {
    * @param query loaded, no reply @param isReadable whether all of it could be read
    * @returns the question with its verdict, or what a query gets that nobody can answer
    */
-  judge(query: MessageReader, isReadable: boolean, slot: SlotRules): JudgedQuestion | AnswerRcode {
+  judge(query: MessageReader, isReadable: boolean, slot: SlotRules, client: Client): JudgedQuestion | AnswerRcode {
     // Other opcodes have messages of other forms.
     if (query.opcode !== OPCODE_QUERY) return RCODE.NOTIMP
     // More questions than one have no meaning that servers agree on (RFC 9619).
     if (!isReadable || query.questionCount !== 1) return RCODE.FORMERR
-    return slot.judge(query)
+    const judged = slot.judge(query)
+    // A rule that denies the name as it is asked for has a name itself.
+    return judged.isAllowed || judged.rule !== '' ? judged : judgeWithoutSuffix(judged, slot, client.searchSuffixes)
   }
 
   /** @returns whether there is room for one more query on its way, which `end` gives back */
@@ -185,6 +195,15 @@ export class QueryJudge {
       durationNs: BigInt(Math.round((nowMs - query.startedMs) * MS_TO_NS)),
       notes: notes.slice(0, FLOW_ADDRESSES_MAX),
     })
+  }
+
+  /**
+   * What the client gets in place of an answer that it should not have. @param reply loaded, and an answer to the query
+   * @returns undefined for an answer that is the client's as it is
+   */
+  replacementOf(reply: MessageReader, { client, asked }: OpenQuery): Uint8Array | undefined {
+    if (!this.#stripsAaaa || asked.type !== TYPE.AAAA || !client.isIpv4Only) return undefined
+    return reply.rcode !== RCODE.NOERROR || reply.isDnssecOk || reply.answerCount === 0 ? undefined : noDataReply(reply)
   }
 
   reportRefused(query: RefusedQuery, isTcp: boolean, rcode: number): void {
@@ -249,4 +268,17 @@ export class QueryJudge {
       }),
     )
   }
+}
+
+/**
+ * Resolvers try a name with each of their search domains, and some give up at the first that is refused: what policy allows may be asked for
+ * with one of them behind it. The answer belongs to the name as it was asked for, so the bare name learns nothing from it.
+ */
+function judgeWithoutSuffix(judged: JudgedQuestion, slot: SlotRules, suffixes: readonly string[]): JudgedQuestion {
+  for (const suffix of suffixes) {
+    if (!judged.name.endsWith(suffix)) continue
+    const bare = slot.judgeName(judged.name.slice(0, 1 - suffix.length))
+    if (bare.isAllowed) return { ...judged, ...bare }
+  }
+  return judged
 }

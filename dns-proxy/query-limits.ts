@@ -21,6 +21,10 @@ export interface Client {
   readonly endpointId: number
   /** 16 bytes. */
   readonly address: Uint8Array
+  /** What its resolver appends to names: in lower case, between dots. */
+  readonly searchSuffixes: readonly string[]
+  /** Whether the endpoint has no address of IPv6. */
+  readonly isIpv4Only: boolean
   /** The same for all addresses of the endpoint. */
   readonly load: Load
 }

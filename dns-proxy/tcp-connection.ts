@@ -171,7 +171,7 @@ export class TcpConnection {
     this.#activeMs = startedMs
     const slotId = slot.slot.id
     const client = judge.clientAt(clientAddress)
-    const judged = client === undefined ? RCODE.SERVFAIL : judge.judge(reader, isReadable, slot)
+    const judged = client === undefined ? RCODE.SERVFAIL : judge.judge(reader, isReadable, slot, client)
     if (client === undefined || typeof judged === 'number') {
       this.#refuse(slotId, undefined, judged as AnswerRcode)
       return
@@ -293,9 +293,11 @@ export class TcpConnection {
     }
     this.#end(reader.id, query)
     this.#activeMs = nowMs
+    const answer = judge.replacementOf(reader, query) ?? message
+    if (answer !== message) reader.load(answer)
     judge.learn(reader, query, nowMs, true)
-    writeId(message, query.clientId)
-    this.#client.write(encodeFrame(message))
+    writeId(answer, query.clientId)
+    this.#client.write(encodeFrame(answer))
   }
 
   #end(id: number, query: OpenQuery): void {

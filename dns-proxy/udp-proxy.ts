@@ -139,7 +139,7 @@ export class UdpProxy {
       return
     }
     const client = this.#judge.clientAt(batch.source(index))
-    const judged = client === undefined ? RCODE.SERVFAIL : this.#judge.judge(reader, isReadable, slot)
+    const judged = client === undefined ? RCODE.SERVFAIL : this.#judge.judge(reader, isReadable, slot, client)
     if (client === undefined || typeof judged === 'number') {
       this.#refuseAt(batch, index, slot, undefined, judged as AnswerRcode)
       return
@@ -236,7 +236,11 @@ export class UdpProxy {
     this.#transactions.close(transaction)
     this.#judge.end(transaction)
     let answer: Uint8Array = data
-    if (data.length > UNFRAGMENTED_BYTES_MAX) {
+    const replacement = this.#judge.replacementOf(reader, transaction)
+    if (replacement !== undefined) {
+      answer = replacement
+      reader.load(answer)
+    } else if (data.length > UNFRAGMENTED_BYTES_MAX) {
       // The client comes back over TCP; before that it has no address, and nobody learns one.
       answer = truncatedReply(reader, UNFRAGMENTED_BYTES_MAX)
       reader.load(answer)

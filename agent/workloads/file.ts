@@ -4,6 +4,7 @@
  */
 import { LineCounter, parseDocument } from 'yaml'
 import { z } from 'zod'
+import { isMatchName } from '#parsers/dns/name-pattern.ts'
 import type { PortProtocol } from '#policy/compile.ts'
 import type { NamedPortNumber } from '#policy/selector-index.ts'
 import { kubectlTags } from '#policy/yaml.ts'
@@ -39,6 +40,8 @@ const ipv6 = z.string().refine((text) => isAddress(text) && text.includes(':'), 
 const namedPort = z.string().regex(/^([1-9]\d{0,4})\/(TCP|UDP|SCTP)$/, 'PORT/PROTOCOL is needed, for example 80/TCP')
 
 export const ENDPOINTS_MAX = 16384
+/** As many as resolvers take. */
+export const SEARCH_DOMAINS_MAX = 32
 const NODES_MAX = 5000
 const API_SERVER_ADDRESSES_MAX = 64
 
@@ -59,6 +62,8 @@ export const endpointSpecSchema = z
     ports: z.record(z.string().regex(/^[a-z0-9-]{1,15}$/), namedPort).default({}),
     /** What policy would deny of its traffic is reported, and not denied. */
     audit: z.boolean().default(false),
+    /** Domains that its resolver appends to names; absent: those of its namespace's resolv.conf, else the setting dns.searchDomains. */
+    searchDomains: z.array(z.string().refine(isMatchName, 'a DNS name is needed')).max(SEARCH_DOMAINS_MAX).optional(),
   })
   .refine((spec) => (spec.netns === undefined) !== (spec.interface === undefined), 'one of netns and interface is needed, not both')
 

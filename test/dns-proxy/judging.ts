@@ -20,6 +20,9 @@ export interface JudgingOptions {
   readonly selected?: (name: string) => boolean
   readonly concurrencyLimit?: number
   readonly graceMs?: number
+  readonly stripAaaa?: boolean
+  /** Of every endpoint, with trailing dots. */
+  readonly searchDomains?: readonly string[]
 }
 
 export const CLIENT = '127.0.0.1'
@@ -45,6 +48,8 @@ export class Judging {
     selected = () => true,
     concurrencyLimit = 0,
     graceMs = 0,
+    stripAaaa = false,
+    searchDomains = [],
     ...rules
   }: JudgingOptions) {
     this.slot = slotOf(rules)
@@ -61,10 +66,14 @@ export class Judging {
       { add: (flow) => this.flows.push(flow) },
       {
         flows: { mode: 'all', sampleRate: 1 },
-        dns: { dnsproxyConcurrencyLimit: concurrencyLimit, dnsproxyConcurrencyProcessingGracePeriodMs: graceMs },
+        dns: { dnsproxyConcurrencyLimit: concurrencyLimit, dnsproxyConcurrencyProcessingGracePeriodMs: graceMs, stripAaaa },
       } as ConstructorParameters<typeof QueryJudge>[3],
     )
-    const come = Object.entries(endpoints).map(([id, addresses]) => ({ id: Number(id), addresses: [...addresses], searchDomains: [] }))
+    const come = Object.entries(endpoints).map(([id, addresses]) => ({
+      id: Number(id),
+      addresses: [...addresses],
+      searchDomains: [...searchDomains],
+    }))
     this.judge.changeEndpoints({ gone: [], come: come as unknown as Parameters<QueryJudge['changeEndpoints']>[0]['come'] })
     this.judge.setLists(claimed, trusted)
   }

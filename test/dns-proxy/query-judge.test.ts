@@ -12,8 +12,9 @@ const REPLY = FLAG.QR | FLAG.RD | FLAG.RA
 function judge(judging: Judging, message: Uint8Array): ReturnType<Judging['judge']['judge']> {
   const reader = readerOf(message)
   const slot = judging.judge.slotAt(judging.slot.mark)
-  if (slot === undefined) throw new Error('no slot')
-  return judging.judge.judge(reader, reader.fault === undefined, slot)
+  const client = judging.judge.clientAt(addressToBytes(CLIENT))
+  if (slot === undefined || client === undefined) throw new Error('no slot, or no client')
+  return judging.judge.judge(reader, reader.fault === undefined, slot, client)
 }
 
 /** A query for the name on its way. */
@@ -161,4 +162,74 @@ test('queries to a server are limited, and counted when they are never answered'
     [1],
   )
   t.like(judging.flows[0], { query: 'api.test.', tcp: true, answered: false, notes: ['the server did not answer'] })
+})
+
+test('an allowed name with a search domain of the endpoint behind it passes, and what a rule denies does not', (t) => {
+  const judging = new Judging({
+    rules: [{ matchName: 'api.test.', name: 'one' }, { matchPattern: '*.cdn.test.' }],
+    denyRules: [{ matchName: 'bad.cdn.test.' }, { matchName: 'api.test.denied.test.', name: 'denied' }],
+    searchDomains: ['ns.svc.cluster.local.', 'svc.cluster.local.', 'denied.test.'],
+  })
+  const isAllowed = (name: string): boolean => {
+    const judged = judge(judging, queryOf(name))
+    return typeof judged !== 'number' && judged.isAllowed && judged.name === `${name}.`
+  }
+  for (const name of [
+    'api.test',
+    'api.test.ns.svc.cluster.local',
+    'API.test.svc.cluster.local'.toLowerCase(),
+    'a.cdn.test.svc.cluster.local',
+  ])
+    t.true(isAllowed(name), name)
+  t.like(judge(judging, queryOf('api.test.svc.cluster.local')), { rule: 'one', name: 'api.test.svc.cluster.local.' })
+  const others = [
+    'svc.cluster.local',
+    'other.test.svc.cluster.local',
+    'api.testsvc.cluster.local',
+    'api.test.cluster.local',
+    'api.test.ns.svc.cluster.local.svc.cluster.local.x',
+    'bad.cdn.test.svc.cluster.local',
+    'api.test.denied.test',
+  ]
+  for (const name of others) t.false(isAllowed(name), name)
+  t.false(isAllowed('a.cdn.test.evil.test'), 'a domain that is not on the list')
+  const bare = new Judging({ rules: [{ matchName: 'api.test.' }] })
+  t.like(judge(bare, queryOf('api.test.svc.cluster.local')), { isAllowed: false })
+})
+
+test('the answer to a name with a search domain teaches that name alone', (t) => {
+  const options = { rules: [{ matchName: 'api.test.' }], searchDomains: ['svc.test.'], allowAll: false }
+  const judging = new Judging(options)
+  const suffixed = rawName('api', 'test', 'svc', 'test')
+  const query = ask(judging, queryOf('api.test.svc.test'))
+  const reply = rawMessage(
+    { flags: REPLY, counts: [1, 1, 0, 0] },
+    rawQuestion(suffixed),
+    rawRecord(pointer(12), TYPE.A, Buffer.from([192, 0, 2, 1]), 60),
+  )
+  judging.judge.learn(readerOf(reply), query, 5, false)
+  t.deepEqual(
+    judging.lessons.map(({ names }) => names),
+    [['api.test.svc.test.']],
+  )
+})
+
+test('addresses of IPv6 are kept from endpoints without one, where that is asked for', (t) => {
+  const address = addressToBytes('2001:db8::1')
+  const records = [
+    rawRecord(pointer(12), TYPE.CNAME, rawName('cdn', 'test'), 60),
+    rawRecord(rawName('cdn', 'test'), TYPE.AAAA, address, 60),
+  ]
+  const replyTo = (type: number, flags = REPLY, ...parts: readonly Uint8Array[]) =>
+    rawMessage({ flags, counts: [1, parts.length, 0, 0] }, rawQuestion(API, type), ...parts)
+  const replaced = (options: JudgingOptions, type: number, reply: Buffer) => {
+    const judging = new Judging({ allowAll: true, ...options })
+    return judging.judge.replacementOf(readerOf(reply), ask(judging, queryOf('api.test', { type })))
+  }
+  const reply = replyTo(TYPE.AAAA, REPLY, ...records)
+  t.deepEqual(Buffer.from(replaced({ stripAaaa: true }, TYPE.AAAA, reply) ?? []), replyTo(TYPE.AAAA), 'no such record')
+  t.is(replaced({}, TYPE.AAAA, reply), undefined)
+  t.is(replaced({ stripAaaa: true, endpoints: { 7: [CLIENT, '2001:db8::7'] } }, TYPE.AAAA, reply), undefined, 'it has one')
+  t.is(replaced({ stripAaaa: true }, TYPE.A, replyTo(TYPE.A, REPLY, addressRecord(pointer(12), '192.0.2.1'))), undefined)
+  t.is(replaced({ stripAaaa: true }, TYPE.AAAA, replyTo(TYPE.AAAA, REPLY | RCODE.NXDOMAIN)), undefined, 'an error is as good as it is')
 })

@@ -3,7 +3,13 @@ import { QueryLimits, Servers } from '#dns-proxy/query-limits.ts'
 import { type Transaction, Transactions } from '#dns-proxy/transactions.ts'
 
 const asked = { isAllowed: true, rule: '', isAudited: false, name: 'api.test.', type: 1, question: '' }
-const clientOf = (endpointId: number) => ({ endpointId, address: new Uint8Array(16), load: { openCount: 0 } })
+const clientOf = (endpointId: number) => ({
+  endpointId,
+  address: new Uint8Array(16),
+  searchSuffixes: [],
+  isIpv4Only: true,
+  load: { openCount: 0 },
+})
 
 function queryAt(startedMs: number): Transaction {
   const server = { address: new Uint8Array(16), isTrusted: false, openCount: 0, timedOutCount: 0 }
