@@ -12,7 +12,7 @@ import type { Config } from '#config/schema.ts'
 import { FlowRing } from '#flows/ring.ts'
 import { PolicyEngine } from '#policy/engine.ts'
 import { LabelFilter } from '#policy/label-filter.ts'
-import { parseOptions } from '#policy/options.ts'
+import { observesQueries, parseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { LockHeldError } from '#sys/errors.ts'
 import { acquireLock } from '#sys/flock.ts'
@@ -37,10 +37,6 @@ import { WorkloadsFile } from './workloads/workloads-file.ts'
 const FILE_QUIET_MS = 15
 /** How long an upgrade waits for the proxy before it switches to maps in which some L7 rows still deny. */
 const TAKEOVER_WAIT_MS = 5000
-/** In Cilium's dialect queries are seen where a rule says so, and names that policy lets nobody ask for are never learned. */
-function observesQueries({ dns, policy }: Config): boolean {
-  return dns.observeQueries === 'auto' ? policy.dialect === 'extended' : dns.observeQueries === 'always'
-}
 
 /** Device events come in bursts; what they mean is looked up once. */
 const LINK_QUIET_MS = 5

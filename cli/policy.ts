@@ -320,7 +320,9 @@ async function listDocuments(agent: AgentClient) {
 
 async function waitInForce(agent: AgentClient, timeoutMs: number) {
   const { call, create, WaitPolicyRequestSchema } = await import('./agent-client.ts')
-  const response = await call(agent, 'waitPolicy', create(WaitPolicyRequestSchema, { rescan: true }), timeoutMs)
+  const response = await call(agent, 'waitPolicy', create(WaitPolicyRequestSchema, { rescan: true }), timeoutMs).catch((error) =>
+    withWarnings(agent, error),
+  )
   if (response.refused.length > 0) {
     const details = response.refused.map(({ slotId, rule, reason }) => `slot ${slotId} ${rule || 'whole'}: ${reason}`)
     throw new CliError('HG-1103', `Envoy refused ${response.refused.length} rules; what they would allow is denied`, {
@@ -348,4 +350,15 @@ function describeProblems(document: PolicyDocument): string[] {
 function report(format: OutputFormat, value: unknown, lines: () => readonly string[]): void {
   if (format === 'json') printJson(value)
   else for (const line of lines()) print(line)
+}
+
+/** What did not come in time is said with what the agent has to say: most often a process that is not there. */
+async function withWarnings(agent: AgentClient, error: unknown): Promise<never> {
+  if (!(error instanceof CliError) || error.code !== 'HG-1104') throw error
+  const { call, create, GetStatusRequestSchema } = await import('./agent-client.ts')
+  const { warnings, processes } = await call(agent, 'getStatus', create(GetStatusRequestSchema))
+  const behind = processes
+    .filter(({ connected, revision, appliedRevision }) => connected && appliedRevision < revision)
+    .map(({ name, revision, appliedRevision }) => `${name} has revision ${appliedRevision} in force, not ${revision}`)
+  throw new CliError(error.code, `not in force in time: ${error.message}`, { details: [...behind, ...warnings] })
 }

@@ -4,6 +4,7 @@
  * identities are the caller's to allocate (`cidrPrefixes`).
  */
 import { DnsMatcher } from '#parsers/dns/match.ts'
+import { isMatchAll } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { CompiledRule, RuleScope } from './blocks.ts'
 import { parsePrefix } from './cidr.ts'
@@ -61,7 +62,8 @@ export interface EngineOptions {
 
 /**
  * Condition (EngineIdentity.nameSelector) of an address that several conditions match whose rules are not the same: for the identity that
- * stands for it all L7 rules hold that a host is stated or bound in, since none of them lets anything through that is meant for another.
+ * stands for it all L7 rules hold that a host is stated or bound in, since none of them lets anything through that is meant for another, and
+ * those that hold for every name.
  */
 export const SEVERAL_NAMES = 'several names'
 
@@ -379,7 +381,10 @@ export class PolicyEngine {
         '',
       ),
     ]
-    const traffic = this.#options.knowsNames && members.some(({ kind }) => kind === 'fqdn') ? compiled.traffic.filter(statesHosts) : []
+    const names = this.#options.knowsNames ? members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : [])) : []
+    // What holds for every name holds for each of several.
+    const isForEveryName = names.some(({ matchPattern }) => matchPattern !== undefined && isMatchAll(matchPattern))
+    const traffic = compiled.traffic.filter(({ l7 }) => names.length > 0 && holdsForSeveral(l7, isForEveryName))
     if (traffic.length > 0) {
       const several = { entry: this.#index.useName(SEVERAL_NAMES, () => false), isEndpoint: false }
       lives.push(live({ ...compiled, traffic, named: [] }, [several], '/several'))
@@ -573,9 +578,10 @@ function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] }
   return { enforced: [], audit: [] }
 }
 
-/** Whether requests are judged by the hosts that they ask for. */
-function statesHosts({ l7 }: { readonly l7: L7Part | undefined }): boolean {
-  return l7?.shape.kind === 'http' && l7.rules.length > 0 && httpRules(l7.rules).every(({ rule }) => rule.host !== undefined)
+/** Whether rules on requests may hold for an address of several names: those do that judge requests by the hosts that they ask for. */
+function holdsForSeveral(l7: L7Part | undefined, isForEveryName: boolean): boolean {
+  if (l7?.shape.kind !== 'http') return false
+  return isForEveryName || (l7.rules.length > 0 && httpRules(l7.rules).every(({ rule }) => rule.host !== undefined))
 }
 
 function isAboutDns({ traffic, named }: CompiledRule): boolean {
