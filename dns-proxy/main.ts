@@ -134,7 +134,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   // Queries are answered without it.
   const namesServer = serveNames(paths.socket, config.group, {
     names: () => serving?.names,
-    metrics: () => metricsOf(serving?.names, serving?.overLimitCount ?? 0),
+    metrics: () => metricsOf(serving),
   }).catch((error: unknown) => {
     log.error({ err: error }, 'what is learned cannot be asked for')
     return () => {}

@@ -54,7 +54,7 @@ export async function serveNames(path: string, group: string, backend: NamesBack
           nameCount,
           addressCount,
         })),
-        metrics: Object.entries(backend.metrics()).map(([name, value]) => ({ name, value: BigInt(value) })),
+        metrics: Object.entries(backend.metrics()).map(([name, value]) => ({ name, value })),
       }),
     ),
   })

@@ -37,6 +37,20 @@ export interface RefusedQuery {
   readonly asked: JudgedQuestion | undefined
 }
 
+/** Since this process serves. */
+export interface QueryCounts {
+  received: number
+  forwarded: number
+  /** By policy. */
+  denied: number
+  /** Not of one readable question. */
+  malformed: number
+  answered: number
+  /** Of all that were answered together. */
+  answeredMs: number
+  timedOut: number
+}
+
 const NO_NOTES: readonly string[] = []
 const UNREAD: JudgedQuestion = { isAllowed: false, rule: '', isAudited: false, name: '', type: 0, question: '' }
 
@@ -47,6 +61,7 @@ type FlowRest = Partial<
 >
 
 export class QueryJudge {
+  readonly counts: QueryCounts = { received: 0, forwarded: 0, denied: 0, malformed: 0, answered: 0, answeredMs: 0, timedOut: 0 }
   readonly #slots: SlotTable
   readonly #names: Names
   readonly #flows: Flows
@@ -141,23 +156,35 @@ export class QueryJudge {
    * @returns the question with its verdict, or what a query gets that nobody can answer
    */
   judge(query: MessageReader, isReadable: boolean, slot: SlotRules, client: Client): JudgedQuestion | AnswerRcode {
+    this.counts.received += 1
     // Other opcodes have messages of other forms.
     if (query.opcode !== OPCODE_QUERY) return RCODE.NOTIMP
     // More questions than one have no meaning that servers agree on (RFC 9619).
-    if (!isReadable || query.questionCount !== 1) return RCODE.FORMERR
-    const judged = slot.judge(query)
+    if (!isReadable || query.questionCount !== 1) {
+      this.counts.malformed += 1
+      return RCODE.FORMERR
+    }
+    const asked = slot.judge(query)
+    if (asked.isAllowed) return asked
     // A rule that denies the name as it is asked for has a name itself.
-    return judged.isAllowed || judged.rule !== '' ? judged : judgeWithoutSuffix(judged, slot, client.searchSuffixes)
+    const judged = asked.rule === '' ? judgeWithoutSuffix(asked, slot, client.searchSuffixes) : asked
+    if (!judged.isAllowed) this.counts.denied += 1
+    return judged
   }
 
   /** @returns whether there is room for one more query on its way, which `end` gives back */
   begin(client: Client, server: DnsServer): boolean {
-    return this.#limits.take(client, server)
+    const hasRoom = this.#limits.take(client, server)
+    if (hasRoom) this.counts.forwarded += 1
+    return hasRoom
   }
 
   /** After `begin` has found none. @param onRoom told once, later, whether there is room now @returns whether it is worth waiting */
   waitForRoom(client: Client, server: DnsServer, onRoom: (hasRoom: boolean) => void): boolean {
-    return this.#limits.wait(client, server, onRoom)
+    return this.#limits.wait(client, server, (hasRoom) => {
+      if (hasRoom) this.counts.forwarded += 1
+      onRoom(hasRoom)
+    })
   }
 
   end({ client, server }: Pick<OpenQuery, 'client' | 'server'>): void {
@@ -178,6 +205,8 @@ export class QueryJudge {
 
   /** The kernel knows what the answer teaches when this returns. @param reply loaded, and an answer to the query */
   learn(reply: MessageReader, query: OpenQuery, nowMs: number, isTcp: boolean): void {
+    this.counts.answered += 1
+    this.counts.answeredMs += nowMs - query.startedMs
     const chain = this.#chain
     // What is truncated comes again, whole; what is not of the Internet's class has no addresses.
     const hasAddresses = !reply.isTruncated && chain.read(reply)
@@ -212,6 +241,7 @@ export class QueryJudge {
 
   reportTimeout(query: OpenQuery, isTcp: boolean): void {
     query.server.timedOutCount += 1
+    this.counts.timedOut += 1
     this.#reportOpen(query, isTcp, { answered: false, notes: ['the server did not answer'] })
   }
 

@@ -12,7 +12,7 @@ import { LearnedNames } from './learned-names.ts'
 import { Lifetimes } from './lifetimes.ts'
 import { machineClock, NamesJournal, readJournal } from './names-journal.ts'
 import type { PreCache } from './pre-cache.ts'
-import { QueryJudge } from './query-judge.ts'
+import { type QueryCounts, QueryJudge } from './query-judge.ts'
 import type { SlotTable } from './slot-rules.ts'
 import { TcpProxy } from './tcp-proxy.ts'
 import { UdpProxy } from './udp-proxy.ts'
@@ -112,6 +112,10 @@ export class Serving {
 
   get names(): LearnedNames {
     return this.#names
+  }
+
+  get queryCounts(): QueryCounts {
+    return this.#judge.counts
   }
 
   /** Queries that there was no room for. */

@@ -28,10 +28,21 @@ async function served(t: ExecutionContext): Promise<Served> {
       create(NameSelectorSchema, { id: 102, matchPattern: '*.test.' }),
     ],
   })
-  const close = await serveNames(join(run, 'dns.sock'), 'no-such-group', { names: () => names, metrics: () => metricsOf(names, 3) })
+  const close = await serveNames(join(run, 'dns.sock'), 'no-such-group', {
+    names: () => names,
+    metrics: () => metricsOf({ names, overLimitCount: 3, queryCounts: QUERY_COUNTS }),
+  })
   t.teardown(close)
   return { names, fake, run, ask: (...args) => headgate(['fqdn', ...args, '--set', `paths.run=${run}`]) }
 }
+
+const QUERY_COUNTS = { received: 9, forwarded: 5, denied: 3, malformed: 1, answered: 4, answeredMs: 12.5, timedOut: 1 }
+const QUERY_LINES = [
+  'policy_l7_total{proxy_type="fqdn",rule="received"} 9',
+  'policy_l7_total{proxy_type="fqdn",rule="denied"} 3',
+  'proxy_upstream_reply_seconds_count{protocol_l7="dns",scope="upstreamTime"} 4',
+  'proxy_upstream_reply_seconds_sum{protocol_l7="dns",scope="upstreamTime"} 0.0125',
+]
 
 test('fqdn cache list shows names in order, with what keeps them, and takes a pattern', async (t) => {
   const { names, run, ask } = await served(t)
@@ -86,7 +97,7 @@ test('fqdn names shows selectors and counters', async (t) => {
   names.learn(0, ['www.test.', 'api.test.'], addressToBytes('10.1.1.1'), 60, performance.now())
   const lines = (await ask('names')).stdout.split('\n').map((line) => line.replaceAll(/ +/g, ' '))
   t.deepEqual(lines.slice(0, 3), ['ID NAMES ADDRESSES PATTERN', '101 1 1 api.test.', '102 2 1 *.test.'])
-  for (const line of ['fqdn_active_names 2', 'fqdn_active_ips 1', 'fqdn_selectors 2', 'fqdn_semaphore_rejected_total 3'])
+  for (const line of ['fqdn_active_names 2', 'fqdn_active_ips 1', 'fqdn_selectors 2', 'fqdn_semaphore_rejected_total 3', ...QUERY_LINES])
     t.true(lines.includes(line), line)
   t.like(JSON.parse((await ask('names', '-o', 'json')).stdout), { selectors: [{ selector: { id: 101 }, nameCount: 1 }, { nameCount: 2 }] })
 })

@@ -48,6 +48,7 @@ test('one question is judged; none, several, or what cannot be read is malformed
   t.is(judge(judging, rawMessage({ counts: [0, 0, 0, 0] })), RCODE.FORMERR)
   t.is(judge(judging, Buffer.concat([queryOf('api.test'), Buffer.from([0])])), RCODE.FORMERR, 'trailing bytes')
   t.is(judge(judging, queryOf('api.test').subarray(0, -1)), RCODE.FORMERR)
+  t.like(judging.judge.counts, { received: 6, denied: 1, malformed: 4 })
 })
 
 test('other opcodes are not implemented, whether they can be read or not', (t) => {
