@@ -6,15 +6,16 @@
  * it is tracked, and goes when two looks one after the other saw none. What runs out next is always known, so nothing walks over all.
  */
 import type { NameSelector } from '#api/gen/headgate/v1/control_pb.js'
-import { LEARNED_SELECTORS_MAX, type LearnedValue, learnedKeyCodec, learnedValueCodec } from '#bpf/gen/abi.ts'
+import { LEARNED_SELECTORS_MAX } from '#bpf/gen/abi.ts'
 import type { KernelMaps } from '#bpf/maps.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
 import { compileNamePattern, isMatchAll, normalizeName } from '#parsers/dns/name-pattern.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
-import { SystemCallError } from '#sys/errors.ts'
+import { Address, addressKey, type Claim, type ClaimSink, firstOf, type KeptClaim, type Name, type Scope, setSelectors } from './claims.ts'
 import { ConntrackLook } from './conntrack-look.ts'
 import { type ItemChanges, ruleOf } from './desired-state.ts'
-import { type Expiring, ExpiryHeap } from './expiry-heap.ts'
+import { ExpiryHeap } from './expiry-heap.ts'
+import { LearnedRows } from './learned-rows.ts'
 
 export interface LearnedNamesSettings {
   /** Seconds for which an address is known at least. */
@@ -54,73 +55,6 @@ const EXPIRED_AT_ONCE = 1024
 const BURIED_AT_ONCE = 512
 
 type Maps = Pick<KernelMaps, 'learnedAddresses' | 'learnedState' | 'conntrack'>
-
-/** What everybody knows (endpoint 0), or one endpoint. */
-interface Scope {
-  readonly endpointId: number
-  readonly names: Map<string, Name>
-  /** By their 16 bytes. */
-  readonly addresses: Map<string, Address>
-}
-
-interface Name {
-  readonly scope: Scope
-  /** Empty for what stands in for the names of a row that nobody remembers. */
-  readonly text: string
-  /** Those that match, sorted. */
-  selectors: readonly number[]
-  readonly claims: Set<Claim>
-}
-
-/** Bytes are a string here: a buffer for each would cost several times as much, or keep a whole slab of the pool. */
-class Address {
-  readonly scope: Scope
-  /** Its 16 bytes as Latin-1. */
-  readonly key: string
-  readonly claims: Claim[] = []
-  /** Those in the kernel, sorted. */
-  selectors: readonly number[] = []
-  /** Of a zombie: looks at conntrack, one after the other, that did not see it. */
-  missedCount = 0
-
-  constructor(scope: Scope, key: string) {
-    this.scope = scope
-    this.key = key
-  }
-
-  get endpointId(): number {
-    return this.scope.endpointId
-  }
-
-  /** Made anew each time. */
-  get address(): Buffer {
-    return Buffer.from(this.key, 'latin1')
-  }
-}
-
-/** A name has an address. In the heap until it runs out. */
-export interface Claim extends Expiring {
-  readonly name: Pick<Name, 'text' | 'scope' | 'selectors' | 'claims'>
-  readonly address: Address
-  /** What the journal has as expiresMs; -Infinity while it has nothing. */
-  journaledMs: number
-}
-
-/** Hears of every change, to keep it. */
-export interface ClaimSink {
-  /** A claim is new or lasts longer. */
-  set(claim: Claim): void
-  remove(claim: Claim): void
-}
-
-/** A claim as it was kept. */
-export interface KeptClaim {
-  readonly endpointId: number
-  /** 16 bytes. */
-  readonly address: Uint8Array
-  readonly name: string
-  readonly expiresMs: number
-}
 
 /** What came of learning an address. `selectors cut`: known, but more selectors match its names than a row has room for. */
 export type Lesson = 'learned' | 'not selected' | 'no room' | 'selectors cut'
@@ -164,7 +98,8 @@ export class LearnedNames {
     claimsDisplacedCount: 0,
     selectorsCutCount: 0,
   }
-  readonly #maps: Maps
+  readonly #conntrack: Maps['conntrack']
+  readonly #rows: LearnedRows
   readonly #settings: LearnedNamesSettings
   readonly #limits: LearnedNamesLimits
   readonly #index = new NameIndex<number>('peers')
@@ -178,8 +113,6 @@ export class LearnedNames {
   readonly #zombies = new Set<Address>()
   #addressCount = 0
   #nameCount = 0
-  /** Some row lost a selector, and connections were not told yet. */
-  #isLess = false
   #look: ConntrackLook<Address> | undefined
   #isReconciled = false
   #sink: ClaimSink | undefined
@@ -194,11 +127,14 @@ export class LearnedNames {
     settings: LearnedNamesSettings,
     { limits = DEFAULT_LIMITS, kept = [], nowMs = performance.now() }: Partial<ConstructorOptions> = {},
   ) {
-    this.#maps = maps
+    this.#conntrack = maps.conntrack
+    this.#rows = new LearnedRows(maps)
     this.#settings = settings
     this.#limits = limits
     this.#startedMs = nowMs
-    this.#readRows()
+    for (const { endpointId, address, selectors } of this.#rows.read()) {
+      this.#addAddress(this.#scopeAt(endpointId), address).selectors = selectors
+    }
     for (const claim of kept) this.#restore(claim)
   }
 
@@ -256,7 +192,7 @@ export class LearnedNames {
     if (this.#isReconciled) for (const name of this.#namesMatching(come)) touched.add(name)
     else this.#reconcile()
     this.#bringIn(touched)
-    this.#tellLess()
+    this.#rows.tellLess()
   }
 
   /**
@@ -285,7 +221,7 @@ export class LearnedNames {
     if (!isSelected) return 'not selected'
     if (isNew && known !== undefined) isKnown = this.#write(known)
     if (known?.claims.length === 0) this.#dropAddress(known)
-    this.#tellLess()
+    this.#rows.tellLess()
     if (isKnown) return known !== undefined && this.#isCut(known) ? 'selectors cut' : 'learned'
     this.totals.addressesRefusedCount++
     return 'no room'
@@ -308,7 +244,7 @@ export class LearnedNames {
       evictedCount++
       this.#evict(zombie)
     }
-    this.#tellLess()
+    this.#rows.tellLess()
     return count < EXPIRED_AT_ONCE && this.#zombies.size <= this.#settings.zombiesMax
   }
 
@@ -317,7 +253,7 @@ export class LearnedNames {
     if (this.#look !== undefined) return undefined
     const candidates = [...this.#zombies].filter((zombie) => this.#hasRunOut(zombie, nowMs))
     if (candidates.length === 0) return undefined
-    this.#look = new ConntrackLook(this.#maps.conntrack, candidates)
+    this.#look = new ConntrackLook(this.#conntrack, candidates)
     return this.#look
   }
 
@@ -328,7 +264,7 @@ export class LearnedNames {
       if (look.seen.has(zombie)) zombie.missedCount = 0
       else if (++zombie.missedCount >= LOOKS_MISSED) this.#bury(zombie, nowMs - this.#settings.graceSeconds * 1000)
     }
-    this.#tellLess()
+    this.#rows.tellLess()
     if (look.hasMore) return false
     if (this.#look === look) this.#look = undefined
     return true
@@ -350,7 +286,7 @@ export class LearnedNames {
       }
     }
     for (const address of touched) this.#write(address)
-    this.#tellLess()
+    this.#rows.tellLess()
     return count
   }
 
@@ -378,17 +314,6 @@ export class LearnedNames {
         const addresses = new Set(names.flatMap(({ claims }) => [...claims].map(({ address }) => address)))
         return { id, rule, nameCount: names.filter(({ text }) => text !== '').length, addressCount: addresses.size }
       })
-  }
-
-  #readRows(): void {
-    for (const { keys, values, count } of this.#maps.learnedAddresses.rawBatches()) {
-      for (let index = 0; index < count; index++) {
-        const { endpointId, address } = learnedKeyCodec.decode(keys.subarray(index * learnedKeyCodec.size))
-        const { selectors } = learnedValueCodec.decode(values.subarray(index * learnedValueCodec.size))
-        const known = this.#addAddress(this.#scopeAt(endpointId), address)
-        known.selectors = selectors.map(({ identity }) => identity).filter((id) => id !== 0)
-      }
-    }
   }
 
   #restore({ endpointId, address, name: text, expiresMs }: KeptClaim): void {
@@ -438,7 +363,7 @@ export class LearnedNames {
   }
 
   #addressAt(scope: Scope, address: Uint8Array): Address | undefined {
-    const known = scope.addresses.get(keyOf(address))
+    const known = scope.addresses.get(addressKey(address))
     if (known !== undefined) return known
     if (scope.endpointId !== 0 && scope.addresses.size >= this.#limits.addressesOfEndpointMax) return undefined
     while (this.#addressCount >= this.#limits.addressesMax) if (!this.#evictZombie(undefined)) return undefined
@@ -446,7 +371,7 @@ export class LearnedNames {
   }
 
   #addAddress(scope: Scope, address: Uint8Array): Address {
-    const key = keyOf(address)
+    const key = addressKey(address)
     const known = new Address(scope, key)
     scope.addresses.set(key, known)
     this.#addressCount++
@@ -628,40 +553,16 @@ export class LearnedNames {
   #write(known: Address): boolean {
     const selectors = this.#rowOf(known)
     if (known.claims.length === 0) this.#dropAddress(known)
-    if (selectors.length === 0) {
-      if (known.selectors.length > 0) this.#maps.learnedAddresses.delete(known)
-    } else if (!isSame(selectors, known.selectors) && !this.#set(known, selectors)) {
+    while (!this.#rows.write(known, selectors, known.selectors)) {
+      if (this.#evictZombie(known)) continue
       for (const claim of [...known.claims]) this.#dropClaim(claim)
       this.#dropAddress(known)
-      if (known.selectors.length > 0) this.#maps.learnedAddresses.delete(known)
-      this.#isLess ||= known.selectors.length > 0
+      this.#rows.write(known, [], known.selectors)
       known.selectors = []
       return false
     }
-    this.#isLess ||= known.selectors.some((id) => !selectors.includes(id))
     known.selectors = selectors
     return true
-  }
-
-  /** @returns false when the map has no room, and no zombie either that could make some */
-  #set(known: Address, selectors: readonly number[]): boolean {
-    do {
-      try {
-        this.#maps.learnedAddresses.set(known, rowOf(selectors))
-        return true
-      } catch (error) {
-        if (!(error instanceof SystemCallError) || (error.code !== 'E2BIG' && error.code !== 'ENOSPC')) throw error
-      }
-    } while (this.#evictZombie(known))
-    return false
-  }
-
-  /** Connections that a row let through are judged again. */
-  #tellLess(): void {
-    if (!this.#isLess) return
-    this.#isLess = false
-    const { revision = 0 } = this.#maps.learnedState.get(0) ?? {}
-    this.#maps.learnedState.set(0, { revision: (revision + 1) >>> 0 })
   }
 }
 
@@ -669,12 +570,6 @@ export interface ConstructorOptions {
   readonly limits: LearnedNamesLimits
   readonly kept: Iterable<KeptClaim>
   readonly nowMs: number
-}
-
-const ADDRESS_BYTES = 16
-
-function setSelectors(name: { selectors: readonly number[] }, selectors: readonly number[]): void {
-  name.selectors = selectors
 }
 
 function patternOf(matchPattern: string): { prefix: string; suffix: string; matches: (name: string) => boolean } {
@@ -685,22 +580,4 @@ function patternOf(matchPattern: string): { prefix: string; suffix: string; matc
     suffix: isMatchAll(matchPattern) ? '' : pattern.slice(pattern.lastIndexOf('*') + 1),
     matches: compileNamePattern(matchPattern, 'peers'),
   }
-}
-
-function keyOf(address: Uint8Array): string {
-  return Buffer.from(address.buffer, address.byteOffset, ADDRESS_BYTES).toString('latin1')
-}
-
-function firstOf(claims: Iterable<Claim>): Claim | undefined {
-  let first: Claim | undefined
-  for (const claim of claims) if (first === undefined || claim.expiresMs < first.expiresMs) first = claim
-  return first
-}
-
-function isSame(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((id, index) => id === b[index])
-}
-
-function rowOf(selectors: readonly number[]): LearnedValue {
-  return { selectors: Array.from({ length: LEARNED_SELECTORS_MAX }, (_, index) => ({ identity: selectors[index] ?? 0 })) }
 }

@@ -19,8 +19,8 @@ import {
 import { dirname } from 'node:path'
 import type { Logger } from 'pino'
 import { readFileIfPresent } from '#sys/atomic-file.ts'
+import type { Claim, ClaimSink, KeptClaim } from './claims.ts'
 import { decodeJournal, encodeHeader, FrameWriter, type JournalRecord } from './journal-format.ts'
-import type { Claim, ClaimSink, KeptClaim } from './learned-names.ts'
 
 const FLUSH_INTERVAL_MS = 100
 /** A lifetime that only moved by less is not written again: servers that count down tell the same end each time. */
