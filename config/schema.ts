@@ -178,7 +178,9 @@ export const configSchema = z.strictObject({
       tofqdnsDnsRejectResponseCode: z
         .enum(['refused', 'nameError'])
         .default('refused')
-        .describe('What a query gets that policy denies: REFUSED, or NXDOMAIN, behind which some resolvers go on with their search list.'),
+        .describe(
+          'What a query gets that policy denies: REFUSED, or NXDOMAIN (nameError). At REFUSED, glibc gives up its search list and musl (Alpine) waits for its timeout, 5 s; with NXDOMAIN both go on at once.',
+        ),
       tofqdnsMinTtl: z
         .int()
         .min(0)

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 runtime_packages='libbpf1 iproute2 ca-certificates'
 # For building, and for the demo.
 build_packages='clang-19 libbpf-dev linux-libc-dev procps'
-test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils'
+test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev'
 bench_packages='valgrind'
 kernel_floor=6.6
 

@@ -208,8 +208,8 @@ export class QueryJudge {
     this.counts.answered += 1
     this.counts.answeredMs += nowMs - query.startedMs
     const chain = this.#chain
-    // What is truncated comes again, whole; what is not of the Internet's class has no addresses.
-    const hasAddresses = !reply.isTruncated && chain.read(reply)
+    // Some clients (musl before 1.2.4) take what a truncated answer has for all that there is. Other classes than the Internet's have no addresses.
+    const hasAddresses = chain.read(reply)
     const notes = hasAddresses ? this.#learn(query, nowMs) : NO_NOTES
     if (notes.length === 0 && !query.asked.isAudited && !this.#isSampled()) return
     const addresses = hasAddresses

@@ -24,12 +24,13 @@ const ANSWER_WAIT_MS = 10_000
 const EXPIRY_INTERVAL_MS = 1000
 const BUFFER_BYTES = 8 << 20
 const REPLY_SOCKETS_MAX = 256
-/** What we tell of ourselves in answers of our own. */
+/**
+ * What passes as one packet, whatever tunnels it goes through (DNS flag day 2020): the datapath drops fragments (bpf/src/packet.h). Servers
+ * are told so, and what they send beyond it comes over TCP.
+ */
 const UDP_PAYLOAD_BYTES = 1232
 const DATAGRAM_BYTES_MAX = 65_535
 const LARGE_BATCH = 16
-/** What leaves in one packet of a leg's MTU; the datapath drops fragments (bpf/src/packet.h). */
-const UNFRAGMENTED_BYTES_MAX = 1472
 
 const LOOPBACK = addressToBytes('127.0.0.1')
 const ANY = addressToBytes('0.0.0.0')
@@ -188,7 +189,7 @@ export class UdpProxy {
     }
     const socket = this.#upstream[transaction.socket] as UdpSocket
     writeId(data, transaction.id)
-    lowerUdpPayloadBytes(this.#reader, UNFRAGMENTED_BYTES_MAX)
+    lowerUdpPayloadBytes(this.#reader, UDP_PAYLOAD_BYTES)
     socket.send(data, server.address, serverPort, client.address)
     this.#dirty.add(socket)
   }
@@ -240,9 +241,9 @@ export class UdpProxy {
     if (replacement !== undefined) {
       answer = replacement
       reader.load(answer)
-    } else if (data.length > UNFRAGMENTED_BYTES_MAX) {
+    } else if (data.length > UDP_PAYLOAD_BYTES) {
       // The client comes back over TCP; before that it has no address, and nobody learns one.
-      answer = truncatedReply(reader, UNFRAGMENTED_BYTES_MAX)
+      answer = truncatedReply(reader, UDP_PAYLOAD_BYTES)
       reader.load(answer)
     }
     this.#judge.learn(reader, transaction, nowMs, false)

@@ -133,9 +133,12 @@ test('names that nothing selects teach nothing, and their addresses are no news'
   t.deepEqual(flows[0]?.notes, [])
 })
 
-test('a truncated answer teaches nothing', (t) => {
+test('a truncated answer teaches what it has, for clients that do not ask again over TCP', (t) => {
   const reply = rawMessage({ flags: REPLY | FLAG.TC, counts: [1, 1, 0, 0] }, rawQuestion(API), addressRecord(pointer(12), '192.0.2.1'))
-  t.deepEqual(learnFrom({}, reply).lessons, [])
+  t.deepEqual(
+    learnFrom({}, reply).lessons.map(({ address }) => address),
+    ['192.0.2.1'],
+  )
 })
 
 test('an endpoint that is gone asks nothing more, and one that follows it at its address does', (t) => {

@@ -39,9 +39,10 @@ test.serial('odd answers pass as they are, and teach what they say of the name',
     const beside = await ask(machine, client, server, 'beside.test')
     t.deepEqual(beside.answers, [GOOD, BAD], beside.text)
     t.regex((await ask(machine, client, server, 'trailing.test')).text, /extra bytes/)
-    t.is((await ask(machine, client, server, 'truncated.test', '+ignore')).rcode, 'NOERROR')
     t.true(await reaches(machine, client, GOOD))
-    t.false(await reaches(machine, client, BAD), 'neither a record beside the name nor a truncated answer teaches')
+    t.false(await reaches(machine, client, BAD), 'a record beside the name teaches nothing')
+    t.is((await ask(machine, client, server, 'truncated.test', '+ignore')).rcode, 'NOERROR')
+    t.true(await reaches(machine, client, BAD), 'some clients take a truncated answer as it is')
     const [large, huge, drip, silent] = await Promise.all([
       ask(machine, client, server, 'large.test'),
       ask(machine, client, server, 'huge.test'),
