@@ -241,13 +241,18 @@ async function runOnce(way: Way, file: string, load: string, seconds: number, ru
     mode: way.mode,
     probeEvery: CHECKS_PER_PROBE,
   }
-  const checking = runClient(machine, client, way.server, load, checks)
-  const result = await runDnsperf(machine, client, way.server, file, { seconds, outstanding: OUTSTANDING, sockets: SOCKETS })
-  // The checker waits a little longer for what must not be answered: the cores have nothing to do then.
-  const wallMs = performance.now() - startedMs
-  const coresAfter = cores.map(coreTimes)
-  const after = before.map(([, pid]) => processorUs(pid))
-  const checked = await checking
+  const dnsperf = { seconds, outstanding: OUTSTANDING, sockets: SOCKETS }
+  const [measured, checked] = await Promise.all([
+    runDnsperf(machine, client, way.server, file, dnsperf).then((result) => ({
+      result,
+      // The checker waits a little longer for what must not be answered: the cores have nothing to do then.
+      wallMs: performance.now() - startedMs,
+      coresAfter: cores.map(coreTimes),
+      after: before.map(([, pid]) => processorUs(pid)),
+    })),
+    runClient(machine, client, way.server, load, checks),
+  ])
+  const { result, wallMs, coresAfter, after } = measured
   const cpu: Record<string, number> = { dnsperf: result.processorUs / result.completed }
   for (const [index, [name, , us]] of before.entries()) cpu[name] = ((after[index] ?? us) - us) / result.completed
   const accountedUs = Object.values(cpu).reduce((sum, us) => sum + us, 0) * result.completed + checked.processorUs

@@ -12,7 +12,7 @@
  *       denied    dN.denied.test: REFUSED
  *       untaught  an address that no name has: must not be reached
  *       old       the address of a name that was asked for OLD_SECONDS ago, and not since: must not be reached
- *                 (OLD_SECONDS of 0: not tried)
+ *                 (OLD_SECONDS of 0: not tried; PROBE_EVERY of 0: none of them)
  *     With `open` nothing is denied, and each of these must come to the opposite; with `answers` no connection is made either.
  *     Prints one JSON line.
  *
@@ -514,7 +514,7 @@ static int ask(uint64_t rate, uint64_t count, uint32_t first, uint64_t probe_eve
 			} else if (read(timer, &due, sizeof(due)) == sizeof(due)) {
 				for (; due > 0 && begun < count; due--, begun++) {
 					begin(NAME, first + begun);
-					if (begun % probe_every == 0)
+					if (probe_every && begun % probe_every == 0)
 						begin_probe(first + begun, first, old_seconds * rate);
 				}
 			}
