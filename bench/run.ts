@@ -45,7 +45,7 @@ const USAGE = `usage: npm run bench -- NAME [--pairs N] [--seconds N] [--count N
   --seconds N  length of one run
   --count N    how often a thing that is timed, or killed, is repeated
   --seed N     for benches that choose moments at random
-  --long       twice as many restarts in g16, ten times as many starts in footprint
+  --long       ten times as many names in g6, twice as many restarts in g16, ten times as many starts in footprint
   --record     append the result to bench/RESULTS.md
 `
 
