@@ -10,6 +10,8 @@ import { RECONNECT_MS_MAX, type ServiceClient } from './grpc.ts'
 
 const QUEUE_FLOWS_MAX = 16_384
 const BATCH_FLOWS_MAX = 512
+/** Where flows come all the time, a message for each would cost the agent more than what they tell of. */
+const FLUSH_INTERVAL_MS = 25
 
 /** Flows by the field of a batch that they are sent in. */
 export interface ReportedFlows {
@@ -26,6 +28,7 @@ export class FlowReporter<Kind extends keyof ReportedFlows> {
   #stream: ClientWritableStream<FlowBatch> | undefined
   #blocked = false
   #flushDue = false
+  #flushedMs = Number.NEGATIVE_INFINITY
 
   constructor(kind: Kind, client: ServiceClient<typeof Control.method>, signal: AbortSignal) {
     this.#kind = kind
@@ -54,10 +57,15 @@ export class FlowReporter<Kind extends keyof ReportedFlows> {
     this.#queue.push(flow)
     if (this.#flushDue || this.#blocked) return
     this.#flushDue = true
-    setImmediate(() => {
-      this.#flushDue = false
-      this.#flush()
-    })
+    const waitMs = this.#flushedMs + FLUSH_INTERVAL_MS - performance.now()
+    if (waitMs <= 0) setImmediate(this.#onDue)
+    else setTimeout(this.#onDue, waitMs)
+  }
+
+  readonly #onDue = (): void => {
+    this.#flushDue = false
+    this.#flushedMs = performance.now()
+    this.#flush()
   }
 
   #runStream(): Promise<void> {

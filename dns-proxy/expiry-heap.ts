@@ -31,6 +31,11 @@ export class ExpiryHeap<Item extends Expiring> {
     this.#settle(last)
   }
 
+  /** When the first item runs out; Infinity when there is none. */
+  get firstMs(): number {
+    return this.#items[0]?.expiresMs ?? Number.POSITIVE_INFINITY
+  }
+
   /** Takes the first item that has run out, if there is one. */
   takeExpired(nowMs: number): Item | undefined {
     const first = this.#items[0]

@@ -49,10 +49,6 @@ export const DEFAULT_LIMITS: LearnedNamesLimits = {
 /** How long a row is kept of which nothing tells the name: the longest that answers of name servers usually last. */
 const ADOPTED_SECONDS = 300
 const LOOKS_MISSED = 2
-/** Lifetimes that end one after the other without queries between. */
-const EXPIRED_AT_ONCE = 1024
-/** Rows that go one after the other without queries between. */
-const BURIED_AT_ONCE = 512
 
 type Maps = Pick<KernelMaps, 'learnedAddresses' | 'learnedState' | 'conntrack'>
 
@@ -227,42 +223,44 @@ export class LearnedNames {
     return 'no room'
   }
 
-  /** Takes what has run out by now out of use, some at a time; the rest of the decision is conntrack's. @returns whether that was the last */
-  expire(nowMs: number): boolean {
-    let count = 0
-    for (; count < EXPIRED_AT_ONCE; count++) {
-      const claim = this.#expiries.takeExpired(nowMs)
-      if (claim === undefined) break
-      const { address } = claim
-      if (this.#zombies.has(address)) continue
-      address.missedCount = 0
-      this.#zombies.add(address)
-    }
-    let evictedCount = 0
-    for (const zombie of this.#zombies) {
-      if (this.#zombies.size <= this.#settings.zombiesMax || evictedCount === EXPIRED_AT_ONCE) break
-      evictedCount++
-      this.#evict(zombie)
-    }
-    this.#rows.tellLess()
-    return count < EXPIRED_AT_ONCE && this.#zombies.size <= this.#settings.zombiesMax
+  /** When the next name runs out; Infinity while none does. */
+  get nextExpiryMs(): number {
+    return this.#expiries.firstMs
   }
 
-  /** @returns a look at conntrack to be taken batch by batch, and then to be given to endLook; none while nothing hangs on one */
+  /**
+   * Takes what has run out by now out of use; the rest of the decision is conntrack's.
+   * @param hasTime asked after each step: others may want to go on @returns whether nothing is left to do
+   */
+  expire(nowMs: number, hasTime: () => boolean = () => true): boolean {
+    for (let claim = this.#expiries.takeExpired(nowMs); claim !== undefined; claim = this.#expiries.takeExpired(nowMs)) {
+      const { address } = claim
+      if (!this.#zombies.has(address)) {
+        address.missedCount = 0
+        this.#zombies.add(address)
+        if (this.#zombies.size > this.#settings.zombiesMax) this.#evictZombie(undefined)
+      }
+      if (!hasTime()) break
+    }
+    this.#rows.tellLess()
+    return this.#expiries.firstMs > nowMs
+  }
+
+  /** @returns a look at conntrack, to be taken step by step and then to be given to endLook; none while nothing hangs on one */
   beginLook(nowMs: number): ConntrackLook<Address> | undefined {
-    if (this.#look !== undefined) return undefined
-    const candidates = [...this.#zombies].filter((zombie) => this.#hasRunOut(zombie, nowMs))
-    if (candidates.length === 0) return undefined
-    this.#look = new ConntrackLook(this.#conntrack, candidates)
+    if (this.#look !== undefined || this.#zombies.size === 0) return undefined
+    this.#look = new ConntrackLook(this.#conntrack, this.#zombies, (zombie) => this.#hasRunOut(zombie, nowMs))
     return this.#look
   }
 
-  /** Forgets what this look and the one before it did not see, some at a time. @returns whether that was the last */
-  endLook(look: ConntrackLook<Address>, nowMs: number): boolean {
-    for (const zombie of look.takeJudged(BURIED_AT_ONCE)) {
-      if (!this.#zombies.has(zombie)) continue
-      if (look.seen.has(zombie)) zombie.missedCount = 0
-      else if (++zombie.missedCount >= LOOKS_MISSED) this.#bury(zombie, nowMs - this.#settings.graceSeconds * 1000)
+  /** Forgets what this look and the one before it did not see. @param hasTime as of expire @returns whether that was the last */
+  endLook(look: ConntrackLook<Address>, nowMs: number, hasTime: () => boolean = () => true): boolean {
+    for (let zombie = look.takeJudged(); zombie !== undefined; zombie = look.takeJudged()) {
+      if (this.#zombies.has(zombie)) {
+        if (look.seen.has(zombie)) zombie.missedCount = 0
+        else if (++zombie.missedCount >= LOOKS_MISSED) this.#bury(zombie, nowMs - this.#settings.graceSeconds * 1000)
+      }
+      if (!hasTime()) break
     }
     this.#rows.tellLess()
     if (look.hasMore) return false

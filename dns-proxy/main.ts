@@ -29,7 +29,8 @@ import { openQuerySocket, QUERY_SOCKET_NAME } from './query-socket.ts'
 import { Serving } from './serving.ts'
 import { SlotTable } from './slot-rules.ts'
 
-const SHRINK_AFTER_MS = 3000
+/** What the start needed is given back in a time without queries: it takes a tenth of a second. */
+const SHRINK_INTERVAL_MS = 3000
 /** For queries on their way when the process is asked to end. */
 const DRAIN_MS = 2000
 
@@ -139,11 +140,20 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     log.error({ err: error }, 'what is learned cannot be asked for')
     return () => {}
   })
-  setTimeout(shrinkMemory, SHRINK_AFTER_MS).unref()
+  let receivedBefore = -1
+  const shrinking = setInterval(() => {
+    const { received = 0 } = serving?.queryCounts ?? {}
+    const isQuiet = received === receivedBefore
+    receivedBefore = received
+    if (!isQuiet) return
+    clearInterval(shrinking)
+    shrinkMemory()
+  }, SHRINK_INTERVAL_MS).unref()
   log.info({ revision: desired.revision, slots: desired.slots.size }, 'DNS process is up')
   try {
     await Promise.all([control.run(), flows.run()])
   } finally {
+    clearInterval(shrinking)
     const closeNames = await namesServer
     closeNames()
     await serving?.drain(DRAIN_MS)
