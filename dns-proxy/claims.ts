@@ -50,6 +50,8 @@ export interface Claim extends Expiring {
   readonly address: Address
   /** What the journal has as expiresMs; -Infinity while it has nothing. */
   journaledMs: number
+  /** The address has the name no more, or not by this claim. */
+  isDropped: boolean
 }
 
 /** Hears of every change, to keep it. */

@@ -55,6 +55,12 @@ type Maps = Pick<KernelMaps, 'learnedAddresses' | 'learnedState' | 'conntrack'>
 /** What came of learning an address. `selectors cut`: known, but more selectors match its names than a row has room for. */
 export type Lesson = 'learned' | 'not selected' | 'no room' | 'selectors cut'
 
+/** What an answer says of a name's address. */
+export interface TaughtClaim {
+  readonly claim: Claim
+  readonly ttlSeconds: number
+}
+
 export interface KnownName {
   readonly name: string
   readonly endpointId: number
@@ -113,6 +119,7 @@ export class LearnedNames {
   #isReconciled = false
   #sink: ClaimSink | undefined
   readonly #startedMs: number
+  #selectorsRevision = 0
 
   /**
    * Nothing is written before the selectors are known: what rows mean depends on them.
@@ -156,6 +163,11 @@ export class LearnedNames {
     return this.#rules.size
   }
 
+  /** Of another number, what is learned of an answer may be other names. */
+  get selectorsRevision(): number {
+    return this.#selectorsRevision
+  }
+
   /** Whether a name is one that an answer is to be learned for. */
   isSelected(name: string): boolean {
     return this.#index.matching(name).length > 0
@@ -163,6 +175,7 @@ export class LearnedNames {
 
   /** @param selectors that are no more, and that are new: only names that one of them matches are looked at. The first call states all. */
   changeSelectors({ gone, come }: ItemChanges<NameSelector>): void {
+    if (gone.length > 0 || come.length > 0) this.#selectorsRevision += 1
     const touched = new Set<Name>()
     for (const { id } of gone) {
       const rule = this.#rules.get(id)
@@ -193,10 +206,17 @@ export class LearnedNames {
 
   /**
    * Learns an address of a chain of names. When it returns, the kernel knows.
-   * @param endpointId 0: for everybody @param address 16 bytes, copied
+   * @param endpointId 0: for everybody @param address 16 bytes, copied @param taught gets the claims, for `renew`
    */
-  learn(endpointId: number, names: readonly string[], address: Uint8Array, ttlSeconds: number, nowMs: number): Lesson {
-    const expiresMs = nowMs + Math.max(ttlSeconds, this.#settings.minTtlSeconds) * 1000
+  learn(
+    endpointId: number,
+    names: readonly string[],
+    address: Uint8Array,
+    ttlSeconds: number,
+    nowMs: number,
+    taught?: TaughtClaim[],
+  ): Lesson {
+    const expiresMs = this.#expiryOf(ttlSeconds, nowMs)
     const scope = this.#scopeAt(endpointId)
     let known: Address | undefined
     let isNew = false
@@ -211,7 +231,11 @@ export class LearnedNames {
       if (known === undefined) break
       const name = before ?? this.#addName(scope, text, selectors, known)
       if (name === undefined) continue
-      if (this.#claim(name, known, expiresMs)) isNew = true
+      const isHeld = this.#claimOf(name, known)
+      const claim = isHeld ?? this.#addClaim(name, known, expiresMs)
+      if (isHeld === undefined) isNew = true
+      else this.#extend(isHeld, expiresMs)
+      taught?.push({ claim, ttlSeconds })
       isKnown = true
     }
     if (!isSelected) return 'not selected'
@@ -221,6 +245,16 @@ export class LearnedNames {
     if (isKnown) return known !== undefined && this.#isCut(known) ? 'selectors cut' : 'learned'
     this.totals.addressesRefusedCount++
     return 'no room'
+  }
+
+  /**
+   * An answer came again that taught all of these.
+   * @returns false when one of them is no more, so that it has to be learned anew
+   */
+  renew(taught: readonly TaughtClaim[], nowMs: number): boolean {
+    for (const { claim } of taught) if (claim.isDropped) return false
+    for (const { claim, ttlSeconds } of taught) this.#extend(claim, this.#expiryOf(ttlSeconds, nowMs))
+    return true
   }
 
   /** When the next name runs out; Infinity while none does. */
@@ -402,26 +436,46 @@ export class LearnedNames {
     }
   }
 
-  /** @returns whether the address did not have the name */
-  #claim(name: Name, known: Address, expiresMs: number): boolean {
-    const before = known.claims.find((claim) => claim.name === name)
-    if (before !== undefined) {
-      if (expiresMs > before.expiresMs) {
-        const wasZombie = before.heapIndex < 0
-        this.#expiries.set(before, expiresMs)
-        if (wasZombie && !known.claims.some(({ heapIndex }) => heapIndex < 0)) this.#zombies.delete(known)
-        this.#sink?.set(before)
-      }
-      return false
+  #expiryOf(ttlSeconds: number, nowMs: number): number {
+    return nowMs + Math.max(ttlSeconds, this.#settings.minTtlSeconds) * 1000
+  }
+
+  #claimOf(name: Name, { claims }: Address): Claim | undefined {
+    for (const claim of claims) if (claim.name === name) return claim
+    return undefined
+  }
+
+  #claim(name: Name, known: Address, expiresMs: number): void {
+    const held = this.#claimOf(name, known)
+    if (held === undefined) this.#addClaim(name, known, expiresMs)
+    else this.#extend(held, expiresMs)
+  }
+
+  #extend(claim: Claim, expiresMs: number): void {
+    if (expiresMs <= claim.expiresMs) return
+    const { address } = claim
+    const wasZombie = claim.heapIndex < 0
+    this.#expiries.set(claim, expiresMs)
+    if (wasZombie && !address.claims.some(({ heapIndex }) => heapIndex < 0)) this.#zombies.delete(address)
+    this.#sink?.set(claim)
+  }
+
+  #addClaim(name: Name, known: Address, expiresMs: number): Claim {
+    const claim: Claim = {
+      name,
+      address: known,
+      expiresMs,
+      heapIndex: -1,
+      journaledMs: Number.NEGATIVE_INFINITY,
+      isDropped: false,
     }
-    const claim: Claim = { name, address: known, expiresMs, heapIndex: -1, journaledMs: Number.NEGATIVE_INFINITY }
     known.claims.push(claim)
     name.claims.add(claim)
     this.#expiries.set(claim, expiresMs)
     this.#sink?.set(claim)
     if (known.claims.length > this.#limits.namesOfAddressMax) this.#displaceName(known, claim)
     if (name.claims.size > this.#settings.addressesOfNameMax) this.#displaceAddress(name, claim)
-    return true
+    return claim
   }
 
   #displaceName({ claims }: Address, latest: Claim): void {
@@ -449,6 +503,7 @@ export class LearnedNames {
     this.#expiries.remove(claim)
     const index = address.claims.indexOf(claim)
     if (index < 0) return
+    claim.isDropped = true
     address.claims.splice(index, 1)
     name.claims.delete(claim)
     this.#sink?.remove(claim)

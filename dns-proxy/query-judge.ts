@@ -11,8 +11,9 @@ import { type AnswerRcode, HEADER_BYTES, RCODE, TYPE } from '#parsers/dns/codes.
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { noDataReply } from '#parsers/dns/reply.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
+import { AnswerMemory, type Circumstances } from './answer-memory.ts'
 import type { ItemChanges } from './desired-state.ts'
-import type { LearnedNames } from './learned-names.ts'
+import type { LearnedNames, TaughtClaim } from './learned-names.ts'
 import { type Client, type DnsServer, type LimitCounts, QueryLimits, Servers } from './query-limits.ts'
 import { randomIndex } from './random-numbers.ts'
 import type { JudgedQuestion, SlotRules, SlotTable } from './slot-rules.ts'
@@ -54,7 +55,7 @@ export interface QueryCounts {
 const NO_NOTES: readonly string[] = []
 const UNREAD: JudgedQuestion = { isAllowed: false, rule: '', isAudited: false, name: '', type: 0, question: '' }
 
-type Names = Pick<LearnedNames, 'isSelected' | 'learn'>
+type Names = Pick<LearnedNames, 'isSelected' | 'learn' | 'renew' | 'selectorsRevision'>
 type Flows = Pick<FlowReporter<'dns'>, 'add'>
 type FlowRest = Partial<
   Pick<Parameters<FlowReporter<'dns'>['add']>[0], 'answered' | 'rcode' | 'addresses' | 'cnames' | 'ttl' | 'durationNs' | 'notes'>
@@ -73,6 +74,8 @@ export class QueryJudge {
   readonly #chain = new AnswerChain()
   readonly #limits: QueryLimits
   #trustedServers: ReadonlySet<AddressKey> = new Set()
+  /** Of what addresses may teach. */
+  #listsRevision = 0
 
   constructor(slots: SlotTable, names: Names, flows: Flows, config: Pick<Config, 'flows' | 'dns'>) {
     const { mode, sampleRate } = config.flows
@@ -95,6 +98,7 @@ export class QueryJudge {
   }
 
   changeEndpoints({ gone, come }: ItemChanges<DnsEndpoint>): void {
+    this.#listsRevision += 1
     for (const { id, addresses } of gone) {
       for (const text of addresses) {
         const key = keyOf(addressToBytes(text))
@@ -116,6 +120,7 @@ export class QueryJudge {
   }
 
   setLists(claimedPrefixes: readonly string[], trustedServers: readonly string[]): void {
+    this.#listsRevision += 1
     this.#teachable.setClaimed(claimedPrefixes)
     this.#trustedServers = new Set(trustedServers.map((server) => keyOf(addressToBytes(server))))
     this.#servers.clear()
@@ -207,11 +212,23 @@ export class QueryJudge {
   learn(reply: MessageReader, query: OpenQuery, nowMs: number, isTcp: boolean): void {
     this.counts.answered += 1
     this.counts.answeredMs += nowMs - query.startedMs
+    const { asked } = query
+    const isTold = asked.isAudited || this.#isSampled()
+    if (!isTold && this.#isKnown(reply, query, nowMs)) return
     const chain = this.#chain
     // Some clients (musl before 1.2.4) take what a truncated answer has for all that there is. Other classes than the Internet's have no addresses.
     const hasAddresses = chain.read(reply)
-    const notes = hasAddresses ? this.#learn(query, nowMs) : NO_NOTES
-    if (notes.length === 0 && !query.asked.isAudited && !this.#isSampled()) return
+    const taught: TaughtClaim[] = []
+    const notes = hasAddresses ? this.#learn(query, nowMs, taught) : NO_NOTES
+    if (notes.length === 0) {
+      // Many questions are asked once: what the second answer teaches is worth keeping.
+      if (asked.isAnswered === true) {
+        asked.memory ??= new AnswerMemory()
+        asked.memory.keep(reply, this.#circumstancesOf(query), taught)
+      }
+      asked.isAnswered = true
+      if (!isTold) return
+    }
     const addresses = hasAddresses
       ? Array.from({ length: Math.min(chain.addressCount, FLOW_ADDRESSES_MAX) }, (_, index) => chain.address(index))
       : []
@@ -245,13 +262,29 @@ export class QueryJudge {
     this.#reportOpen(query, isTcp, { answered: false, notes: ['the server did not answer'] })
   }
 
+  /** Whether the answer says what it said before, and nobody is to be told of it. */
+  #isKnown(reply: MessageReader, query: OpenQuery, nowMs: number): boolean {
+    const { memory } = query.asked
+    if (memory === undefined) return false
+    const taught = memory.taughtBy(reply, this.#circumstancesOf(query))
+    return taught !== undefined && this.#names.renew(taught, nowMs)
+  }
+
+  #circumstancesOf({ client, server }: OpenQuery): Circumstances {
+    return {
+      endpointId: server.isTrusted ? 0 : client.endpointId,
+      selectorsRevision: this.#names.selectorsRevision,
+      listsRevision: this.#listsRevision,
+    }
+  }
+
   #hasSelected(names: readonly string[]): boolean {
     for (const name of names) if (this.#names.isSelected(name)) return true
     return false
   }
 
   /** @returns why some of the addresses teach nothing, or not all */
-  #learn({ client, server }: OpenQuery, nowMs: number): readonly string[] {
+  #learn({ client, server }: OpenQuery, nowMs: number, taught: TaughtClaim[]): readonly string[] {
     const chain = this.#chain
     const scope = server.isTrusted ? 0 : client.endpointId
     let notes: string[] | undefined
@@ -259,7 +292,7 @@ export class QueryJudge {
       const address = chain.address(index)
       let reason = this.#teachable.reasonAgainst(address)
       if (reason === '') {
-        const lesson = this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs)
+        const lesson = this.#names.learn(scope, chain.names, address, chain.ttlsSeconds[index] ?? 0, nowMs, taught)
         if (lesson === 'not selected') return NO_NOTES
         if (lesson === 'learned') continue
         reason = lesson

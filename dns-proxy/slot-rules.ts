@@ -5,6 +5,7 @@ import { MARK_GENERATION_SHIFT, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
 import { HEADER_BYTES } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
+import type { AnswerMemory } from './answer-memory.ts'
 import { type ItemChanges, ruleOf } from './desired-state.ts'
 
 /** Judgement of one query. */
@@ -23,6 +24,9 @@ export interface JudgedQuestion extends QueryVerdict {
   readonly type: number
   /** As it was asked, one character a byte: an answer has to repeat it in the same case. */
   readonly question: string
+  /** Both are of whoever learns from its answers. */
+  isAnswered?: boolean
+  memory?: AnswerMemory
 }
 
 const GENERATION_MASK = 0xfff

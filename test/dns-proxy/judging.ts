@@ -21,6 +21,7 @@ export interface JudgingOptions {
   readonly concurrencyLimit?: number
   readonly graceMs?: number
   readonly stripAaaa?: boolean
+  readonly flowMode?: 'all' | 'denied'
   /** Of every endpoint, with trailing dots. */
   readonly searchDomains?: readonly string[]
 }
@@ -38,6 +39,8 @@ export class Judging {
   readonly slots = new SlotTable()
   readonly lessons: Lesson[] = []
   readonly flows: DnsFlow[] = []
+  /** What the learned names say of themselves, and how often they were renewed. */
+  readonly names = { selectorsRevision: 1, areHeld: true, renewedCount: 0 }
   readonly judge: QueryJudge
   readonly slot: DnsSlot
 
@@ -49,11 +52,13 @@ export class Judging {
     concurrencyLimit = 0,
     graceMs = 0,
     stripAaaa = false,
+    flowMode = 'all',
     searchDomains = [],
     ...rules
   }: JudgingOptions) {
     this.slot = slotOf(rules)
     this.slots.change({ gone: [], come: [this.slot] })
+    const { names } = this
     this.judge = new QueryJudge(
       this.slots,
       {
@@ -62,10 +67,17 @@ export class Judging {
           this.lessons.push({ endpointId, names: [...names], address: bytesToAddress(address), ttlSeconds })
           return 'learned'
         },
+        get selectorsRevision() {
+          return names.selectorsRevision
+        },
+        renew: () => {
+          names.renewedCount++
+          return names.areHeld
+        },
       },
       { add: (flow) => this.flows.push(flow) },
       {
-        flows: { mode: 'all', sampleRate: 1 },
+        flows: { mode: flowMode, sampleRate: 1 },
         dns: { dnsproxyConcurrencyLimit: concurrencyLimit, dnsproxyConcurrencyProcessingGracePeriodMs: graceMs, stripAaaa },
       } as ConstructorParameters<typeof QueryJudge>[3],
     )

@@ -2,7 +2,13 @@ import { create } from '@bufbuild/protobuf'
 import test from 'ava'
 import fc from 'fast-check'
 import { type NameSelector, NameSelectorSchema } from '#api/gen/headgate/v1/control_pb.js'
-import { type ConstructorOptions, DEFAULT_LIMITS, LearnedNames, type LearnedNamesSettings } from '#dns-proxy/learned-names.ts'
+import {
+  type ConstructorOptions,
+  DEFAULT_LIMITS,
+  LearnedNames,
+  type LearnedNamesSettings,
+  type TaughtClaim,
+} from '#dns-proxy/learned-names.ts'
 import { addressToBytes } from '#sys/addresses.ts'
 import { FakeMaps } from './fake-maps.ts'
 
@@ -470,4 +476,23 @@ test('the kernel has the rows that a walk over everything would give, after any 
   })
   fc.assert(property, { numRuns: 300 })
   t.pass()
+})
+
+test('an answer that comes again renews its claims, and a claim that went has to be learned anew', (t) => {
+  const { fake, names, learn, pass } = scene()
+  const taught: TaughtClaim[] = []
+  names.learn(0, ['a.test.', 'b.test.'], addressToBytes('1.1.1.1'), 60, 0, taught)
+  t.is(taught.length, 2)
+  pass(61)
+  t.is(names.zombieCount, 1)
+  t.true(names.renew(taught, 61_000))
+  t.is(names.zombieCount, 0)
+  pass(120)
+  pass(121)
+  t.deepEqual(fake.rows(), { '1.1.1.1': [101, 102] }, 'for another minute')
+  names.forget((name) => name === 'b.test.')
+  t.false(names.renew(taught, 121_000))
+  t.is(names.zombieCount, 1, 'the other one was not renewed either')
+  t.is(learn(['a.test.', 'b.test.'], '1.1.1.1', 60, 122), 'learned')
+  t.is(names.zombieCount, 0)
 })

@@ -237,3 +237,43 @@ test('addresses of IPv6 are kept from endpoints without one, where that is asked
   t.is(replaced({ stripAaaa: true }, TYPE.A, replyTo(TYPE.A, REPLY, addressRecord(pointer(12), '192.0.2.1'))), undefined)
   t.is(replaced({ stripAaaa: true }, TYPE.AAAA, replyTo(TYPE.AAAA, REPLY | RCODE.NXDOMAIN)), undefined, 'an error is as good as it is')
 })
+
+test('an answer that comes again renews what it taught, without being read, until something else is different', (t) => {
+  const judging = new Judging({ allowAll: true, flowMode: 'denied', endpoints: { 7: [CLIENT], 8: ['10.0.0.8'] } })
+  const reply = (ttl: number) => readerOf(replyWith(addressRecord(pointer(12), '192.0.2.1', ttl)))
+  const answer = (ttl = 60, query = ask(judging)) => judging.judge.learn(reply(ttl), query, 5, false)
+  const counts = () => [judging.lessons.length, judging.names.renewedCount]
+  answer()
+  answer()
+  t.deepEqual(counts(), [2, 0], 'a question that is asked twice is worth remembering')
+  answer()
+  answer()
+  t.deepEqual(counts(), [2, 2])
+  answer(59)
+  t.deepEqual(counts(), [3, 2], 'another answer is read')
+  answer(59)
+  t.deepEqual(counts(), [3, 3])
+  judging.names.areHeld = false
+  answer(59)
+  t.deepEqual(counts(), [4, 4], 'what was taught is no more')
+  judging.names.areHeld = true
+  judging.names.selectorsRevision = 2
+  answer(59)
+  t.deepEqual(counts(), [5, 4], 'other names are selected')
+  judging.judge.setLists([], [])
+  answer(59)
+  t.deepEqual(counts(), [6, 4], 'other addresses may be taught')
+  const other = judging.judge.clientAt(addressToBytes('10.0.0.8'))
+  if (other === undefined) throw new Error('no client')
+  answer(59, { ...ask(judging), client: other })
+  t.deepEqual(counts(), [7, 4], 'another endpoint knows nothing of it')
+  t.deepEqual(judging.lessons.at(-1)?.endpointId, 8)
+})
+
+test('an answer that flows tell of is read each time', (t) => {
+  const judging = new Judging({ allowAll: true })
+  for (let count = 0; count < 4; count++) {
+    judging.judge.learn(readerOf(replyWith(addressRecord(pointer(12), '192.0.2.1', 60))), ask(judging), 5, false)
+  }
+  t.deepEqual([judging.lessons.length, judging.flows.length, judging.names.renewedCount], [4, 4, 0])
+})
