@@ -106,6 +106,8 @@ export class LearnedNames {
   readonly #limits: LearnedNamesLimits
   readonly #index = new NameIndex<number>('peers')
   readonly #rules = new Map<number, DnsRule>()
+  /** Those of one name, by it. */
+  readonly #exact = new Map<string, number>()
   /** Those that a deny rule asks for. */
   readonly #denying = new Set<number>()
   readonly #namesOfSelector = new Map<number, Set<Name>>()
@@ -183,20 +185,19 @@ export class LearnedNames {
       this.#rules.delete(id)
       this.#denying.delete(id)
       this.#index.remove(rule, id)
-      for (const name of this.#namesOfSelector.get(id) ?? []) {
-        setSelectors(
-          name,
-          name.selectors.filter((each) => each !== id),
-        )
-        touched.add(name)
-      }
-      this.#namesOfSelector.delete(id)
+      if (rule.matchName !== undefined) this.#exact.delete(rule.matchName)
+      for (const name of this.#namesOfSelector.get(id) ?? []) touched.add(name)
     }
+    for (const name of touched) {
+      this.#select(name, name.text === '' ? name.selectors.filter((id) => this.#rules.has(id)) : this.#selectorsOf(name.text))
+    }
+    for (const { id } of gone) this.#namesOfSelector.delete(id)
     for (const selector of come) {
       const rule = ruleOf(selector)
       this.#rules.set(selector.id, rule)
       if (selector.denies) this.#denying.add(selector.id)
       this.#index.add(rule, selector.id)
+      if (rule.matchName !== undefined) this.#exact.set(rule.matchName, selector.id)
     }
     if (this.#isReconciled) for (const name of this.#namesMatching(come)) touched.add(name)
     else this.#reconcile()
@@ -580,7 +581,10 @@ export class LearnedNames {
     this.#bury(zombie, Number.POSITIVE_INFINITY)
   }
 
+  /** The rules for a name alone are complete: those for patterns that match it are among them. */
   #selectorsOf(name: string): readonly number[] {
+    const exact = this.#exact.get(name)
+    if (exact !== undefined) return [exact]
     return [...this.#index.matching(name)].sort((a, b) => a - b)
   }
 

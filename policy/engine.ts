@@ -12,7 +12,8 @@ import { type CompiledPolicyRule, type CompiledSpec, compileNameQueries, compile
 import { PolicyError } from './errors.ts'
 import { GroupRows, type LivePeer, type LiveRule, RowTable, type RuleContext } from './group-rows.ts'
 import { LabelSet } from './labels.ts'
-import { documentName, isPolicy, type LabelSelector, type Peer, type PolicyDocument, type RefusedDocument } from './model.ts'
+import { documentName, isPolicy, type LabelSelector, type Peer, type PeerSet, type PolicyDocument, type RefusedDocument } from './model.ts'
+import { hostsOf } from './named-hosts.ts'
 import { isReferencePeer, References } from './references.ts'
 import { NAMESPACE_LABEL_KEY, prefixesOf, RESERVED_IDENTITIES, selectorsOfEntity, selectorsOfNodes } from './reserved.ts'
 import { DIRECTIONS, type Direction, httpRules, type PolicyDelta, type ResolvedGroup } from './resolved.ts'
@@ -61,9 +62,10 @@ export interface EngineOptions {
 }
 
 /**
- * Condition (EngineIdentity.nameSelector) of an address that several conditions match whose rules are not the same: for the identity that
- * stands for it all L7 rules hold that a host is stated or bound in, since none of them lets anything through that is meant for another, and
- * those that hold for every name.
+ * Condition (EngineIdentity.nameSelector) of an address that conditions match whose rules on requests are not the same. For the identity that
+ * stands for it, those rules hold that are bound to the hosts of their names, or that hold for every name, and all rules that deny requests by
+ * name. Where a rule by names allows requests in another way, its rows deny: nobody could tell then what is meant for which name, and the
+ * rules of one of the conditions are to be taken.
  */
 export const SEVERAL_NAMES = 'several names'
 
@@ -381,13 +383,9 @@ export class PolicyEngine {
         '',
       ),
     ]
-    const names = this.#options.knowsNames ? members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : [])) : []
-    // What holds for every name holds for each of several.
-    const isForEveryName = names.some(({ matchPattern }) => matchPattern !== undefined && isMatchAll(matchPattern))
-    const traffic = compiled.traffic.filter(({ l7 }) => names.length > 0 && holdsForSeveral(l7, isForEveryName))
-    if (traffic.length > 0) {
-      const several = { entry: this.#index.useName(SEVERAL_NAMES, () => false), isEndpoint: false }
-      lives.push(live({ ...compiled, traffic, named: [] }, [several], '/several'))
+    const several = this.#options.knowsNames ? forSeveralNames(compiled, peers) : []
+    for (const [index, its] of several.entries()) {
+      lives.push(live(its, [{ entry: this.#index.useName(SEVERAL_NAMES, () => false), isEndpoint: false }], `/several-${index}`))
     }
     return lives
   }
@@ -578,10 +576,21 @@ function noRequirements(): { enforced: SelectorEntry[]; audit: SelectorEntry[] }
   return { enforced: [], audit: [] }
 }
 
-/** Whether rules on requests may hold for an address of several names: those do that judge requests by the hosts that they ask for. */
-function holdsForSeveral(l7: L7Part | undefined, isForEveryName: boolean): boolean {
-  if (l7?.shape.kind !== 'http') return false
-  return isForEveryName || (l7.rules.length > 0 && httpRules(l7.rules).every(({ rule }) => rule.host !== undefined))
+/** What a rule is for SEVERAL_NAMES. */
+function forSeveralNames(compiled: CompiledRule, peers: PeerSet): CompiledRule[] {
+  const names = peers.kind === 'members' ? peers.members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : [])) : []
+  const onRequests = names.length === 0 ? [] : compiled.traffic.filter(({ l7 }) => l7 !== undefined)
+  if (onRequests.length === 0) return []
+  const its = (traffic: CompiledRule['traffic'], verdict = compiled.verdict): CompiledRule[] =>
+    traffic.length === 0 ? [] : [{ ...compiled, verdict, traffic, named: [] }]
+  if (compiled.verdict === 'deny') return its(onRequests.filter(({ l7 }) => l7?.shape.kind === 'http'))
+  const host = hostsOf(peers)
+  const isForEveryName = names.some(({ matchPattern }) => matchPattern !== undefined && isMatchAll(matchPattern))
+  const holds = ({ l7 }: { readonly l7: L7Part | undefined }): boolean =>
+    l7?.shape.kind === 'http' &&
+    (isForEveryName || (host !== undefined && l7.rules.length > 0 && httpRules(l7.rules).every(({ rule }) => rule.host === host)))
+  const others = onRequests.filter((part) => !holds(part)).map((part) => ({ ...part, l7: undefined }))
+  return [...its(onRequests.filter(holds)), ...its(others, 'deny')]
 }
 
 function isAboutDns({ traffic, named }: CompiledRule): boolean {

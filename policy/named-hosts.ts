@@ -10,14 +10,19 @@ import type { L7Rules, PeerSet, Traffic } from './model.ts'
 const ANY_PART = '[-a-z0-9_]*'
 const WHOLE_LABELS = '(?:[-a-z0-9_]+\\.)+'
 
+/** The hosts of the peers' names, as an expression of RE2; undefined where not all peers have names, or they may have any. */
+export function hostsOf(peers: PeerSet): string | undefined {
+  if (peers.kind !== 'members') return undefined
+  const names = peers.members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : []))
+  if (names.length === 0 || names.length < peers.members.length) return undefined
+  const patterns = names.map(hostOfName)
+  return patterns.includes(undefined) ? undefined : `(?i:${patterns.join('|')})\\.?(?::[0-9]+)?`
+}
+
 /** @returns the traffic itself where peers have no names, or may have any */
 export function withNamedHosts(traffic: Traffic, peers: PeerSet): Traffic {
-  if (traffic.kind !== 'ports' || peers.kind !== 'members') return traffic
-  const names = peers.members.flatMap((peer) => (peer.kind === 'fqdn' ? [peer.name] : []))
-  if (names.length === 0 || names.length < peers.members.length) return traffic
-  const patterns = names.map(hostOfName)
-  if (patterns.includes(undefined)) return traffic
-  const host = `(?i:${patterns.join('|')})\\.?(?::[0-9]+)?`
+  const host = hostsOf(peers)
+  if (traffic.kind !== 'ports' || host === undefined) return traffic
   return { kind: 'ports', rules: traffic.rules.map((rule) => (rule.l7 === undefined ? rule : { ...rule, l7: bound(rule.l7, host) })) }
 }
 

@@ -12,6 +12,7 @@ import {
   DIRECTION_EGRESS,
   DIRECTION_INGRESS,
   IDENTITY_SEVERAL_NAMES,
+  POLICY_ALLOWS_ALL,
   POLICY_AUDIT,
   POLICY_EXPLICIT_DENY,
   POLICY_PREFIX_L3,
@@ -34,6 +35,8 @@ export interface WantedRow {
   readonly cookie: number
   /** With verdict redirect. */
   readonly slot: { readonly port: number; readonly generation: number } | undefined
+  /** The slot lets through what no rule denies. */
+  readonly allowsAll?: boolean
 }
 
 /** How far a slot is. */
@@ -55,8 +58,8 @@ const REDIRECT_RANK = 3
 
 /** As in bpf/src/policy.h. */
 function rankOf({ verdict, flags }: PolicyValue): number {
-  if (verdict === VERDICT_ALLOW) return (flags & POLICY_AUDIT) === 0 ? 4 : 2
-  if (verdict === VERDICT_REDIRECT) return REDIRECT_RANK
+  if (verdict === VERDICT_ALLOW) return (flags & POLICY_AUDIT) === 0 ? 5 : 2
+  if (verdict === VERDICT_REDIRECT) return (flags & POLICY_ALLOWS_ALL) === 0 ? REDIRECT_RANK : 4
   return (flags & POLICY_EXPLICIT_DENY) === 0 ? 0 : NAME_DENY_RANK
 }
 
@@ -173,11 +176,10 @@ export class GroupRows {
       if (rankOf(row) === REDIRECT_RANK && rankOf(best) === REDIRECT_RANK && !isSameSlot(row, best)) hasSeveralSlots = true
       if (rankOf(row) > rankOf(best)) best = row
     }
-    if (hasSeveralSlots && rankOf(best) === REDIRECT_RANK) {
-      const shared = rowOf(IDENTITY_SEVERAL_NAMES)
-      if (shared?.verdict === VERDICT_REDIRECT) best = shared
-    }
-    return rankOf(best) === NAME_DENY_RANK || rankOf(best) > rankOf(own) ? best : own
+    const rank = rankOf(best)
+    const shared = hasSeveralSlots && rank === REDIRECT_RANK ? rowOf(IDENTITY_SEVERAL_NAMES) : undefined
+    if (shared?.verdict === VERDICT_REDIRECT) best = shared
+    return rank === NAME_DENY_RANK || rank > rankOf(own) ? best : own
   }
 
   #valueFor(
@@ -194,7 +196,8 @@ export class GroupRows {
     }
     const ready = readiness(value.slotPort, value.slotGeneration)
     if (ready === 'ready') return { value, waits: false }
-    if (now.verdict === VERDICT_DENY) return { value: { ...value, verdict: VERDICT_DENY, slotPort: 0, slotGeneration: 0 }, waits: true }
+    if (now.verdict === VERDICT_DENY)
+      return { value: { ...value, verdict: VERDICT_DENY, flags: 0, slotPort: 0, slotGeneration: 0 }, waits: true }
     if (ready === 'listening' || force) return { value, waits: false }
     return { value: { ...now, cookie: value.cookie }, waits: true }
   }
@@ -273,10 +276,10 @@ function keyOf(row: PolicyRow): PolicyKey {
   }
 }
 
-function encodeRow({ row, cookie, slot }: WantedRow): PolicyValue {
+function encodeRow({ row, cookie, slot, allowsAll = false }: WantedRow): PolicyValue {
   return {
     verdict: row.verdict === 'deny' ? VERDICT_DENY : row.verdict === 'allow' ? VERDICT_ALLOW : VERDICT_REDIRECT,
-    flags: (row.explicitDeny ? POLICY_EXPLICIT_DENY : 0) | (row.audit ? POLICY_AUDIT : 0),
+    flags: (row.explicitDeny ? POLICY_EXPLICIT_DENY : 0) | (row.audit ? POLICY_AUDIT : 0) | (allowsAll ? POLICY_ALLOWS_ALL : 0),
     slotPort: slot?.port ?? 0,
     slotGeneration: slot?.generation ?? 0,
     precedence: 0,

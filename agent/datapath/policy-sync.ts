@@ -206,7 +206,7 @@ export class PolicySync {
       const old = group.rows.wanted(key)
       if (slot !== undefined) entered.add(slot)
       for (const text of [group.rows.pointerOf(key), old?.slot && slotText(old.slot)]) if (text !== undefined) left.add(text)
-      group.rows.want(key, row && { row, cookie: this.#cookies.use(row.origins), slot })
+      group.rows.want(key, row && { row, cookie: this.#cookies.use(row.origins), slot, allowsAll: slot?.ruleset.allowAll === true })
       if (old !== undefined) this.#cookies.release(old.cookie)
     }
     this.#pairSlots(group, before, [...byClass.values()], { left, entered })

@@ -149,7 +149,7 @@ struct ipcache_value {
 enum learned_limit {
 	LEARNED_SELECTORS_MAX = 8,
 };
-/* Its rows hold for an address of several names that would send to different slots: all rules of names that are bound to their hosts. */
+/* Its rows hold for an address of several names that would send to different slots (policy/engine.ts, SEVERAL_NAMES). */
 enum several_names {
 	IDENTITY_SEVERAL_NAMES = 0x1ffffff,
 };
@@ -196,6 +196,7 @@ struct policy_value {
 enum policy_flag {
 	POLICY_EXPLICIT_DENY = 1,	/* a deny rule, not the lack of an allow */
 	POLICY_AUDIT = 2,	/* of an allow: to be reported as VERDICT_AUDIT */
+	POLICY_ALLOWS_ALL = 4,	/* of a redirect: its slot lets through what no rule denies */
 };
 
 /* ---- slots ------------------------------------------------------------------------------------------------------------------

@@ -72,9 +72,9 @@ static __always_inline void read_row(struct judgement *judgement, const struct p
 static __always_inline int rank_of(const struct policy_value *row)
 {
 	if (row->verdict == VERDICT_ALLOW)
-		return (row->flags & POLICY_AUDIT) ? 2 : 4;
+		return (row->flags & POLICY_AUDIT) ? 2 : 5;
 	if (row->verdict == VERDICT_REDIRECT)
-		return RANK_REDIRECT;
+		return (row->flags & POLICY_ALLOWS_ALL) ? 4 : RANK_REDIRECT;
 	return (row->flags & POLICY_EXPLICIT_DENY) ? 1 : 0;
 }
 

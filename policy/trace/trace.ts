@@ -225,9 +225,9 @@ const NAME_DENY_RANK = 1
 const REDIRECT_RANK = 3
 
 /** As in bpf/src/policy.h. */
-function rankOf(row: PolicyRow | undefined): number {
-  if (row?.verdict === 'allow') return row.audit ? 2 : 4
-  if (row?.verdict === 'redirect') return REDIRECT_RANK
+function rankOf({ classes }: ResolvedGroup, row: PolicyRow | undefined): number {
+  if (row?.verdict === 'allow') return row.audit ? 2 : 5
+  if (row?.verdict === 'redirect') return classes.get(row.classKey ?? '')?.ruleset.allowAll === true ? 4 : REDIRECT_RANK
   return row?.explicitDeny === true ? NAME_DENY_RANK : 0
 }
 
@@ -247,10 +247,10 @@ function rowOf(
   const isFinal = direction === 'ingress' || (own?.verdict === 'deny' && own.explicitDeny)
   if (isFinal) return { row: own, byName: false }
   const rows = selectors.flatMap((selector) => longestRow(group, direction, selector, protocol, port) ?? [])
-  const rank = Math.max(0, ...rows.map(rankOf))
-  if (rank !== NAME_DENY_RANK && rank <= rankOf(own)) return { row: own, byName: false }
-  const [row, ...others] = rows.filter((each) => rankOf(each) === rank)
-  const beatsDeny = rank > NAME_DENY_RANK && rows.some((each) => rankOf(each) === NAME_DENY_RANK)
+  const rank = Math.max(0, ...rows.map((each) => rankOf(group, each)))
+  if (rank !== NAME_DENY_RANK && rank <= rankOf(group, own)) return { row: own, byName: false }
+  const [row, ...others] = rows.filter((each) => rankOf(group, each) === rank)
+  const beatsDeny = rank > NAME_DENY_RANK && rows.some((each) => rankOf(group, each) === NAME_DENY_RANK)
   if (rank !== REDIRECT_RANK || others.every(({ classKey }) => classKey === row?.classKey)) return { row, byName: true, beatsDeny }
   const shared = severalNames === undefined ? undefined : longestRow(group, direction, severalNames, protocol, port)
   return shared?.verdict === 'redirect' ? { row: shared, byName: true } : { row, byName: true, isUndecided: true }

@@ -234,17 +234,107 @@ test('an address of several names with different rules on requests is judged by 
   )
 })
 
+/** A rule with names, on port 80: `allow` or `deny`, of requests or of everything. */
+function nameRule(name: string, http = ''): string {
+  const rules = http === '' ? '' : `, rules: {http: [{${http}}]}`
+  return `- toFQDNs: [{${name.includes('*') ? `matchPattern: "${name}"` : `matchName: ${name}`}}]\n  toPorts: [{ports: [{port: "80", protocol: TCP}]${rules}}]`
+}
+
+/** Whether requests to an address of these names pass. */
+function requestsTo(scene: Scene, names: readonly [string, ...string[]]): (method: string, path: string, host: string) => string {
+  return (method, path, host) => {
+    const [to, ...cnames] = names
+    const { answers } = ask(scene, to, { port: '80', answers: ['192.0.2.7'], cnames, http: { method, path, host } })
+    return answers?.[0]?.verdict ?? ''
+  }
+}
+
+test('what a rule denies of requests to a name stays denied where another name has the address too', (t) => {
+  const allow = `egress:\n${TO_DNS}\n${nameRule('*.example', 'path: "/.*"')}\n${nameRule('b.other', 'path: "/.*"')}`
+  const scene = sceneOf([`${allow}\negressDeny:\n${nameRule('a.example', 'path: "/admin.*"')}`])
+  const own = requestsTo(scene, ['a.example'])
+  const alias = requestsTo(scene, ['www.example', 'a.example'])
+  const shared = requestsTo(scene, ['b.other', 'a.example'])
+  for (const request of [own, alias, shared]) {
+    t.is(request('GET', '/admin/x', 'a.example'), 'denied')
+    t.is(request('GET', '/x', 'a.example'), 'allowed')
+  }
+  t.is(shared('GET', '/admin/x', 'b.other'), 'denied', 'a host is what a client claims')
+  t.is(requestsTo(scene, ['b.other'])('GET', '/admin/x', 'b.other'), 'allowed')
+})
+
+test('a rule that states a host itself lets nothing through to addresses of other names', (t) => {
+  const two = [nameRule('a.example', 'method: GET, path: /a'), nameRule('*b.*', 'method: GET, path: /b')]
+  for (const host of ['".*"', '"a\\\\.example"', 'z.other']) {
+    const scene = sceneOf([`egress:\n${TO_DNS}\n${[...two, nameRule('z.other', `host: ${host}`)].join('\n')}`])
+    const request = requestsTo(scene, ['a.example', 'b.example'])
+    for (const claimed of ['a.example', 'evil', 'z.other']) t.is(request('DELETE', '/x', claimed), 'denied', `${host} ${claimed}`)
+  }
+})
+
+test('a name whose every request is allowed takes nothing from what another name forbids, and loses nothing to it', (t) => {
+  const scene = sceneOf([
+    `egress:\n${TO_DNS}\n${nameRule('a.example')}\n${nameRule('*.example', 'method: GET')}\n${nameRule('c.other', 'method: PUT')}`,
+  ])
+  t.is(requestsTo(scene, ['a.example'])('POST', '/', 'a.example'), 'allowed')
+  t.is(requestsTo(scene, ['c.other', 'a.example'])('POST', '/', 'a.example'), 'allowed')
+  t.is(requestsTo(scene, ['x.example'])('POST', '/', 'x.example'), 'denied')
+  t.is(requestsTo(scene, ['c.other', 'x.example'])('POST', '/', 'x.example'), 'denied')
+  t.is(requestsTo(scene, ['c.other', 'x.example'])('PUT', '/', 'c.other'), 'allowed')
+})
+
+test('rules for a name alone have those for patterns in them, whichever verdict they are of', (t) => {
+  const allowed = `egress:\n${TO_DNS}\n${nameRule('*.example')}\n${nameRule('www.test')}`
+  const scene = sceneOf([`${allowed}\negressDeny:\n${nameRule('ads.example')}`])
+  const egressOf = (to: string, ...cnames: readonly string[]) =>
+    ask(scene, to, { port: '80', answers: ['192.0.2.7'], cnames }).answers?.[0]?.verdict
+  t.is(egressOf('ads.example'), 'denied')
+  t.is(egressOf('other.test', 'ads.example'), 'denied', 'an alias that no rule names')
+  t.is(egressOf('www.test', 'ads.example'), 'allowed', 'a name that is allowed has the address too')
+})
+
+test('an address of two names lets through what one of the two does, whatever rules there are', (t) => {
+  const name = fc.constantFrom('a.example', 'b.example', 'c.other', '*.example', '*b.*', '**')
+  const http = fc.constantFrom('', 'method: GET', 'path: /a', 'method: GET, path: /a', 'host: ".*"', 'host: a.example, method: PUT')
+  const rule = fc.tuple(name, http).map(([of, l7]) => nameRule(of, l7))
+  const denied = fc.tuple(name, fc.constantFrom('path: /a', 'method: GET')).map(([of, l7]) => nameRule(of, l7))
+  let allowedCount = 0
+  fc.assert(
+    fc.property(fc.array(rule, { minLength: 2, maxLength: 5 }), fc.array(denied, { maxLength: 2 }), (allow, deny) => {
+      const scene = sceneOf([`egress:\n${TO_DNS}\n${allow.join('\n')}${deny.length === 0 ? '' : `\negressDeny:\n${deny.join('\n')}`}`])
+      for (const names of [
+        ['a.example', 'b.example'],
+        ['b.example', 'c.other'],
+      ] as const) {
+        for (const method of ['GET', 'PUT']) {
+          for (const path of ['/a', '/b']) {
+            for (const host of [...names, 'evil']) {
+              const of = (known: readonly [string, ...string[]]) => requestsTo(scene, known)(method, path, host) === 'allowed'
+              if (!of(names)) continue
+              allowedCount++
+              if (!of([names[0]]) && !of([names[1]]))
+                throw new Error(`${method} ${path} of ${host} passes at an address of ${names.join(' and ')} alone`)
+            }
+          }
+        }
+      }
+    }),
+    { numRuns: 200, includeErrorInReport: true },
+  )
+  t.true(allowedCount > 500)
+})
+
 test('of more selectors than an address has room for, those that deny come first', (t) => {
   t.is(SELECTORS_OF_ADDRESS_MAX, LEARNED_SELECTORS_MAX)
   const patterns = Array.from({ length: LEARNED_SELECTORS_MAX }, (_, index) => `${'*'.repeat(index + 1)}a.example`)
   const allow = patterns.map((pattern) => `{matchPattern: "${pattern}"}`).join(', ')
   const scene = sceneOf([
-    `egress:\n${TO_DNS}\n- toFQDNs: [${allow}]\negressDeny:\n- toFQDNs: [{matchName: aa.example}]\n  toPorts: [{ports: [{port: "22"}]}]`,
+    `egress:\n${TO_DNS}\n- toFQDNs: [${allow}]\negressDeny:\n- toFQDNs: [{matchPattern: aa.ex*}]\n  toPorts: [{ports: [{port: "22"}]}]`,
   ])
   const answer = ask(scene, 'x.example', { answers: ['192.0.2.7'], cnames: ['aa.example'] })
   t.is(answer.query?.selectors.length, 9)
   t.is(answer.answers?.[0]?.selectors.length, 8)
-  t.true(answer.answers?.[0]?.selectors.includes('aa.example'))
+  t.true(answer.answers?.[0]?.selectors.includes('aa.ex*'))
   t.true(answer.query?.notes?.some((note) => /8 selectors at most.*9 match/.test(note)))
 })
 
@@ -394,7 +484,8 @@ class Node {
     const classes = [...group.classes.keys()]
     for (const [key, row] of group.rows) {
       const slot = { port: classes.indexOf(row.classKey ?? ''), generation: 1 }
-      this.#rows.want(key, { row, cookie: 0, slot: row.verdict === 'redirect' ? slot : undefined })
+      const allowsAll = group.classes.get(row.classKey ?? '')?.ruleset.allowAll === true
+      this.#rows.want(key, { row, cookie: 0, slot: row.verdict === 'redirect' ? slot : undefined, allowsAll })
     }
     this.#rows.step(() => 'ready', false)
   }
