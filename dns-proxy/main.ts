@@ -99,8 +99,10 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   /** The same one for as long as this process lives, whatever changes behind it. */
   const querySocket = (run: <T>(run: () => T) => T): UdpSocket => {
     if (queries !== undefined) return queries
-    queries = openQuerySocket(keptFd, run)
+    // Whatever becomes of it, it is not ours a second time.
+    const fd = keptFd
     keptFd = undefined
+    queries = openQuerySocket(fd, run)
     keeping.keep(QUERY_SOCKET_NAME, queries.fd)
     return queries
   }

@@ -98,16 +98,16 @@ export class QueryLimits {
     this.#openCount -= 1
     load.openCount -= 1
     server.openCount -= 1
-    if (this.#openCount === 0) this.#onIdle?.()
+    if (this.#openCount + this.#waiting.length === 0) this.#onIdle?.()
     if (this.#waiting.length === 0 || this.#isAdmitting) return
     // Not now: whoever gives back is in the middle of an answer.
     this.#isAdmitting = true
     setImmediate(() => this.#admit())
   }
 
-  /** Resolves when no query is on its way. */
+  /** Resolves when no query is on its way, and none waits for room. */
   idle(): Promise<void> {
-    if (this.#openCount === 0) return Promise.resolve()
+    if (this.#openCount + this.#waiting.length === 0) return Promise.resolve()
     return new Promise((resolve) => {
       this.#onIdle = resolve
     })

@@ -30,9 +30,13 @@ const OPTIONS = {
  */
 export function openQuerySocket(keptFd: number | undefined, inNetns: <T>(run: () => T) => T): UdpSocket {
   if (keptFd !== undefined) {
-    const kept = adopt(keptFd, inNetns)
+    let kept: UdpSocket | undefined
+    try {
+      kept = adopt(keptFd, inNetns)
+    } finally {
+      if (kept === undefined) close(keptFd)
+    }
     if (kept !== undefined) return kept
-    close(keptFd)
   }
   return inNetns(() => UdpSocket.bind(LOOPBACK, DNS_QUERIES_PORT, OPTIONS))
 }

@@ -47,10 +47,15 @@ export class DescriptorKeeping {
     if (this.#path === undefined || this.#path.startsWith('@')) return
     // A service manager that was started anew has none of them, and makes its socket anew.
     const name = basename(this.#path)
-    this.#watch = watch(dirname(this.#path), { persistent: false }, (event, file) => {
-      if (event === 'rename' && file === name) for (const [each, fd] of this.#kept) this.#send(each, fd)
-    })
-    this.#watch.on('error', onProblem)
+    try {
+      this.#watch = watch(dirname(this.#path), { persistent: false }, (event, file) => {
+        if (event === 'rename' && file === name) for (const [each, fd] of this.#kept) this.#send(each, fd)
+      })
+      this.#watch.on('error', onProblem)
+    } catch (error) {
+      // A variable that came from elsewhere, of whom there is nobody here.
+      onProblem(error as Error)
+    }
   }
 
   /** Keeps a descriptor under a name, in place of what had the name. */
@@ -69,7 +74,7 @@ export class DescriptorKeeping {
       sendDescriptors(this.#path, `FDSTOREREMOVE=1\nFDNAME=${name}`, [])
       sendDescriptors(this.#path, `FDSTORE=1\nFDNAME=${name}`, [fd])
     } catch (error) {
-      if (!(error instanceof SystemCallError)) throw error
+      if (!(error instanceof SystemCallError || error instanceof RangeError)) throw error
       this.#onProblem(error)
     }
   }

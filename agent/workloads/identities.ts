@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
+import { IDENTITY_SEVERAL_NAMES } from '#bpf/gen/abi.ts'
 import type { LabelFilter } from '#policy/label-filter.ts'
 import { StateFile } from '../state-file.ts'
 import { splitLabelKey } from './file.ts'
@@ -26,8 +27,8 @@ export interface IdentityAllocator {
   batch<T>(run: () => T): T
   get(id: number): Identity | undefined
   /**
-   * Forgets prefixes and conditions that are not in use, but the latest: what comes back soon has the same number, and what is never seen
-   * again takes no room. Numbers are not given twice.
+   * Forgets prefixes and conditions that are not in use, but those that got their numbers last: what comes back soon has the same number, and
+   * what is never seen again takes no room. Numbers are not given twice.
    */
   forgetUnused(prefixes: ReadonlyMap<string, unknown>, names: ReadonlyMap<string, unknown>): void
 }
@@ -86,6 +87,7 @@ export class EmbeddedAllocator implements IdentityAllocator {
   allocateCidr(prefix: string): Identity {
     const known = this.#byPrefix.get(prefix)
     if (known !== undefined) return known
+    if (this.#nextCidr >= IDENTITY_SEVERAL_NAMES) throw new RangeError(`no number is left for a prefix: ${prefix}`)
     const identity = this.#addCidr(this.#nextCidr++, prefix)
     this.#save()
     return identity

@@ -71,9 +71,13 @@ export class ChildKeeper {
     return this.#child?.identity.pid
   }
 
+  /** To be called before any child is started. @throws RangeError or SystemCallError when sockets cannot be kept for it */
+  prepare(): void {
+    if (this.spec.keepsDescriptors === true) this.#descriptors = new KeptDescriptors(join(this.#folder, `${this.spec.name}.notify`))
+  }
+
   /** Adopts or starts the child and keeps it until `stop`. */
   start(): void {
-    if (this.spec.keepsDescriptors === true) this.#descriptors = new KeptDescriptors(join(this.#folder, `${this.spec.name}.notify`))
     this.#loop = this.#keep()
   }
 

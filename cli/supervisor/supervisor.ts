@@ -23,7 +23,9 @@ export class Supervisor {
     )
   }
 
+  /** @throws RangeError or SystemCallError; no child is started then */
   start(): void {
+    for (const keeper of this.#keepers) keeper.prepare()
     for (const keeper of this.#keepers) keeper.start()
   }
 

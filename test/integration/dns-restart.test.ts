@@ -102,6 +102,8 @@ test.serial('no query is lost when the DNS process is asked to end, or the one t
     await supervised.killUp()
     supervised.start()
     await supervised.logged('dns-proxy found running, adopted')
+    // The DNS process gives it its socket, which nobody logs.
+    await delay(500)
     await supervised.end('dns-proxy')
     const result = await load.result
     t.log(result)

@@ -109,6 +109,12 @@ test('a descriptor is kept by a service manager, and by one that was started ane
   lost.keep('dns-queries', fd)
   lost.close()
   t.is(problems.length, 1)
+  for (const path of [join(folder, 'no-folder/notify'), join(folder, 'x'.repeat(120))]) {
+    const elsewhere = new DescriptorKeeping((error) => problems.push(error), { NOTIFY_SOCKET: path })
+    t.notThrows(() => elsewhere.keep('dns-queries', fd))
+    elsewhere.close()
+  }
+  t.is(problems.length, 4, 'nowhere to watch, nowhere to send, and no path of a socket')
 })
 
 test('descriptors that are meant for another process are left alone', (t) => {
