@@ -13,6 +13,9 @@ const BATCH_FLOWS_MAX = 512
 /** Where flows come all the time, a message for each would cost the agent more than what they tell of. */
 const FLUSH_INTERVAL_MS = 25
 
+/** For the agent to take what is there at the end. */
+const LAST_BATCH_MS = 200
+
 /** Flows by the field of a batch that they are sent in. */
 export interface ReportedFlows {
   readonly http: HttpFlow
@@ -76,7 +79,11 @@ export class FlowReporter<Kind extends keyof ReportedFlows> {
         resolve()
       }
       const stream: ClientWritableStream<FlowBatch> = this.#client.reportFlows(end)
-      const cancel = () => stream.cancel()
+      const cancel = () => {
+        this.#flush()
+        stream.end()
+        setTimeout(() => stream.cancel(), LAST_BATCH_MS).unref()
+      }
       this.#signal.addEventListener('abort', cancel, { once: true })
       stream.on('error', end)
       stream.on('drain', () => {

@@ -49,9 +49,11 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
   let appliedRevision = 0n
   let problem = ''
 
+  // The agent hears of everything until the last answer has gone.
+  const ended = new AbortController()
   const control = new ControlClient({
     socketPath: paths.control,
-    signal,
+    signal: ended.signal,
     open: (client) => client.syncDns(),
     reportSchema: DnsReportSchema,
     report: () =>
@@ -73,7 +75,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     },
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
   })
-  const flows = new FlowReporter('dns', control.client, signal)
+  const flows = new FlowReporter('dns', control.client, ended.signal)
 
   const bringIn = (change: StateChange): void => {
     slots.change(change.slots)
@@ -152,13 +154,18 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     shrinkMemory()
   }, SHRINK_INTERVAL_MS).unref()
   log.info({ revision: desired.revision, slots: desired.slots.size }, 'DNS process is up')
+  const end = async (): Promise<void> => {
+    await serving?.drain(DRAIN_MS)
+    ended.abort()
+  }
+  if (signal.aborted) await end()
+  else signal.addEventListener('abort', () => void end(), { once: true })
   try {
     await Promise.all([control.run(), flows.run()])
   } finally {
     clearInterval(shrinking)
     const closeNames = await namesServer
     closeNames()
-    await serving?.drain(DRAIN_MS)
     serving?.close()
     queries?.close()
     keeping.close()
