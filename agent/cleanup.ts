@@ -8,7 +8,7 @@ import { removeTopology } from './datapath/topology.ts'
 
 /** @returns what was removed @throws LockHeldError while a process of the instance lives */
 export async function cleanup(config: Config): Promise<string[]> {
-  const locks = ['agent', 'proxy', 'ext-host', 'envoy'].map((name) => acquireLock(join(config.paths.run, 'locks', name)))
+  const locks = ['agent', 'proxy', 'ext-host', 'dns-proxy', 'envoy'].map((name) => acquireLock(join(config.paths.run, 'locks', name)))
   try {
     const removed = [...removePins(config.paths.bpf), ...removeTopology(config.instance)]
     if (existsSync(config.paths.run)) {

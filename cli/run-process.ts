@@ -1,4 +1,5 @@
 /** Runs one process's main until it ends or a signal asks it to. */
+import { flushCompileCache } from 'node:module'
 import type { Command } from 'commander'
 import type { Config } from '#config/schema.ts'
 import { addConfigOptions, assertRoot, configOf } from './options.ts'
@@ -16,7 +17,10 @@ export function defineProcess(command: Command, help: string, what: string, load
     .action(async () => {
       const config = await configOf(command)
       assertRoot(what)
-      await runUntilSignal(config, await load(config))
+      const run = await load(config)
+      // Now, and not at the end, which may come without warning. Without a cache, or with a complete one, it does nothing.
+      flushCompileCache()
+      await runUntilSignal(config, run)
     })
 }
 
