@@ -98,7 +98,7 @@ export class QueryLimits {
     this.#openCount -= 1
     load.openCount -= 1
     server.openCount -= 1
-    if (this.#openCount + this.#waiting.length === 0) this.#onIdle?.()
+    this.#tellIdle()
     if (this.#waiting.length === 0 || this.#isAdmitting) return
     // Not now: whoever gives back is in the middle of an answer.
     this.#isAdmitting = true
@@ -117,6 +117,10 @@ export class QueryLimits {
   close(): void {
     clearTimeout(this.#timer)
     this.#waiting = []
+  }
+
+  #tellIdle(): void {
+    if (this.#openCount + this.#waiting.length === 0) this.#onIdle?.()
   }
 
   #enter({ load }: Client, server: DnsServer): true {
@@ -150,6 +154,7 @@ export class QueryLimits {
     }
     this.#waiting = [...left, ...this.#waiting]
     this.#isAdmitting = false
+    this.#tellIdle()
     const [first] = this.#waiting
     this.#timer = first && setTimeout(() => this.#admit(), Math.max(1, first.untilMs - nowMs))
   }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { QueryLimits, Servers } from '#dns-proxy/query-limits.ts'
 import { type Transaction, Transactions } from '#dns-proxy/transactions.ts'
@@ -129,4 +130,30 @@ test('with a grace a query waits for room, in the order in which it came, and is
   t.is(server.openCount, 1)
   t.is(limits.counts.server, 1)
   limits.close()
+})
+
+test('nothing is on its way when the last query is answered, and the last that waited is given up', async (t) => {
+  const limits = new QueryLimits(1, 30)
+  const server = new Servers().add(1, new Uint8Array(16), false)
+  await limits.idle()
+  t.true(limits.take(clientOf(1), server))
+  const order: string[] = []
+  t.true(limits.wait(clientOf(2), server, (hasRoom) => order.push(`waited ${hasRoom}`)))
+  const idle = limits.idle().then(() => order.push('idle'))
+  await delay(60)
+  t.deepEqual(order, ['waited false'])
+  limits.giveBack(clientOf(1), server)
+  await idle
+  t.deepEqual(order, ['waited false', 'idle'])
+
+  const late = new QueryLimits(1, 30)
+  t.true(late.take(clientOf(1), server))
+  t.true(late.wait(clientOf(2), server, (hasRoom) => order.push(`late ${hasRoom}`)))
+  const lateIdle = late.idle()
+  // Somebody else's query takes the room, and the one that waits is the last.
+  server.openCount += 1
+  late.giveBack(clientOf(1), server)
+  await lateIdle
+  t.is(order.at(-1), 'late false')
+  for (const each of [limits, late]) each.close()
 })
