@@ -9,40 +9,30 @@ import type { TaughtClaim } from './learned-names.ts'
 const ANSWER_BYTES_MAX = 512
 const FLAGS_OFFSET = 2
 
-/** What else than its bytes decides what an answer teaches. */
-export interface Circumstances {
-  /** Whom it is for: 0 for everybody. */
-  readonly endpointId: number
-  readonly selectorsRevision: number
-  readonly listsRevision: number
-}
-
 export class AnswerMemory {
-  #circumstances: Circumstances | undefined
+  /** Whom it taught, and the revision of what else than its bytes decides what it teaches. */
+  #endpointId = 0
+  #revision = 0
   #bytes: Uint8Array | undefined
   #taught: readonly TaughtClaim[] = []
 
   /** @returns what this answer taught the last time; undefined when it is another, or may teach something else now */
-  taughtBy(
-    { bytes, start, end }: MessageReader,
-    { endpointId, selectorsRevision, listsRevision }: Circumstances,
-  ): readonly TaughtClaim[] | undefined {
-    const before = this.#circumstances
-    const isSame =
-      before?.endpointId === endpointId && before.selectorsRevision === selectorsRevision && before.listsRevision === listsRevision
+  taughtBy({ bytes, start, end }: MessageReader, endpointId: number, revision: number): readonly TaughtClaim[] | undefined {
     const known = this.#bytes
-    if (!isSame || known === undefined || known.length !== end - start - FLAGS_OFFSET) return undefined
+    if (endpointId !== this.#endpointId || revision !== this.#revision) return undefined
+    if (known === undefined || known.length !== end - start - FLAGS_OFFSET) return undefined
     for (let index = 0; index < known.length; index++) if (known[index] !== bytes[start + FLAGS_OFFSET + index]) return undefined
     return this.#taught
   }
 
   /** @param taught everything that the answer says of selected names */
-  keep({ bytes, start, end }: MessageReader, circumstances: Circumstances, taught: readonly TaughtClaim[]): void {
+  keep({ bytes, start, end }: MessageReader, endpointId: number, revision: number, taught: readonly TaughtClaim[]): void {
     if (end - start > ANSWER_BYTES_MAX) {
       this.#bytes = undefined
       return
     }
-    this.#circumstances = circumstances
+    this.#endpointId = endpointId
+    this.#revision = revision
     this.#bytes = Uint8Array.prototype.slice.call(bytes, start + FLAGS_OFFSET, end)
     this.#taught = taught
   }

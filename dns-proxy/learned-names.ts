@@ -106,8 +106,6 @@ export class LearnedNames {
   readonly #limits: LearnedNamesLimits
   readonly #index = new NameIndex<number>('peers')
   readonly #rules = new Map<number, DnsRule>()
-  /** Those of one name, by it. */
-  readonly #exact = new Map<string, number>()
   /** Those that a deny rule asks for. */
   readonly #denying = new Set<number>()
   readonly #namesOfSelector = new Map<number, Set<Name>>()
@@ -185,7 +183,6 @@ export class LearnedNames {
       this.#rules.delete(id)
       this.#denying.delete(id)
       this.#index.remove(rule, id)
-      if (rule.matchName !== undefined) this.#exact.delete(rule.matchName)
       for (const name of this.#namesOfSelector.get(id) ?? []) touched.add(name)
     }
     for (const name of touched) {
@@ -197,7 +194,6 @@ export class LearnedNames {
       this.#rules.set(selector.id, rule)
       if (selector.denies) this.#denying.add(selector.id)
       this.#index.add(rule, selector.id)
-      if (rule.matchName !== undefined) this.#exact.set(rule.matchName, selector.id)
     }
     if (this.#isReconciled) for (const name of this.#namesMatching(come)) touched.add(name)
     else this.#reconcile()
@@ -232,10 +228,10 @@ export class LearnedNames {
       if (known === undefined) break
       const name = before ?? this.#addName(scope, text, selectors, known)
       if (name === undefined) continue
-      const isHeld = this.#claimOf(name, known)
-      const claim = isHeld ?? this.#addClaim(name, known, expiresMs)
-      if (isHeld === undefined) isNew = true
-      else this.#extend(isHeld, expiresMs)
+      const held = this.#claimOf(name, known)
+      const claim = held ?? this.#addClaim(name, known, expiresMs)
+      if (held === undefined) isNew = true
+      else this.#extend(held, expiresMs)
       taught?.push({ claim, ttlSeconds })
       isKnown = true
     }
@@ -583,9 +579,7 @@ export class LearnedNames {
 
   /** The rules for a name alone are complete: those for patterns that match it are among them. */
   #selectorsOf(name: string): readonly number[] {
-    const exact = this.#exact.get(name)
-    if (exact !== undefined) return [exact]
-    return [...this.#index.matching(name)].sort((a, b) => a - b)
+    return [...this.#index.narrowest(name)].sort((a, b) => a - b)
   }
 
   /** What the row is to say: of too many, those that deny, then those with the lowest numbers, whatever came first. */

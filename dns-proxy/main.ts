@@ -158,8 +158,7 @@ export async function runDnsProxy(config: Config, signal: AbortSignal): Promise<
     await serving?.drain(DRAIN_MS)
     ended.abort()
   }
-  if (signal.aborted) await end()
-  else signal.addEventListener('abort', () => void end(), { once: true })
+  signal.addEventListener('abort', () => void end(), { once: true })
   try {
     await Promise.all([control.run(), flows.run()])
   } finally {

@@ -11,7 +11,7 @@ import { type AnswerRcode, HEADER_BYTES, RCODE, TYPE } from '#parsers/dns/codes.
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { noDataReply } from '#parsers/dns/reply.ts'
 import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
-import { AnswerMemory, type Circumstances } from './answer-memory.ts'
+import { AnswerMemory } from './answer-memory.ts'
 import type { ItemChanges } from './desired-state.ts'
 import type { LearnedNames, TaughtClaim } from './learned-names.ts'
 import { type Client, type DnsServer, type LimitCounts, QueryLimits, Servers } from './query-limits.ts'
@@ -224,7 +224,7 @@ export class QueryJudge {
       // Many questions are asked once: what the second answer teaches is worth keeping.
       if (asked.isAnswered === true) {
         asked.memory ??= new AnswerMemory()
-        asked.memory.keep(reply, this.#circumstancesOf(query), taught)
+        asked.memory.keep(reply, scopeOf(query), this.#teachingRevision, taught)
       }
       asked.isAnswered = true
       if (!isTold) return
@@ -266,16 +266,13 @@ export class QueryJudge {
   #isKnown(reply: MessageReader, query: OpenQuery, nowMs: number): boolean {
     const { memory } = query.asked
     if (memory === undefined) return false
-    const taught = memory.taughtBy(reply, this.#circumstancesOf(query))
+    const taught = memory.taughtBy(reply, scopeOf(query), this.#teachingRevision)
     return taught !== undefined && this.#names.renew(taught, nowMs)
   }
 
-  #circumstancesOf({ client, server }: OpenQuery): Circumstances {
-    return {
-      endpointId: server.isTrusted ? 0 : client.endpointId,
-      selectorsRevision: this.#names.selectorsRevision,
-      listsRevision: this.#listsRevision,
-    }
+  /** Both only grow, so the same sum is the same two. */
+  get #teachingRevision(): number {
+    return this.#names.selectorsRevision + this.#listsRevision
   }
 
   #hasSelected(names: readonly string[]): boolean {
@@ -284,9 +281,9 @@ export class QueryJudge {
   }
 
   /** @returns why some of the addresses teach nothing, or not all */
-  #learn({ client, server }: OpenQuery, nowMs: number, taught: TaughtClaim[]): readonly string[] {
+  #learn(query: OpenQuery, nowMs: number, taught: TaughtClaim[]): readonly string[] {
     const chain = this.#chain
-    const scope = server.isTrusted ? 0 : client.endpointId
+    const scope = scopeOf(query)
     let notes: string[] | undefined
     for (let index = 0; index < chain.addressCount; index++) {
       const address = chain.address(index)
@@ -331,6 +328,11 @@ export class QueryJudge {
       }),
     )
   }
+}
+
+/** Whom an answer teaches: everybody (0), or the endpoint that asked a server which nobody vouches for. */
+function scopeOf({ client, server }: OpenQuery): number {
+  return server.isTrusted ? 0 : client.endpointId
 }
 
 /**

@@ -63,10 +63,6 @@ function rankOf({ verdict, flags }: PolicyValue): number {
   return (flags & POLICY_EXPLICIT_DENY) === 0 ? 0 : NAME_DENY_RANK
 }
 
-function isSameSlot(a: PolicyValue, b: PolicyValue): boolean {
-  return a.slotPort === b.slotPort && a.slotGeneration === b.slotGeneration
-}
-
 export class GroupRows {
   readonly #map: PolicyRowsMap
   /** What the kernel has and what it is to have, by rowKey. */
@@ -191,7 +187,7 @@ export class GroupRows {
     const value = encodeRow(wanted)
     if (value.verdict !== VERDICT_REDIRECT) return { value, waits: false }
     const now = this.#effective(key)
-    if (now.verdict === VERDICT_REDIRECT && now.slotPort === value.slotPort && now.slotGeneration === value.slotGeneration) {
+    if (now.verdict === VERDICT_REDIRECT && isSameSlot(now, value)) {
       return { value, waits: false }
     }
     const ready = readiness(value.slotPort, value.slotGeneration)
@@ -287,6 +283,10 @@ function encodeRow({ row, cookie, slot, allowsAll = false }: WantedRow): PolicyV
   }
 }
 
+function isSameSlot(a: PolicyValue, b: PolicyValue): boolean {
+  return a.slotPort === b.slotPort && a.slotGeneration === b.slotGeneration
+}
+
 /** 1 for rows that hold for any peer. */
 function reach(key: PolicyKey): number {
   return key.identity === ANY_IDENTITY ? 1 : 0
@@ -309,12 +309,5 @@ function keyText({ direction, identity, protocol, port, prefixLength }: PolicyKe
 }
 
 function sameValue(a: PolicyValue | undefined, b: PolicyValue): boolean {
-  return (
-    a !== undefined &&
-    a.verdict === b.verdict &&
-    a.flags === b.flags &&
-    a.slotPort === b.slotPort &&
-    a.slotGeneration === b.slotGeneration &&
-    a.cookie === b.cookie
-  )
+  return a !== undefined && a.verdict === b.verdict && a.flags === b.flags && isSameSlot(a, b) && a.cookie === b.cookie
 }

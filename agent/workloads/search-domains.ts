@@ -20,9 +20,14 @@ export function searchDomainsOf(
   defaults: readonly string[],
   netnsFiles = NETNS_FILES,
 ): string[] {
-  const ofNetns = netns === undefined || netns.includes('/') ? undefined : read(join(netnsFiles, netns, 'resolv.conf'))
-  const list = searchDomains ?? (ofNetns === undefined ? defaults : searchListOf(ofNetns))
+  const list = searchDomains ?? searchListOfNetns(netns, netnsFiles) ?? defaults
   return [...new Set(list.filter(isMatchName).map(normalizeName))].slice(0, SEARCH_DOMAINS_MAX)
+}
+
+/** @returns undefined for a namespace that is not given by name, or has no file of its own */
+function searchListOfNetns(netns: string | undefined, netnsFiles: string): readonly string[] | undefined {
+  const text = netns === undefined || netns.includes('/') ? undefined : read(join(netnsFiles, netns, 'resolv.conf'))
+  return text === undefined ? undefined : searchListOf(text)
 }
 
 /** The last line of `search` or `domain` holds (resolv.conf(5)). */

@@ -123,6 +123,14 @@ export class NameIndex<Value> {
   }
 
   /**
+   * The values of rules for this name alone; without any, of all that match. For whoever keeps with a name what the patterns that match it say.
+   * @param name as of matching
+   */
+  narrowest(name: string): readonly Value[] {
+    return this.#exact.get(name)?.values ?? this.matching(name)
+  }
+
+  /**
    * The values of all rules that match, each once, in no order that means anything.
    * @param name in lower case, with a trailing dot, as wire-name.ts gives it
    * @returns a list that later changes leave as it is

@@ -68,21 +68,16 @@ export interface MetSelectors {
 
 export class NameSelectors {
   readonly #index = new NameIndex<NameSelector>('peers')
-  readonly #exact = new Map<string, NameSelector>()
 
   /** @param uses by the engine's keys @param identify gives a selector its identity */
   constructor(uses: Iterable<readonly [string, NameUse]>, identify: (key: string, rule: DnsRule) => number) {
-    for (const [key, { rule, denies }] of uses) {
-      const selector = { identity: identify(key, rule), rule, denies }
-      this.#index.add(rule, selector)
-      if (rule.matchName !== undefined) this.#exact.set(rule.matchName, selector)
-    }
+    for (const [key, { rule, denies }] of uses) this.#index.add(rule, { identity: identify(key, rule), rule, denies })
   }
 
   /** @param names of a chain, lower-case, with a trailing dot */
   of(names: readonly string[]): MetSelectors {
     // The rules for a name alone are complete: those for patterns that match it are among them.
-    const found = new Set(names.flatMap((name) => [this.#exact.get(name) ?? this.#index.matching(name)].flat()))
+    const found = new Set(names.flatMap((name) => this.#index.narrowest(name)))
     const all = [...found].sort((a, b) => a.identity - b.identity)
     if (all.length <= SELECTORS_OF_ADDRESS_MAX) return { matching: all, kept: all }
     const first = [...all.filter(({ denies }) => denies), ...all.filter(({ denies }) => !denies)].slice(0, SELECTORS_OF_ADDRESS_MAX)

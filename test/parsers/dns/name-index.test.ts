@@ -23,6 +23,19 @@ test('a name finds its exact rules and the patterns that match it', (t) => {
   t.deepEqual(found('a\\046b.example.com.'), [])
 })
 
+test('the narrowest rules of a name are its own, and those for patterns only without any', (t) => {
+  const index = new NameIndex<string>('peers')
+  index.add({ matchPattern: '*.test.' }, 'pattern')
+  t.deepEqual(index.narrowest('a.test.'), ['pattern'])
+  index.add({ matchName: 'A.test' }, 'name')
+  t.deepEqual(index.narrowest('a.test.'), ['name'])
+  t.deepEqual([...index.matching('a.test.')].sort(), ['name', 'pattern'])
+  t.deepEqual(index.narrowest('b.test.'), ['pattern'])
+  index.remove({ matchName: 'a.test.' }, 'name')
+  t.deepEqual(index.narrowest('a.test.'), ['pattern'])
+  t.deepEqual(index.narrowest('a.other.'), [])
+})
+
 test('stars alone are every name of peers, and every query', (t) => {
   for (const pattern of ['*', '**', '*.', '***.']) {
     const [peers, queries] = [indexOf('peers', pattern), indexOf('queries', pattern)]
