@@ -2,16 +2,13 @@
  * g5: queries a second through the DNS process on the real datapath, redirect and learning included, against a resolver of others that does
  * nothing but forward: CoreDNS, or AdGuard dnsproxy. Both in front of the same responder, alone on their core.
  */
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
-import type { Machine, Workload } from '../test/support/machine.ts'
+import type { Machine } from '../test/support/machine.ts'
 import { addOracles, type Bench, type Options, type Oracle, type Result, rounded, say, targetOf } from './harness/bench.ts'
 import { compile } from './harness/compile.ts'
 import { machineConditions } from './harness/conditions.ts'
 import { addDnsScene, type DnsScene, oracleOf, runClient, runDnsperf, startEnforcing, writeNames } from './harness/dns.ts'
-import { buildGoProgram, type GoProgram } from './harness/go-program.ts'
 import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, pinThisProcess, processorUs } from './harness/processor.ts'
+import { addResolver, buildResolver, describeResolver, type ResolverName, type ResolverProgram } from './harness/resolvers.ts'
 import { onStage, type Stage } from './harness/stage.ts'
 import { compare, judge, median, quantile } from './harness/statistics.ts'
 
@@ -23,16 +20,15 @@ const SOCKETS = 16
 const FRESH_PER_SECOND_MAX = 100_000
 const CHECKS_PER_SECOND = 50
 const CHECKS_PER_PROBE = 2
-const RESOLVER_READY_MS = 10_000
 
 /** What is asked for. The verdict is on the first. */
 const SETS = ['known', 'unselected', 'fresh'] as const
 type QuerySet = (typeof SETS)[number]
 
 const PEERS = {
-  'g5-coredns': { program: 'coredns', title: 'CoreDNS forward' },
-  'g5-adguard': { program: 'dnsproxy', title: 'AdGuard dnsproxy' },
-} as const
+  'g5-coredns': { resolver: 'coredns', title: 'CoreDNS forward' },
+  'g5-adguard': { resolver: 'dnsproxy', title: 'AdGuard dnsproxy' },
+} as const satisfies Record<string, { resolver: ResolverName; title: string }>
 type Name = keyof typeof PEERS
 
 interface Way {
@@ -67,12 +63,11 @@ function bench(name: Name): Bench {
 async function run(name: Name, stage: Stage, options: Options): Promise<Result> {
   const conditions = machineConditions()
   const { pairs = 5, seconds = 4 } = options
-  const { program, title } = PEERS[name]
-  const peer = buildGoProgram(program)
+  const peer = buildResolver(PEERS[name].resolver)
   pinThisProcess()
   say('setting up machines')
   const programs = { load: compile('dns-load'), tcp: compile('tcp-rr') }
-  const reference = await referenceWay(stage, programs, name, peer)
+  const reference = await referenceWay(stage, programs, peer)
   const ours = await ourWay(stage, programs)
   const direct: Way = { ...reference, name: 'direct', server: reference.scene.server, pids: {} }
   const files = { reference: filesOf(reference.scene.machine, seconds), ours: filesOf(ours.scene.machine, seconds) }
@@ -129,7 +124,7 @@ async function run(name: Name, stage: Stage, options: Options): Promise<Result> 
       unselected: `${NAMES} names that policy allows and toFQDNs does not select`,
       fresh: 'names that nobody asked for before, a tenth of them selected',
       answers: `one A record, TTL ${TTL_SECONDS}`,
-      reference: `${title} ${peer.version}, no cache, GOMAXPROCS=1, a namespace between client and responder, no program attached`,
+      reference: describeResolver(peer),
       underTest: `all of Headgate, core ${CORE_UNDER_TEST}, the server trusted`,
       client: `dnsperf -T 1 -c ${SOCKETS} -q ${OUTSTANDING} and the responder, core ${CORE_OF_CLIENT}`,
     },
@@ -182,41 +177,9 @@ function filesOf(machine: Machine, seconds: number): (set: QuerySet, runIndex: n
   }
 }
 
-async function referenceWay(stage: Stage, programs: { load: string; tcp: string }, name: Name, peer: GoProgram): Promise<Way> {
-  const machine = stage.machine()
-  const resolver = machine.addWorkload('resolver')
-  const scene = await addDnsScene(machine, programs, TTL_SECONDS)
-  const child = machine.start(resolver.netns, commandOf(machine, resolver, name, peer.path, scene.server), { env: { GOMAXPROCS: '1' } })
-  let log = ''
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (text: string) => {
-      log = (log + text).slice(-4096)
-    })
-  }
-  const deadline = performance.now() + RESOLVER_READY_MS
-  for (;;) {
-    const { answered, wrongAnswers } = await runClient(machine, scene.client, resolver.address, programs.load, {
-      rate: 10,
-      count: 1,
-      first: 1,
-      mode: 'answers',
-      probeEvery: 1,
-    })
-    if (answered > 0 && wrongAnswers === 0) break
-    if (child.exitCode !== null || performance.now() > deadline) throw new Error(`${name}: no answer: ${log}`)
-    await delay(100)
-  }
-  return { name: 'reference', scene, server: resolver.address, mode: 'answers', pids: { resolver: child.pid ?? 0 } }
-}
-
-function commandOf(machine: Machine, resolver: Workload, name: Name, path: string, upstream: string): string[] {
-  if (name === 'g5-adguard') {
-    return [path, `--listen=${resolver.address}`, '--port=53', `--upstream=${upstream}:53`, '--hosts-file-enabled=false']
-  }
-  const folder = join(machine.folder, 'coredns')
-  mkdirSync(folder)
-  writeFileSync(join(folder, 'Corefile'), `.:53 {\n  forward . ${upstream}:53\n}\n`)
-  return [path, '-conf', join(folder, 'Corefile')]
+async function referenceWay(stage: Stage, programs: { load: string; tcp: string }, peer: ResolverProgram): Promise<Way> {
+  const { scene, address, pid } = await addResolver(stage.machine(), programs, TTL_SECONDS, peer)
+  return { name: 'reference', scene, server: address, mode: 'answers', pids: { resolver: pid } }
 }
 
 async function ourWay(stage: Stage, programs: { load: string; tcp: string }): Promise<Way> {

@@ -8,6 +8,7 @@ import { compile } from './harness/compile.ts'
 import { machineConditions } from './harness/conditions.ts'
 import { addDnsScene, type ClientReport, type ClientRun, type DnsScene, oracleOf, runClient, startEnforcing } from './harness/dns.ts'
 import { CORE_OF_CLIENT, CORE_UNDER_TEST, coreTimes, foreignShare, pinThisProcess, processorUs } from './harness/processor.ts'
+import { addResolver, buildResolver, describeResolver } from './harness/resolvers.ts'
 import { onStage, type Stage } from './harness/stage.ts'
 
 const NAMES_PER_SECOND = 1000
@@ -40,27 +41,38 @@ export const g6: Bench = {
 
 async function run(stage: Stage, options: Options): Promise<Result> {
   const conditions = machineConditions()
+  const forwarder = buildResolver('coredns')
   const { count = options.long ? 1_000_000 : 100_000 } = options
   pinThisProcess()
   say('setting up machines')
   const programs = { load: compile('dns-load'), tcp: compile('tcp-rr') }
   const bare = await addDnsScene(stage.machine(), programs, TTL_SECONDS)
   const ours = await addDnsScene(stage.machine(), programs, TTL_SECONDS)
+  const between = await addResolver(stage.machine(), programs, TTL_SECONDS, forwarder)
   const pids = await startEnforcing(stage, ours)
   const dnsPid = pids['dns-proxy'] ?? 0
 
+  const forward = (first: number, length: number): Promise<Run> => {
+    const client = { ...base, first, count: length, mode: 'answers' } as const
+    return runOnce(between.scene, programs.load, client, { resolver: between.pid }, between.address)
+  }
   const referenceCount = Math.ceil(count * REFERENCE_SHARE)
   const base = { rate: NAMES_PER_SECOND, first: 0, probeEvery: NAMES_PER_PROBE, oldSeconds: OLD_SECONDS } as const
   const warmUp = { ...base, count: NAMES_PER_SECOND }
   await runOnce(bare, programs.load, { ...warmUp, mode: 'open' }, {})
   await runOnce(ours, programs.load, { ...warmUp, mode: 'enforced' }, pids)
+  await forward(0, warmUp.count)
   const references = [await runOnce(bare, programs.load, { ...base, count: referenceCount, mode: 'open' }, {})]
   say(`reference: p99 ${references[0]?.report.queryUs.p99} us`)
+  const forwarded = [await forward(0, referenceCount)]
+  say(`forwarder: p99 ${forwarded[0]?.report.queryUs.p99} us`)
   const enforced = await runOnce(ours, programs.load, { ...base, first: warmUp.count, count, mode: 'enforced' }, pids)
   say(`enforced: ${JSON.stringify(enforced.report)}`)
   const rssMb = residentMb(dnsPid)
   references.push(await runOnce(bare, programs.load, { ...base, first: referenceCount, count: referenceCount, mode: 'open' }, {}))
   say(`reference: p99 ${references[1]?.report.queryUs.p99} us`)
+  forwarded.push(await forward(referenceCount, referenceCount))
+  say(`forwarder: p99 ${forwarded[1]?.report.queryUs.p99} us`)
 
   const { report } = enforced
   const seen = await ours.responder.seen()
@@ -78,7 +90,7 @@ async function run(stage: Stage, options: Options): Promise<Result> {
       ? [`${rounded(addedP99Ms)} ms over ${target.addedP99Ms}, others took ${foreign} of the machine`]
       : []),
   ]
-  const oracle = addOracles(...references.map((entry) => oracleOf(entry.report)), oracleOf(report))
+  const oracle = addOracles(...[...references, ...forwarded].map((entry) => oracleOf(entry.report)), oracleOf(report))
   if (oracle.wrong > 0 && complaints.length === 0) complaints.push(`oracle: ${oracle.wrong} of ${oracle.checked} were wrong`)
   return {
     bench: 'g6',
@@ -98,6 +110,7 @@ async function run(stage: Stage, options: Options): Promise<Result> {
       ttlSeconds: TTL_SECONDS,
       unit: 'us (a, b: p99 from the query until its answer)',
       reference: 'the same load on a machine where Headgate does not run, before and after; the slower of the two counts',
+      forwarder: `${describeResolver(forwarder)}, core ${CORE_UNDER_TEST}; before and after, queries alone`,
       client: `one socket a query, one connection a name, core ${CORE_OF_CLIENT}, with the responder and the TCP server`,
       underTest: `all of Headgate, core ${CORE_UNDER_TEST}, the server trusted`,
       foreignShare: foreign,
@@ -110,20 +123,36 @@ async function run(stage: Stage, options: Options): Promise<Result> {
       ...report.wrong,
       deniedSeen: seen.denied,
     },
-    p99OfSecondsUs: { reference: references.map((entry) => entry.report.p99OfSecondsUs), enforced: report.p99OfSecondsUs },
-    queryUs: { reference: references.map((entry) => entry.report.queryUs), enforced: report.queryUs },
+    p99OfSecondsUs: {
+      reference: references.map((entry) => entry.report.p99OfSecondsUs),
+      forwarder: forwarded.map((entry) => entry.report.p99OfSecondsUs),
+      enforced: report.p99OfSecondsUs,
+    },
+    queryUs: {
+      reference: references.map((entry) => entry.report.queryUs),
+      forwarder: forwarded.map((entry) => entry.report.queryUs),
+      enforced: report.queryUs,
+    },
+    forwarderCpuUsPerName: forwarded.map((entry) => rounded(entry.cpuUsPerName.resolver ?? 0, 3)),
     connectUs: { reference: references.map((entry) => entry.report.connectUs), enforced: report.connectUs },
     cpuUsPerName: Object.fromEntries(Object.entries(enforced.cpuUsPerName).map(([name, us]) => [name, rounded(us, 3)])),
     dnsProxyRssMb: rssMb,
   }
 }
 
-async function runOnce(scene: DnsScene, load: string, client: ClientRun, pids: Readonly<Record<string, number>>): Promise<Run> {
+/** @param server whom the client asks */
+async function runOnce(
+  scene: DnsScene,
+  load: string,
+  client: ClientRun,
+  pids: Readonly<Record<string, number>>,
+  server = scene.server,
+): Promise<Run> {
   const counted = { ...pids, responder: scene.responder.pid, tcpServer: scene.tcpServerPid }
   const before = Object.entries(counted).map(([name, pid]) => [name, pid, processorUs(pid)] as const)
   const coresBefore = CORES.map(coreTimes)
   const startedMs = performance.now()
-  const report = await runClient(scene.machine, scene.client, scene.server, load, client)
+  const report = await runClient(scene.machine, scene.client, server, load, client)
   const wallMs = performance.now() - startedMs
   const coresAfter = CORES.map(coreTimes)
   const cpu: Record<string, number> = { client: report.processorUs / client.count }

@@ -6,15 +6,15 @@ import { close } from '#sys/libc.ts'
 /** How a key or a value becomes bytes. */
 export interface Codec<T> {
   readonly size: number
-  encode(value: T): Buffer
+  /** @param bytes of `size` bytes, to be written over and returned; new ones unless given */
+  encode(value: T, bytes?: Buffer): Buffer
   decode(bytes: Buffer): T
 }
 
 /** A 32-bit integer. */
 export const u32Codec: Codec<number> = {
   size: 4,
-  encode(value) {
-    const bytes = Buffer.alloc(4)
+  encode(value, bytes = Buffer.alloc(4)) {
     bytes.writeUInt32LE(value)
     return bytes
   },
@@ -22,12 +22,23 @@ export const u32Codec: Codec<number> = {
 }
 
 /** A single byte. */
-export const u8Codec: Codec<number> = { size: 1, encode: (value) => Buffer.from([value]), decode: (bytes) => bytes.readUInt8(0) }
+export const u8Codec: Codec<number> = {
+  size: 1,
+  encode(value, bytes = Buffer.alloc(1)) {
+    bytes.writeUInt8(value)
+    return bytes
+  },
+  decode: (bytes) => bytes.readUInt8(0),
+}
 
 /** The 16 bytes of struct address, bare. */
 export const addressBytesCodec: Codec<Uint8Array> = {
   size: 16,
-  encode: (value) => Buffer.from(value),
+  encode(value, bytes = Buffer.alloc(16)) {
+    if (value.length !== 16) throw new RangeError(`an address has 16 bytes, not ${value.length}`)
+    bytes.set(value)
+    return bytes
+  },
   decode: (bytes) => Buffer.from(bytes.subarray(0, 16)),
 }
 
@@ -39,27 +50,32 @@ export class BpfMap<K, V> {
   readonly fd: number
   readonly #key: Codec<K>
   readonly #value: Codec<V>
+  /** Of the call that is being made. */
+  readonly #keyBytes: Buffer
+  readonly #valueBytes: Buffer
 
   constructor(name: string, fd: number, key: Codec<K>, value: Codec<V>) {
     this.name = name
     this.fd = fd
     this.#key = key
     this.#value = value
+    this.#keyBytes = Buffer.alloc(key.size)
+    this.#valueBytes = Buffer.alloc(value.size)
   }
 
   get(key: K): V | undefined {
-    const bytes = Buffer.alloc(this.#value.size)
-    return lookupElement(this.fd, this.#key.encode(key), bytes, this.name) ? this.#value.decode(bytes) : undefined
+    const bytes = this.#valueBytes
+    return lookupElement(this.fd, this.#key.encode(key, this.#keyBytes), bytes, this.name) ? this.#value.decode(bytes) : undefined
   }
 
   /** @throws SystemCallError E2BIG or ENOSPC when the map is full */
   set(key: K, value: V, flags = BPF_ANY): void {
-    updateElement(this.fd, this.#key.encode(key), this.#value.encode(value), flags, this.name)
+    updateElement(this.fd, this.#key.encode(key, this.#keyBytes), this.#value.encode(value, this.#valueBytes), flags, this.name)
   }
 
   /** @returns whether it was there */
   delete(key: K): boolean {
-    return deleteElement(this.fd, this.#key.encode(key), this.name)
+    return deleteElement(this.fd, this.#key.encode(key, this.#keyBytes), this.name)
   }
 
   /** Writes many entries with one call. Not for LPM tries on old kernels. */

@@ -35,10 +35,11 @@ export class StructCodec<T extends object> {
     this.size = layout.size
   }
 
-  encode(value: T): Buffer {
-    const bytes = Buffer.alloc(this.size)
-    encodeInto(bytes, 0, this.layout, value as Record<string, unknown>)
-    return bytes
+  /** @param bytes of `size` bytes, to be written over and returned; new ones unless given */
+  encode(value: T, bytes?: Buffer): Buffer {
+    const target = bytes?.fill(0) ?? Buffer.alloc(this.size)
+    encodeInto(target, 0, this.layout, value as Record<string, unknown>)
+    return target
   }
 
   /** Byte fields are copies, so the input may be reused. @throws RangeError when `bytes` is too short */
@@ -87,7 +88,9 @@ function encodeInto(bytes: Buffer, base: number, layout: StructLayout, value: Re
         const element = field.layout
         if (element === undefined) break
         if (items.length * element.size > field.length) throw new RangeError(`${layout.name}.${field.name} takes no ${items.length} items`)
-        for (const [index, one] of items.entries()) encodeInto(bytes, at + index * element.size, element, one)
+        for (let index = 0; index < items.length; index++) {
+          encodeInto(bytes, at + index * element.size, element, items[index] as Record<string, unknown>)
+        }
         break
       }
     }

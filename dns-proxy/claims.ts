@@ -15,7 +15,7 @@ export interface Name {
   readonly text: string
   /** Those that match, sorted. */
   selectors: readonly number[]
-  readonly claims: Set<Claim>
+  claims: Claim[]
 }
 
 /** Bytes are a string here: a buffer for each would cost several times as much, or keep a whole slab of the pool. */
@@ -23,7 +23,7 @@ export class Address {
   readonly scope: Scope
   /** Its 16 bytes as Latin-1. */
   readonly key: string
-  readonly claims: Claim[] = []
+  claims: Claim[] = []
   /** Those in the kernel, sorted. */
   selectors: readonly number[] = []
   /** Of a zombie: looks at conntrack, one after the other, that did not see it. */

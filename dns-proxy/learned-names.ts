@@ -340,7 +340,7 @@ export class LearnedNames {
       .sort(([a], [b]) => a - b)
       .map(([id, rule]) => {
         const names = [...(this.#namesOfSelector.get(id) ?? [])]
-        const addresses = new Set(names.flatMap(({ claims }) => [...claims].map(({ address }) => address)))
+        const addresses = new Set(names.flatMap(({ claims }) => claims.map(({ address }) => address)))
         return { id, rule, nameCount: names.filter(({ text }) => text !== '').length, addressCount: addresses.size }
       })
   }
@@ -380,7 +380,7 @@ export class LearnedNames {
 
   /** Stands in for the names of one row. */
   #unnamed({ scope, claims }: Address): Name {
-    return claims.find(({ name }) => name.text === '')?.name ?? { scope, text: '', selectors: [], claims: new Set() }
+    return claims.find(({ name }) => name.text === '')?.name ?? { scope, text: '', selectors: [], claims: [] }
   }
 
   #scopeAt(endpointId: number): Scope {
@@ -416,7 +416,7 @@ export class LearnedNames {
   /** @param known for which there has to be room beside it */
   #addName(scope: Scope, text: string, selectors: readonly number[], known: Address): Name | undefined {
     while (this.#nameCount >= this.#limits.namesMax) if (!this.#evictZombie(known)) return undefined
-    const name: Name = { scope, text, selectors: [], claims: new Set() }
+    const name: Name = { scope, text, selectors: [], claims: [] }
     scope.names.set(text, name)
     this.#nameCount++
     this.#select(name, selectors)
@@ -466,12 +466,15 @@ export class LearnedNames {
       journaledMs: Number.NEGATIVE_INFINITY,
       isDropped: false,
     }
-    known.claims.push(claim)
-    name.claims.add(claim)
+    // Nearly all have one, for which a literal has room and no more.
+    if (known.claims.length === 0) known.claims = [claim]
+    else known.claims.push(claim)
+    if (name.claims.length === 0) name.claims = [claim]
+    else name.claims.push(claim)
     this.#expiries.set(claim, expiresMs)
     this.#sink?.set(claim)
     if (known.claims.length > this.#limits.namesOfAddressMax) this.#displaceName(known, claim)
-    if (name.claims.size > this.#settings.addressesOfNameMax) this.#displaceAddress(name, claim)
+    if (name.claims.length > this.#settings.addressesOfNameMax) this.#displaceAddress(name, claim)
     return claim
   }
 
@@ -487,7 +490,7 @@ export class LearnedNames {
 
   /** Never the latest, which the client is about to use. */
   #displaceAddress({ claims }: Name, latest: Claim): void {
-    const first = firstOf([...claims].filter((claim) => claim !== latest))
+    const first = firstOf(claims.filter((claim) => claim !== latest))
     if (first === undefined) return
     this.totals.claimsDisplacedCount++
     this.#dropClaim(first)
@@ -502,9 +505,9 @@ export class LearnedNames {
     if (index < 0) return
     claim.isDropped = true
     address.claims.splice(index, 1)
-    name.claims.delete(claim)
+    name.claims.splice(name.claims.indexOf(claim), 1)
     this.#sink?.remove(claim)
-    if (name.claims.size > 0) return
+    if (name.claims.length > 0) return
     this.#select(name, [])
     if (name.text !== '' && name.scope.names.delete(name.text)) this.#nameCount--
   }

@@ -10,6 +10,10 @@ export interface RowPlace {
   readonly address: Uint8Array
 }
 
+interface RowSelector {
+  identity: number
+}
+
 /** What there is no room for has these errnos, by the kind of map. */
 const NO_ROOM: ReadonlySet<string> = new Set(['E2BIG', 'ENOSPC'])
 
@@ -17,6 +21,10 @@ export class LearnedRows {
   readonly #maps: Pick<KernelMaps, 'learnedAddresses' | 'learnedState'>
   /** Some row lost a selector, and connections were not told yet. */
   #isLess = false
+  /** Written again for each row. */
+  readonly #row: { readonly selectors: readonly RowSelector[] } = {
+    selectors: Array.from({ length: LEARNED_SELECTORS_MAX }, () => ({ identity: 0 })),
+  }
 
   constructor(maps: Pick<KernelMaps, 'learnedAddresses' | 'learnedState'>) {
     this.#maps = maps
@@ -42,15 +50,15 @@ export class LearnedRows {
       if (before.length > 0) this.#maps.learnedAddresses.delete(place)
     } else if (!isSame(selectors, before)) {
       try {
-        this.#maps.learnedAddresses.set(place, {
-          selectors: Array.from({ length: LEARNED_SELECTORS_MAX }, (_, index) => ({ identity: selectors[index] ?? 0 })),
-        })
+        const row = this.#row
+        for (let index = 0; index < LEARNED_SELECTORS_MAX; index++) (row.selectors[index] as RowSelector).identity = selectors[index] ?? 0
+        this.#maps.learnedAddresses.set(place, row)
       } catch (error) {
         if (error instanceof SystemCallError && NO_ROOM.has(error.code)) return false
         throw error
       }
     }
-    this.#isLess ||= before.some((id) => !selectors.includes(id))
+    this.#isLess ||= before.length > 0 && before.some((id) => !selectors.includes(id))
     return true
   }
 

@@ -73,11 +73,14 @@ export class NameIndex<Value> {
   readonly #exact = new Map<string, Bucket<Value>>()
   readonly #all = new Bucket<Value>()
   readonly #root = new Node<Value>('')
-  /** The nodes that the labels so far lead to, and those of the next label. */
+  /** The nodes that the labels so far lead to, and those of the next label. Counted beside: an array of no length gives its memory away. */
   #reached: Node<Value>[] = []
+  #reachedCount = 0
   #next: Node<Value>[] = []
+  #nextCount = 0
   /** The values found, one list a bucket. */
   readonly #found: (readonly Value[])[] = []
+  #foundCount = 0
 
   constructor(use: NameUse) {
     this.#use = use
@@ -136,43 +139,47 @@ export class NameIndex<Value> {
    * @returns a list that later changes leave as it is
    */
   matching(name: string): readonly Value[] {
-    const found = this.#found
+    this.#foundCount = 0
     const exact = this.#exact.get(name)
-    if (exact !== undefined) found.push(exact.values)
-    if (!this.#all.isEmpty && (this.#use === 'queries' || isPeerName(name))) found.push(this.#all.values)
+    if (exact !== undefined) this.#find(exact)
+    if (!this.#all.isEmpty && (this.#use === 'queries' || isPeerName(name))) this.#find(this.#all)
     if (this.#root.names.size > 0 || this.#root.patterns.size > 0) this.#findPatterns(name)
-    if (found.length === 0) return []
-    const values = found.length === 1 ? (found[0] as readonly Value[]) : distinct(found)
-    found.length = 0
-    return values
+    if (this.#foundCount === 0) return []
+    return this.#foundCount === 1 ? (this.#found[0] as readonly Value[]) : distinct(this.#found.slice(0, this.#foundCount))
+  }
+
+  #find(bucket: Bucket<Value>): void {
+    this.#found[this.#foundCount++] = bucket.values
   }
 
   #findPatterns(name: string): void {
     let labelEnd = name.length - 1
-    this.#reached.push(this.#root)
-    while (labelEnd >= 0 && this.#reached.length > 0) {
+    this.#reached[0] = this.#root
+    this.#reachedCount = 1
+    while (labelEnd >= 0 && this.#reachedCount > 0) {
       let labelOffset = labelEnd
       while (labelOffset > 0 && name.charCodeAt(labelOffset - 1) !== DOT) labelOffset -= 1
       const label = name.slice(labelOffset, labelEnd)
-      for (const node of this.#reached) this.#descend(node, label)
+      this.#nextCount = 0
+      for (let index = 0; index < this.#reachedCount; index++) this.#descend(this.#reached[index] as Node<Value>, label)
       labelEnd = labelOffset - 1
-      for (const { closed, open } of this.#next) {
-        if (closed !== undefined && labelEnd < 0) this.#found.push(closed.values)
-        if (open !== undefined && labelEnd >= 0 && hasWholeLabels(name.slice(0, labelOffset))) this.#found.push(open.values)
+      for (let index = 0; index < this.#nextCount; index++) {
+        const { closed, open } = this.#next[index] as Node<Value>
+        if (closed !== undefined && labelEnd < 0) this.#find(closed)
+        if (open !== undefined && labelEnd >= 0 && hasWholeLabels(name.slice(0, labelOffset))) this.#find(open)
       }
       const reached = this.#reached
       this.#reached = this.#next
+      this.#reachedCount = this.#nextCount
       this.#next = reached
-      reached.length = 0
     }
-    this.#reached.length = 0
   }
 
   #descend(node: Node<Value>, label: string): void {
     const named = node.names.get(label)
-    if (named !== undefined) this.#next.push(named)
+    if (named !== undefined) this.#next[this.#nextCount++] = named
     if (node.patterns.size === 0) return
-    for (const child of node.patterns.values()) if (child.matches(label)) this.#next.push(child)
+    for (const child of node.patterns.values()) if (child.matches(label)) this.#next[this.#nextCount++] = child
   }
 
   #removePattern(pattern: string, value: Value): void {
