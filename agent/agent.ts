@@ -239,6 +239,10 @@ export class Agent implements LocalBackend, FlowContext {
     return group === undefined ? { ingress: false, egress: false } : this.#sync.enforcementOf(group)
   }
 
+  searchDomainsOf({ id }: EndpointEntry): readonly string[] {
+    return this.#parts.control.dns.searchDomainsOf(id)
+  }
+
   identities(): IdentityMessage[] {
     return this.#report.identities()
   }

@@ -144,6 +144,11 @@ export class DnsFeed {
     this.#step({ endpoints: this.#endpoints.upsert(endpoints) })
   }
 
+  /** Domains that an endpoint's resolver appends to names. */
+  searchDomainsOf(endpointId: number): readonly string[] {
+    return this.#endpoints.byId.get(endpointId)?.searchDomains ?? []
+  }
+
   removeEndpoints(ids: readonly number[]): void {
     this.#step({ removedEndpointIds: this.#endpoints.remove(ids) })
   }

@@ -34,6 +34,7 @@ export interface LocalBackend {
   removeEndpoint(namespace: string, name: string): EndpointEntry
   listEndpoints(): EndpointEntry[]
   enforcedOf(entry: EndpointEntry): { readonly ingress: boolean; readonly egress: boolean }
+  searchDomainsOf(entry: EndpointEntry): readonly string[]
   identities(): Identity[]
   status(): Status
   policies(): ListPoliciesResponse
@@ -58,7 +59,10 @@ export async function serveLocal(path: string, group: string, backend: LocalBack
           (error: unknown) => callback(serviceError(error)),
         )
     }
-  const describe = (entry: EndpointEntry): Endpoint => endpointMessage(entry, backend.enforcedOf(entry))
+  const describe = (entry: EndpointEntry): Endpoint => ({
+    ...endpointMessage(entry, backend.enforcedOf(entry)),
+    searchDomains: [...backend.searchDomainsOf(entry)],
+  })
   addService(server, Local, {
     getStatus: unary(() => backend.status()),
     addEndpoint: unary(({ spec }) => describe(backend.addEndpoint(specOf(spec)))),

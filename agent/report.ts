@@ -14,6 +14,7 @@ import {
 } from '#api/gen/headgate/v1/local_pb.js'
 import { readCounters, readEventsLost } from '#bpf/counters.ts'
 import { documentName, isPolicy, type PolicyDocument, type RefusedDocument } from '#policy/model.ts'
+import { observesQueries } from '#policy/options.ts'
 import { RESERVED_IDENTITIES } from '#policy/reserved.ts'
 import { type Gap, gapWarnings, policyWarnings } from './datapath/enforceable.ts'
 import type { PolicySync } from './datapath/policy-sync.ts'
@@ -97,7 +98,7 @@ export class Report {
 
   exportPolicy(): ReturnType<LocalBackend['exportPolicy']> {
     const { config, folder } = this.#sources.parts
-    const { policy, http } = config
+    const { policy, http, dns } = config
     return {
       revision: BigInt(this.#sources.revision()),
       files: folder.sources(),
@@ -110,6 +111,8 @@ export class Report {
       extendedIpProtocols: policy.extendedIpProtocols,
       nodes: this.#sources.nodes.list().map(({ address, labels }) => ({ address, labels: [...labels] })),
       allowLocalhost: policy.allowLocalhost === 'always',
+      observesQueries: observesQueries(config),
+      searchDomains: [...dns.searchDomains],
     }
   }
 

@@ -1,7 +1,7 @@
 /** What a running agent has in force, as a scene: the answers of `policy trace --live`. */
 import type { Config } from '#config/schema.ts'
 import { DIALECTS } from '#policy/model.ts'
-import { observesQueries, type ParseOptions } from '#policy/options.ts'
+import type { ParseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
 import { Scene, type SceneEndpoint, type SceneFile } from '#policy/trace/scene.ts'
 import { call, create, type Endpoint, ExportPolicyRequestSchema, type ExportPolicyResponse, withAgent } from './agent-client.ts'
@@ -18,7 +18,7 @@ const PROTOCOLS = ['TCP', 'UDP', 'SCTP'] as const
 export async function createLiveScene(config: Config, secrets: string | undefined): Promise<Scene> {
   const given = await secretsIn(secrets)
   const exported = await withAgent(config, (agent) => call(agent, 'exportPolicy', create(ExportPolicyRequestSchema)))
-  const { endpoints, nodes, cluster, audit, allowLocalhost } = exported
+  const { endpoints, nodes, cluster, audit, allowLocalhost, observesQueries, searchDomains } = exported
   return new Scene({
     files: filesOf(exported),
     endpoints: endpoints.map(endpointOf),
@@ -27,8 +27,8 @@ export async function createLiveScene(config: Config, secrets: string | undefine
     enforcement: known(ENFORCEMENTS, exported.enforcement),
     audit,
     allowLocalhost,
-    // The agent does not tell: it is taken to have the configuration that this command has.
-    observesQueries: observesQueries(config, known(DIALECTS, exported.dialect)),
+    observesQueries,
+    searchDomains,
     ...given,
   })
 }
@@ -42,13 +42,14 @@ function filesOf({ files, dialect, regexProgramSizeMax, l7Proxy, extendedIpProto
   })
 }
 
-function endpointOf({ spec, labels, addresses }: Endpoint): SceneEndpoint {
+function endpointOf({ spec, labels, addresses, searchDomains }: Endpoint): SceneEndpoint {
   return {
     name: `${spec?.namespace ?? ''}/${spec?.name ?? ''}`,
     labels,
     addresses,
     namedPorts: (spec?.ports ?? []).map(({ name, port, protocol }) => ({ name, port, protocol: known(PROTOCOLS, protocol) })),
     audit: spec?.audit ?? false,
+    searchDomains,
   }
 }
 

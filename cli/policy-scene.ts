@@ -53,7 +53,19 @@ export function sceneOf(
   const { enforcement, audit, ...policy } = config.policy
   // Offline there is no Kubernetes to ask, so auto is what it is without.
   const allowLocalhost = policy.allowLocalhost === 'always'
-  return new Scene({ files, endpoints, nodes, clusterName, enforcement, audit, allowLocalhost, observesQueries: isObserved, ...secrets })
+  const { searchDomains } = config.dns
+  return new Scene({
+    files,
+    endpoints,
+    nodes,
+    clusterName,
+    enforcement,
+    audit,
+    allowLocalhost,
+    observesQueries: isObserved,
+    searchDomains,
+    ...secrets,
+  })
 }
 
 /** Files as they were read. */
@@ -100,6 +112,7 @@ export async function loadPeople(file: string | undefined, config: Config): Prom
       addresses: [...spec.ipv4, ...spec.ipv6],
       namedPorts: namedPortsOf(spec),
       audit: spec.audit,
+      ...(spec.searchDomains !== undefined && { searchDomains: spec.searchDomains }),
     })),
     nodes: nodesOf(nodes, kubeApiserver, config.policy.cidrMatchMode.includes('nodes')),
   }

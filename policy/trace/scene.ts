@@ -34,6 +34,8 @@ export interface SceneEndpoint {
   readonly namedPorts?: readonly NamedPortNumber[]
   /** Whether policy only reports on it. */
   readonly audit?: boolean
+  /** Domains that its resolver appends to names; absent: those of the scene. */
+  readonly searchDomains?: readonly string[]
 }
 
 /** A machine: no endpoint, but judged by policies for nodes. */
@@ -56,6 +58,8 @@ export interface SceneInput {
   readonly allowLocalhost?: boolean
   /** Whether rules with names make queries pass the DNS process (dns.observeQueries); absent: they do. */
   readonly observesQueries?: boolean
+  /** Domains that resolvers append to names (dns.searchDomains), where an endpoint does not say its own; absent: none. */
+  readonly searchDomains?: readonly string[]
   /** What is known of secrets; absent: nothing. */
   readonly secretOf?: SecretLookup
 }
@@ -71,6 +75,8 @@ export interface Party extends TracedPeer {
   readonly selectors?: readonly number[]
   /** Whose policy judges its traffic; undefined where only the other side's does. */
   readonly subject: Subject | undefined
+  /** Domains that its resolver appends to names: lower case, with a trailing dot. */
+  readonly searchDomains: readonly string[]
 }
 
 interface Subject {
@@ -113,6 +119,7 @@ export class Scene {
   readonly secretOf: SecretLookup
   /** What is in force of the files, in their order. */
   readonly specs: readonly CompiledSpec[]
+  readonly #searchDomains: readonly string[]
   readonly #references = new References()
   readonly #resolved = new Map<ReferencePeer, ResolvedReference>()
   readonly #specsOf = new Map<string, readonly CompiledSpec[]>()
@@ -141,6 +148,7 @@ export class Scene {
     this.allowLocalhost = rest.allowLocalhost ?? false
     this.observesQueries = rest.observesQueries ?? true
     this.secretOf = rest.secretOf ?? noSecret
+    this.#searchDomains = (rest.searchDomains ?? []).map(normalizeName)
     this.specs = files.flatMap(({ documents }) => documents.filter(isPolicy).flatMap(compilePolicy))
     const options = { clusterName, enforcement, audit, knowsNames: true, observesQueries: this.observesQueries }
     this.#engine = new PolicyEngine(options)
@@ -314,7 +322,7 @@ export class Scene {
     return this.#portsOf.get(identity) ?? []
   }
 
-  #addEndpoint({ name, labels, addresses, namedPorts = [], audit = false }: SceneEndpoint): void {
+  #addEndpoint({ name, labels, addresses, namedPorts = [], audit = false, ...rest }: SceneEndpoint): void {
     const set = new LabelSet(labels)
     const identity = this.#identityOf(`labels ${set.text.join()}`, { labels: set.text })
     if (namedPorts.length > 0) {
@@ -324,7 +332,9 @@ export class Scene {
       this.#upsert(identity, { labels: set.text })
     }
     const group = this.#groupFor(identity, namedPorts, audit)
-    const party: Party = { name, identity, labels: set, prefixes: [], names: [], namedPorts, subject: { kind: 'endpoints', group } }
+    const searchDomains = rest.searchDomains?.map(normalizeName) ?? this.#searchDomains
+    const subject = { kind: 'endpoints', group } as const
+    const party: Party = { ...NOBODY, name, identity, labels: set, namedPorts, subject, searchDomains }
     this.#byName.set(name, party)
     for (const address of addresses) this.#byAddress.set(canonical(address), party)
   }
@@ -398,7 +408,8 @@ export class Scene {
     const identity = this.#identityOf(key, { labels: set.text })
     const groups = this.#nextGroup
     const group = this.#groupFor(identity, [], false)
-    const party: Party = { ...NOBODY, name: text, identity, labels: set, subject: { kind: 'endpoints', group } }
+    const subject = { kind: 'endpoints', group } as const
+    const party: Party = { ...NOBODY, name: text, identity, labels: set, subject, searchDomains: this.#searchDomains }
     const isNewIdentity = this.#nextIdentity !== before
     if (isNewIdentity) this.#asked.push({ key, identity, group })
     if (isNewIdentity || this.#nextGroup !== groups) this.#commit()
@@ -460,7 +471,7 @@ export class Scene {
 
 const noSecret: SecretLookup = () => undefined
 
-const NOBODY = { prefixes: [], names: [], namedPorts: [], subject: undefined }
+const NOBODY = { prefixes: [], names: [], namedPorts: [], subject: undefined, searchDomains: [] }
 
 /** Nothing but a name has this form: dots, and a last label that no address has. */
 function isBareName(text: string): boolean {

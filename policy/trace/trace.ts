@@ -126,7 +126,28 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
   if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
   const judgement = judgeRequest(ruleset, traffic, scene.secretOf)
+  const bare = judgement.l7 === 'denied' ? judgeWithoutSuffix(ruleset, traffic, subject.searchDomains, scene.secretOf) : undefined
+  if (bare !== undefined) return bare
   return isUndecided ? { ...judgement, notes: [...(judgement.notes ?? []), UNDECIDED] } : judgement
+}
+
+/** As the DNS process judges a name that no rule denies: it may be an allowed one with a search domain behind it. */
+function judgeWithoutSuffix(
+  ruleset: ResolvedRuleset,
+  traffic: TracedTraffic,
+  searchDomains: readonly string[],
+  secretOf: SecretLookup,
+): Judgement | undefined {
+  const { request } = traffic
+  if (request?.kind !== 'dns' || ruleset.kind !== 'dns') return undefined
+  if (matchingRules('dns', ruleset.deny, request, 'deny', secretOf) !== undefined) return undefined
+  for (const domain of searchDomains) {
+    if (!request.name.endsWith(`.${domain}`)) continue
+    const name = request.name.slice(0, -domain.length)
+    const judgement = judgeRequest(ruleset, { ...traffic, request: { kind: 'dns', name } }, secretOf)
+    if (judgement.l7 === 'allowed') return { ...judgement, reason: `${judgement.reason}, without the search domain ${domain.slice(0, -1)}` }
+  }
+  return undefined
 }
 
 const UNDECIDED = 'selectors of its names lead to different rules on requests: a node takes those of one of them'

@@ -572,3 +572,23 @@ test('a trace to a name says what the agent’s rows, the DNS process and the ke
   t.log(seen)
   for (const count of Object.values(seen)) t.true(count > 100, JSON.stringify(seen))
 })
+
+test('a query with a search domain of the client behind an allowed name is judged as the DNS process judges it', (t) => {
+  const rules = `egress:\n${TO_DNS.slice(0, -2)}, rules: {dns: [{matchName: api.example}, {matchName: no.example}]}}]\negressDeny:\n- toFQDNs: [{matchName: no.example.corp.test}, {matchName: never.example}]`
+  const client: SceneEndpoint = { name: 'default/client', labels: labelsOf('web'), addresses: ['10.0.0.9'], searchDomains: ['Corp.test'] }
+  const scene = sceneOf([rules], { endpoints: [DNS, client], searchDomains: ['svc.test'] })
+  const verdictOf = (from: string, name: string) => {
+    const { query } = ask(scene, `fqdn:${name}`, { from })
+    return `${query?.verdict} ${query?.egress.reason}`
+  }
+  t.is(verdictOf('default/client', 'api.example.corp.test'), 'allowed a DNS rule allows it, without the search domain corp.test')
+  t.is(verdictOf('default/client', 'api.example.svc.test'), 'denied no DNS rule allows it')
+  t.is(verdictOf(WEB, 'api.example.svc.test'), 'allowed a DNS rule allows it, without the search domain svc.test')
+  t.is(verdictOf(WEB, 'api.example.corp.test'), 'denied no DNS rule allows it')
+  t.is(verdictOf('default/client', 'other.corp.test'), 'denied no DNS rule allows it')
+  // What a rule denies as it is asked for stays denied, and so does what it denies without the domain.
+  t.regex(verdictOf('default/client', 'no.example.corp.test'), /^denied a deny rule/)
+  t.regex(verdictOf('default/client', 'never.example.corp.test'), /^denied/)
+  // The name is judged once: not with two domains behind it.
+  t.regex(verdictOf('default/client', 'api.example.corp.test.corp.test'), /^denied/)
+})
