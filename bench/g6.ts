@@ -17,8 +17,9 @@ const NAMES_PER_PROBE = 20
 const TTL_SECONDS = 10
 /** Lifetime, the time for which a closed connection is tracked, two looks at those, and as much again. */
 const OLD_SECONDS = 60
-/** The reference runs before and after, each with this part of the names. */
+/** The reference runs before and after, each with this part of the names, and no more than so many. */
 const REFERENCE_SHARE = 0.2
+const REFERENCE_COUNT_MAX = 20_000
 const CORES = [CORE_UNDER_TEST, CORE_OF_CLIENT]
 
 interface Targets {
@@ -56,7 +57,7 @@ async function run(stage: Stage, options: Options): Promise<Result> {
     const client = { ...base, first, count: length, mode: 'answers' } as const
     return runOnce(between.scene, programs.load, client, { resolver: between.pid }, between.address)
   }
-  const referenceCount = Math.ceil(count * REFERENCE_SHARE)
+  const referenceCount = Math.min(REFERENCE_COUNT_MAX, Math.ceil(count * REFERENCE_SHARE))
   const base = { rate: NAMES_PER_SECOND, first: 0, probeEvery: NAMES_PER_PROBE, oldSeconds: OLD_SECONDS } as const
   const warmUp = { ...base, count: NAMES_PER_SECOND }
   await runOnce(bare, programs.load, { ...warmUp, mode: 'open' }, {})
