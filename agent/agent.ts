@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf'
-import { CountsSource, DnsEndpointSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, DnsEndpointSchema, RelayEndpointSchema } from '#api/gen/headgate/v1/control_pb.js'
 import {
   type Identity as IdentityMessage,
   type ListPoliciesResponse,
@@ -341,18 +341,18 @@ export class Agent implements LocalBackend, FlowContext {
         this.#parts.log.warn({ endpoint: key, err: error }, 'endpoint could not be attached; it waits')
       }
     }
-    const { dns } = this.#parts.control
+    const { dns, relay } = this.#parts.control
+    const known = attached.filter(({ id }) => !failed.has(id))
     dns.upsertEndpoints(
-      attached
-        .filter(({ id }) => !failed.has(id))
-        .map(({ id, spec, attachment: { addresses } }) =>
-          create(DnsEndpointSchema, {
-            id,
-            addresses: [...addresses],
-            searchDomains: searchDomainsOf(spec, this.#parts.config.dns.searchDomains),
-          }),
-        ),
+      known.map(({ id, spec, attachment: { addresses } }) =>
+        create(DnsEndpointSchema, {
+          id,
+          addresses: [...addresses],
+          searchDomains: searchDomainsOf(spec, this.#parts.config.dns.searchDomains),
+        }),
+      ),
     )
+    relay.upsertEndpoints(known.map(({ id, attachment: { addresses } }) => create(RelayEndpointSchema, { id, addresses: [...addresses] })))
     const kept = new Set(attached.flatMap(({ attachment }) => attachment.addresses))
     const keptIds = new Set(attached.map(({ id }) => id))
     const freed: string[] = []
@@ -366,7 +366,9 @@ export class Agent implements LocalBackend, FlowContext {
       }
       this.#subjects.leave(endpoint)
     }
-    dns.removeEndpoints(detached.map(({ id }) => id).filter((id) => !keptIds.has(id)))
+    const gone = detached.map(({ id }) => id).filter((id) => !keptIds.has(id))
+    dns.removeEndpoints(gone)
+    relay.removeEndpoints(gone)
     if (detached.length > 0) this.#commit()
     // Those that changed in place may have come to a group that others had already, whose rows nobody wrote just now.
     const moved = new Set(detached.map(({ id }) => id).filter((id) => keptIds.has(id)))

@@ -22,9 +22,11 @@ import {
 import { addService, closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
 import { listeningNumber } from '#api/listening.ts'
 import { CountsCollector } from './counts.ts'
+import { isRelayed } from './datapath/needs-ext-host.ts'
 import type { Slot } from './datapath/slots.ts'
 import { DnsFeed } from './dns-feed.ts'
 import { ExtHostFeed } from './ext-host-feed.ts'
+import { RelayFeed } from './relay-feed.ts'
 import { asUnderstood, type SlotMessages, slotMessages } from './slot-messages.ts'
 
 /** What is known of the proxy process. */
@@ -67,6 +69,7 @@ export class ControlServer {
   /** Rulesets of the extension host. */
   readonly extHost: ExtHostFeed
   readonly dns: DnsFeed
+  readonly relay: RelayFeed
   readonly #slots = new Map<number, SlotMessages & { revision: bigint }>()
   readonly #removals: { id: number; revision: bigint }[] = []
   readonly #streams = new Set<ProxyStream>()
@@ -86,10 +89,12 @@ export class ControlServer {
     this.#removalsSince = firstRevision
     this.#events = events
     this.extHost = new ExtHostFeed(epoch, firstRevision, () => this.#onExtHost())
-    this.dns = new DnsFeed(epoch, firstRevision, () => {
+    const onServers = (): void => {
       this.#wake()
       events.onListenersReport()
-    })
+    }
+    this.dns = new DnsFeed(epoch, firstRevision, onServers)
+    this.relay = new RelayFeed(epoch, firstRevision, onServers)
   }
 
   get revision(): bigint {
@@ -100,6 +105,7 @@ export class ControlServer {
     addService(this.#server, Control, {
       syncProxy: (call) => this.#onProxy(call),
       syncExtHost: (call) => this.extHost.serve(call),
+      syncRelay: (call) => this.relay.serve(call),
       syncDns: (call) => this.dns.serve(call),
       reportFlows: (call, callback) => {
         call.on('data', (batch) => this.#events.onFlows(batch))
@@ -116,7 +122,7 @@ export class ControlServer {
     }
   }
 
-  /** Changes the desired set and sends it: to the DNS process what is about DNS, the rest to the proxy as one revision. */
+  /** Changes the desired set and sends it: to the DNS process what is about DNS, the rest to the proxy as one revision, and to the relay first what it parses. */
   update(changed: readonly Slot[], removed: readonly Slot[]): void {
     const isOfDns = ({ ruleset }: Slot): boolean => ruleset.kind === 'dns'
     const others = changed.filter((slot) => !isOfDns(slot))
@@ -125,6 +131,12 @@ export class ControlServer {
       // One that others have rules for now is theirs.
       [...removed, ...others].map(({ id }) => id),
     )
+    const isOfRelay = ({ ruleset }: Slot): boolean => isRelayed(ruleset)
+    this.relay.changeSlots(
+      changed.filter(isOfRelay),
+      [...removed, ...changed.filter((slot) => !isOfRelay(slot))].map(({ id }) => id),
+    )
+    if (this.relay.isNeeded) this.extHost.setRelayNeeded()
     this.#updateProxy(others, [...removed, ...changed.filter(isOfDns)])
   }
 
@@ -151,14 +163,15 @@ export class ControlServer {
   /** Whether a slot's listener is there. */
   isListening(id: number, generation: number): boolean {
     if (this.dns.hasSlot(id)) return this.dns.isListening(id, generation)
-    return this.#listening.has(listeningNumber(id, generation))
+    return this.#listening.has(listeningNumber(id, generation)) && (!this.relay.hasSlot(id) || this.relay.isServing(id))
   }
 
   /** Whether the listener and the newest rules of a slot are in force. */
   isApplied(id: number, generation: number): boolean {
     if (this.dns.hasSlot(id)) return this.dns.isListening(id, generation) && this.dns.isSlotApplied(id)
     const slot = this.#slots.get(id)
-    return slot !== undefined && this.isListening(id, generation) && this.proxy.appliedRevision >= slot.revision
+    if (slot === undefined || !this.isListening(id, generation) || this.proxy.appliedRevision < slot.revision) return false
+    return !this.relay.hasSlot(id) || this.relay.isSlotApplied(id)
   }
 
   /** Resolves when the proxy and the DNS process have everything of now in force, and the extension host what is needed of it. */
@@ -166,8 +179,11 @@ export class ControlServer {
     const wanted = this.#revision
     return new Promise((resolve) => {
       const wantedOfDns = this.dns.revision
+      const wantedOfRelay = this.relay.revision
       const check = (): boolean =>
-        (this.#slots.size === 0 || (this.proxy.appliedRevision >= wanted && this.extHost.isApplied)) && this.dns.hasApplied(wantedOfDns)
+        (this.#slots.size === 0 || (this.proxy.appliedRevision >= wanted && this.extHost.isApplied)) &&
+        this.dns.hasApplied(wantedOfDns) &&
+        this.relay.hasApplied(wantedOfRelay)
       if (check()) resolve()
       else this.#waiters.push({ check, resolve })
     })

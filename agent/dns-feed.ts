@@ -3,8 +3,7 @@
  * from which address, and which addresses are taken. Every change is a revision of its own and is sent at once to whoever holds the one
  * before it; a process that holds anything else is told everything.
  */
-import { create, equals, type Message } from '@bufbuild/protobuf'
-import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
+import { create } from '@bufbuild/protobuf'
 import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { digestOfDns } from '#api/digest.ts'
 import {
@@ -20,6 +19,7 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { listeningNumber } from '#api/listening.ts'
 import type { Slot } from './datapath/slots.ts'
+import { FeedItems } from './feed-items.ts'
 import { FeedStreams } from './feed-streams.ts'
 import { dnsSlotMessage } from './slot-messages.ts'
 
@@ -33,41 +33,6 @@ export interface DnsState {
 }
 
 type Stream = ServerDuplexStream<DnsReport, DnsUpdate>
-type Item = Message & { readonly id: number }
-
-/** Messages by their ids, and what of them changes with a step. */
-class Items<T extends Item> {
-  readonly #schema: GenMessage<T>
-  readonly byId = new Map<number, T>()
-
-  constructor(schema: GenMessage<T>) {
-    this.#schema = schema
-  }
-
-  /** @returns those that are new or not what they were */
-  upsert(items: Iterable<T>): T[] {
-    const changed: T[] = []
-    for (const item of items) {
-      const before = this.byId.get(item.id)
-      if (before !== undefined && equals(this.#schema, before, item)) continue
-      this.byId.set(item.id, item)
-      changed.push(item)
-    }
-    return changed
-  }
-
-  /** @returns those that were there */
-  remove(ids: Iterable<number>): number[] {
-    return [...ids].filter((id) => this.byId.delete(id))
-  }
-
-  /** Everything but these is gone. */
-  replace(items: readonly T[]): { readonly changed: T[]; readonly removed: number[] } {
-    const kept = new Set(items.map(({ id }) => id))
-    return { changed: this.upsert(items), removed: this.remove([...this.byId.keys()].filter((id) => !kept.has(id))) }
-  }
-}
-
 /** What is told as a whole. */
 type Lists = Pick<DnsUpdate, 'claimedPrefixes' | 'trustedServers' | 'mapsFolder'>
 type Step = Partial<Pick<DnsUpdate, 'slots' | 'removedSlotIds' | 'selectors' | 'removedSelectorIds' | 'endpoints' | 'removedEndpointIds'>>
@@ -75,9 +40,9 @@ type Step = Partial<Pick<DnsUpdate, 'slots' | 'removedSlotIds' | 'selectors' | '
 export class DnsFeed {
   readonly state: DnsState = { connected: false, pid: 0, version: '', appliedRevision: 0n, problem: '' }
   readonly #epoch: bigint
-  readonly #slots = new Items<DnsSlot>(DnsSlotSchema)
-  readonly #selectors = new Items<NameSelector>(NameSelectorSchema)
-  readonly #endpoints = new Items<DnsEndpoint>(DnsEndpointSchema)
+  readonly #slots = new FeedItems<DnsSlot>(DnsSlotSchema)
+  readonly #selectors = new FeedItems<NameSelector>(NameSelectorSchema)
+  readonly #endpoints = new FeedItems<DnsEndpoint>(DnsEndpointSchema)
   /** In which revision each slot became what it is. */
   readonly #revisionOfSlot = new Map<number, bigint>()
   readonly #streams: FeedStreams<DnsReport, DnsUpdate>

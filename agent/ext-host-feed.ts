@@ -39,6 +39,7 @@ export class ExtHostFeed {
   #revision: bigint
   /** That brought the newest ruleset. */
   #offeredRevision: bigint
+  #isRelayNeeded = false
 
   /** @param onReport a report came, or the extension host came or went */
   constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
@@ -85,6 +86,14 @@ export class ExtHostFeed {
     this.#change(added, removed)
   }
 
+  /** Whether there are slots for the relay. It is told once: workers that run go on. */
+  setRelayNeeded(): void {
+    if (this.#isRelayNeeded) return
+    this.#isRelayNeeded = true
+    this.#revision++
+    this.#streams.send(this.#update([], {}))
+  }
+
   /** The proxy has this revision in force, and Envoy asks by nothing older. */
   onProxyApplied(proxyRevision: bigint): void {
     if (this.#released.size === 0) return
@@ -116,6 +125,7 @@ export class ExtHostFeed {
       revision: this.#revision,
       rulesets: rulesets.map(([key, ruleset]) => ({ key, ruleset })),
       digest: digestOfKeys(this.#rulesets.keys()),
+      relay: this.#isRelayNeeded,
       ...rest,
     })
   }

@@ -73,9 +73,14 @@ export async function runAgent(config: Config, signal: AbortSignal): Promise<voi
   )
   const control = new ControlServer(slots.epoch, slots.firstRevision, {
     onListenersReport: () => agent.onListenersReport(),
-    onFlows: ({ http, dns, lost }) => {
+    onFlows: ({ http, dns, relayed, lost }) => {
       flows.addLost(Number(lost))
-      for (const flow of [...http.map((each) => builder.fromEnvoy(each)), ...dns.map((each) => builder.fromDns(each))]) {
+      const all = [
+        ...http.map((each) => builder.fromEnvoy(each)),
+        ...dns.map((each) => builder.fromDns(each)),
+        ...relayed.map((each) => builder.fromRelay(each)),
+      ]
+      for (const flow of all) {
         if (flow === undefined) flows.addLost(1)
         else flows.add(flow)
       }

@@ -22,6 +22,7 @@ import type { DnsFeed } from './dns-feed.ts'
 import type { ExtHostFeed } from './ext-host-feed.ts'
 import type { LocalBackend } from './local-server.ts'
 import type { AgentParts } from './parts.ts'
+import type { RelayFeed } from './relay-feed.ts'
 import type { Endpoints } from './workloads/endpoints.ts'
 import type { Ipcache } from './workloads/ipcache.ts'
 import type { NodeAddresses } from './workloads/node-addresses.ts'
@@ -216,6 +217,7 @@ export class Report {
       policies.flatMap(policyWarnings),
       extHostWarnings(control.extHost),
       dnsWarnings(control.dns),
+      relayWarnings(control.relay),
       waiting.map(({ key, reason }) => `endpoint ${key} waits: ${reason}`),
       proxy,
     ].flatMap(firstOf)
@@ -233,6 +235,12 @@ function dnsWarnings({ isNeeded, state }: DnsFeed): string[] {
   if (!isNeeded) return []
   if (!state.connected) return ['the DNS process is not connected: queries that policy sends to it wait, and no name is learned']
   return state.problem === '' ? [] : [`the DNS process cannot bring in its rules: ${state.problem}`]
+}
+
+function relayWarnings({ isNeeded, workers }: RelayFeed): string[] {
+  if (!isNeeded) return []
+  if (workers.length === 0) return ['no worker of the relay is connected: connections that policy sends to it are closed']
+  return workers.filter(({ problem }) => problem !== '').map(({ worker, problem }) => `worker ${worker} of the relay: ${problem}`)
 }
 
 /** A machine can have thousands of endpoints that wait: nobody reads the hundredth line. */

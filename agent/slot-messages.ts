@@ -8,7 +8,11 @@ import {
   DnsSlotSchema,
   type HttpRule as HttpRuleMessage,
   type HttpRuleSchema,
+  type KafkaRuleSchema,
+  type ParserRulesetSchema,
   ProxyCapability,
+  type RelaySlot,
+  RelaySlotSchema,
   type Ruleset,
   RulesetSchema,
   type Slot as SlotMessage,
@@ -16,8 +20,9 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import { actionNumber } from '#api/mismatch-actions.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
-import { dnsRules, httpRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
-import { needsExtHost } from './datapath/needs-ext-host.ts'
+import type { KafkaRule } from '#parsers/kafka/rules.ts'
+import { dnsRules, httpRules, kafkaRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
+import { isRelayed, needsExtHost } from './datapath/needs-ext-host.ts'
 import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
 
 const KEY_LENGTH = 32
@@ -29,18 +34,57 @@ export interface SlotMessages {
 }
 
 export function slotMessages(slot: Slot): SlotMessages {
-  const judged = needsExtHost(slot.ruleset) ? create(RulesetSchema, enforcedMessage(slot.ruleset)) : undefined
+  const relayed = isRelayed(slot.ruleset)
+  const judged = !relayed && needsExtHost(slot.ruleset) ? create(RulesetSchema, enforcedMessage(slot.ruleset)) : undefined
   const message = create(SlotSchema, {
     id: slot.id,
     generation: slot.generation,
-    direction: slot.direction === 'egress' ? Direction.EGRESS : Direction.INGRESS,
+    direction: directionNumber(slot),
     port: slot.port,
     mark: slotMark(slot),
     upstreamMark: upstreamMark(slot.direction),
-    ruleset: rulesetMessage(slot.ruleset),
+    ruleset: relayed ? {} : rulesetMessage(slot.ruleset),
     extHostKey: judged === undefined ? '' : keyOf(judged),
+    relayed,
   })
   return judged === undefined ? { slot: message } : { slot: message, judged }
+}
+
+function directionNumber({ direction }: Pick<Slot, 'direction'>): Direction {
+  return direction === 'egress' ? Direction.EGRESS : Direction.INGRESS
+}
+
+/** A slot whose connections are parsed, for the relay. */
+export function relaySlotMessage(slot: Slot): RelaySlot {
+  return create(RelaySlotSchema, {
+    id: slot.id,
+    generation: slot.generation,
+    direction: directionNumber(slot),
+    upstreamMark: upstreamMark(slot.direction),
+    ruleset: parserRulesetMessage(slot.ruleset),
+  })
+}
+
+function parserRulesetMessage({
+  kind,
+  parser,
+  allowAll,
+  allow,
+  deny,
+  shadow,
+}: ResolvedRuleset): MessageInitShape<typeof ParserRulesetSchema> {
+  return {
+    parser: kind === 'parser' ? parser : kind,
+    allowAll,
+    kafka: kafkaRules(allow).map(kafkaRuleMessage),
+    kafkaDeny: kafkaRules(deny).map(kafkaRuleMessage),
+    // One that allows nothing says so by being there.
+    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? { parser: kind } : parserRulesetMessage(shadow) }),
+  }
+}
+
+function kafkaRuleMessage({ name, rule }: NamedRule<KafkaRule>): MessageInitShape<typeof KafkaRuleSchema> {
+  return { name, ...rule }
 }
 
 /** A digest of what it says, so that another content has another key. */
@@ -104,6 +148,7 @@ function httpRuleMessage({ name, rule }: NamedRule<HttpRule>): MessageInitShape<
 export function asUnderstood(message: SlotMessage, capabilities: ReadonlySet<ProxyCapability>): SlotMessage {
   const { ruleset } = message
   if (ruleset === undefined) return message
+  if (message.relayed && !capabilities.has(ProxyCapability.RELAY)) return { ...message, relayed: false }
   if (!capabilities.has(ProxyCapability.HTTP_DENY) && ruleset.httpDeny.length > 0) {
     return { ...message, ruleset: create(RulesetSchema), extHostKey: '' }
   }

@@ -15,6 +15,10 @@ import {
   DnsSlotSchema,
   type NameSelector,
   NameSelectorSchema,
+  type RelayEndpoint,
+  RelayEndpointSchema,
+  type RelaySlot,
+  RelaySlotSchema,
   type Slot,
   SlotSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
@@ -43,6 +47,23 @@ export function encodeSlot(slot: Slot): Uint8Array {
 export function digestOfSlots(slots: Iterable<Slot>): Uint8Array {
   const hash = createHash('sha256')
   addItems(hash, SlotSchema, slots)
+  return hash.digest()
+}
+
+/** What a worker of the relay holds. */
+export interface RelayItems {
+  readonly slots: Iterable<RelaySlot>
+  readonly endpoints: Iterable<RelayEndpoint>
+}
+
+/** As digestOfDns, over the slots, then the endpoints. */
+export function digestOfRelay({ slots, endpoints }: RelayItems): Uint8Array {
+  const hash = createHash('sha256')
+  const end = Buffer.alloc(4)
+  addItems(hash, RelaySlotSchema, slots)
+  hash.update(end)
+  addItems(hash, RelayEndpointSchema, endpoints)
+  hash.update(end)
   return hash.digest()
 }
 

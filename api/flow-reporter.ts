@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { create } from '@bufbuild/protobuf'
 import type { ClientWritableStream } from '@grpc/grpc-js'
-import { type Control, type DnsFlow, type FlowBatch, FlowBatchSchema, type HttpFlow } from './gen/headgate/v1/control_pb.js'
+import { type Control, type DnsFlow, type FlowBatch, FlowBatchSchema, type HttpFlow, type RelayFlow } from './gen/headgate/v1/control_pb.js'
 import { RECONNECT_MS_MAX, type ServiceClient } from './grpc.ts'
 
 const QUEUE_FLOWS_MAX = 16_384
@@ -20,6 +20,7 @@ const LAST_BATCH_MS = 200
 export interface ReportedFlows {
   readonly http: HttpFlow
   readonly dns: DnsFlow
+  readonly relayed: RelayFlow
 }
 
 export class FlowReporter<Kind extends keyof ReportedFlows> {

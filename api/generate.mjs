@@ -30,6 +30,9 @@ const ENVOY_FILES = [
   'envoy/extensions/filters/listener/original_dst/v3/original_dst.proto',
   'envoy/extensions/filters/listener/original_src/v3/original_src.proto',
   'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
+  'envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto',
+  'envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.proto',
+  'envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto',
   'envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto',
   'envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.proto',
   'envoy/extensions/upstreams/http/v3/http_protocol_options.proto',
@@ -96,6 +99,19 @@ const YOUNGER = [
     file: 'envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto',
     after: 'repeated config.common.mutation_rules.v3.HeaderMutation response_mutations = 2;',
     field: 'repeated config.common.mutation_rules.v3.HeaderMutation request_trailers_mutations = 5;',
+  },
+  // What a connection that is handed on says of itself.
+  {
+    file: 'envoy/config/core/v3/proxy_protocol.proto',
+    after: 'ProxyProtocolPassThroughTLVs pass_through_tlvs = 2;',
+    field: 'repeated TlvEntry added_tlvs = 3;',
+    message: 'message TlvEntry {\n  uint32 type = 1;\n  bytes value = 2;\n}',
+  },
+  {
+    file: 'envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto',
+    after: 'TunnelingConfig tunneling_config = 12;',
+    field: 'repeated config.core.v3.TlvEntry proxy_protocol_tlvs = 19;',
+    imports: 'envoy/config/core/v3/proxy_protocol.proto',
   },
   // Several filters for one match.
   {

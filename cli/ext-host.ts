@@ -1,12 +1,33 @@
 /** `headgate ext-host` */
-import type { Command } from 'commander'
-import { loadExtHost } from './processes.ts'
+import { type Command, Option } from 'commander'
+import { loadExtHost, loadRelayWorker } from './processes.ts'
 import { defineProcess } from './run-process.ts'
 
 const HELP = `
-Judges for Envoy the requests whose rules compare headers with secrets, or change many headers. Secrets are read from paths.secrets.
-Runs until SIGTERM or SIGINT. Logs go to standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
+Judges for Envoy what Envoy cannot judge itself: requests whose rules compare headers with secrets, or change many headers, and, in
+processes of its own (relay.workers), connections of Kafka. Secrets are read from paths.secrets. Runs until SIGTERM or SIGINT. Logs go to
+standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
+
+const WORKER_OPTION = '--relay-worker'
 
 export function define(command: Command): void {
-  defineProcess(command, HELP, 'run the extension host', async () => (await loadExtHost()).runExtHost)
+  command.addOption(new Option(`${WORKER_OPTION} <number>`).argParser(Number).hideHelp())
+  defineProcess(command, HELP, 'run the extension host', async () => {
+    const { relayWorker: worker } = command.opts<{ relayWorker?: number }>()
+    if (worker !== undefined) {
+      const { runRelayWorker } = await loadRelayWorker()
+      return (config, signal) => runRelayWorker(config, worker, AbortSignal.any([signal, parentEnd()]))
+    }
+    const { runExtHost } = await loadExtHost()
+    const workerCommand = [process.execPath, ...process.execArgv, ...process.argv.slice(1), WORKER_OPTION]
+    return (config, signal) => runExtHost(config, signal, workerCommand)
+  })
+}
+
+/** The parent holds the other end of standard input and writes nothing. */
+function parentEnd(): AbortSignal {
+  const ended = new AbortController()
+  for (const event of ['end', 'error', 'close']) process.stdin.on(event, () => ended.abort())
+  process.stdin.resume()
+  return ended.signal
 }

@@ -118,7 +118,12 @@ export function formatFlow(flow: Flow): string {
   return sanitize(line.join(' '))
 }
 
-function formatSubject({ protocol, http, dns }: Flow): string {
+function formatSubject({ protocol, kind, http, dns, kafka }: Flow): string {
+  if (kind === 'kafka') {
+    if (kafka === undefined) return 'Kafka connection'
+    const error = kafka.errorCode === 0 ? [] : [`error ${kafka.errorCode}`]
+    return ['Kafka', kafka.apiKey, ...kafka.topics, `client ${kafka.clientId}`, ...error].join(' ')
+  }
   if (http !== undefined) return `${http.protocol} ${http.method} ${http.authority}${http.path} ${http.status}`
   if (dns === undefined) return protocol
   const answer = [dns.rcode === '' ? 'no answer' : dns.rcode, ...dns.cnames, ...dns.addresses].join(' ')

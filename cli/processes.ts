@@ -8,6 +8,7 @@ export type { Finding } from '#agent/datapath/probes.ts'
 export const loadAgent = () => import('#agent/main.ts')
 export const loadProxy = () => import('#proxy/main.ts')
 export const loadExtHost = () => import('#proxy/ext-host/main.ts')
+export const loadRelayWorker = () => import('#proxy/ext-host/relay/worker.ts')
 export const loadDnsProxy = () => import('#dns-proxy/main.ts')
 export const loadEnvoy = () => import('#proxy/envoy/main.ts')
 export const loadCleanup = () => import('#agent/cleanup.ts')

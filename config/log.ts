@@ -6,7 +6,7 @@ import { type DestinationStream, type Logger, pino } from 'pino'
 import type { Config } from './schema.ts'
 import { SETTINGS } from './settings.ts'
 
-export type LogProcess = 'up' | 'agent' | 'proxy' | 'envoy' | 'extHost' | 'dnsProxy'
+export type LogProcess = 'up' | 'agent' | 'proxy' | 'envoy' | 'extHost' | 'relay' | 'dnsProxy'
 
 /** Keys whose values never reach a log, at the top or one level down. */
 const SECRET_KEYS = ['password', 'token', 'secret', 'authorization', 'cookie', 'privateKey']

@@ -132,6 +132,17 @@ export const configSchema = z.strictObject({
       regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
     })
     .prefault({}),
+  relay: z
+    .strictObject({
+      workers: z
+        .int()
+        .min(0)
+        .max(64)
+        .default(0)
+        .describe('Processes that parse connections of Kafka and other protocols; 0: as many as there are cores.'),
+      drainSeconds: z.int().min(0).max(3600).default(30).describe('How long the connections of a worker that is asked to end may go on.'),
+    })
+    .prefault({}),
   dns: z
     .strictObject({
       observeQueries: z
@@ -240,6 +251,7 @@ export const configSchema = z.strictObject({
           proxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
           envoy: logLevel.optional().describe('Level of this process; log.level when not given.'),
           dnsProxy: logLevel.optional().describe('Level of this process; log.level when not given.'),
+          relay: logLevel.optional().describe('Level of this process; log.level when not given.'),
           extHost: logLevel.optional().describe('Level of this process; log.level when not given.'),
         })
         .prefault({}),

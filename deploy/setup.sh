@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 runtime_packages='libbpf1 iproute2 ca-certificates'
 # For building, and for the demo.
 build_packages='clang-19 libbpf-dev linux-libc-dev procps'
-test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev'
+test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev default-jre-headless maven'
 bench_packages='valgrind'
 kernel_floor=6.6
 
@@ -25,11 +25,18 @@ is_checkout=no
 [ ! -f package-lock.json ] || is_checkout=yes
 
 packages=$runtime_packages
+for_tests=no
 [ "$is_checkout" = no ] || packages="$packages $build_packages"
 for argument in "$@"; do
   case $argument in
-    --tests) packages="$packages $test_packages" ;;
-    --bench) packages="$packages $test_packages $bench_packages" ;;
+    --tests)
+      packages="$packages $test_packages"
+      for_tests=yes
+      ;;
+    --bench)
+      packages="$packages $test_packages $bench_packages"
+      for_tests=yes
+      ;;
     -h | --help)
       echo "usage: sh deploy/setup.sh [--tests | --bench]"
       echo "Installs what Headgate (with --tests: and its tests; with --bench: and its benches) needs: Debian packages, Node 26 and its modules, Envoy, generated code."
@@ -207,6 +214,23 @@ generate_code() {
   fi
 }
 [ "$is_checkout" = no ] || generate_code
+
+# ---- what tests run against
+install_kafka() {
+  kafka_pom=deploy/kafka-pom.xml
+  kafka_hash=$(hash_of $kafka_pom)
+  if ! stamped kafka "$kafka_hash" || ! ls $cache/kafka/kafka-clients-*.jar >/dev/null 2>&1; then
+    begin "Apache Kafka"
+    mkdir -p "$temporary/kafka"
+    cp $kafka_pom "$temporary/kafka/pom.xml"
+    (cd "$temporary/kafka" && mvn -B -q dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib) ||
+      fail "Apache Kafka could not be downloaded" "mvn needs a Maven repository that it can reach"
+    rm -rf $cache/kafka
+    mv "$temporary/kafka/lib" $cache/kafka
+    stamp kafka "$kafka_hash"
+  fi
+}
+if [ "$is_checkout" = yes ] && [ "$for_tests" = yes ]; then install_kafka; fi
 
 if [ "$done_count" -eq 0 ]; then
   say "everything is in place"

@@ -2,8 +2,7 @@
  * What the agent last stated (DnsUpdate), and its copy on disk, by which a restarted process judges before the agent answers. An update
  * changes all of it or nothing; what it changed is told item by item.
  */
-import { create, equals, fromBinary, type Message, toBinary } from '@bufbuild/protobuf'
-import type { GenMessage } from '@bufbuild/protobuf/codegenv2'
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { digestOfDns } from '#api/digest.ts'
 import {
   type DnsEndpoint,
@@ -16,18 +15,11 @@ import {
   NameSelectorSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
 import { readSnapshot, type SnapshotForm, writeSnapshot } from '#api/snapshot-file.ts'
+import { changesOf, type ItemChanges, mergeItems } from '#api/stated-items.ts'
 import { StatedRevision } from '#api/stated-revision.ts'
 import type { DnsRule } from '#parsers/dns/rules.ts'
 
 const FORM: SnapshotForm = { magic: 'HGDN', version: 1, of: 'DNS rules' }
-
-type Item = Message & { readonly id: number }
-
-/** What an update did to one kind of items. Something that is not what it was is in both. */
-export interface ItemChanges<T> {
-  readonly gone: readonly T[]
-  readonly come: readonly T[]
-}
 
 /** A condition of a message as the matchers take it. */
 export function ruleOf({ matchName, matchPattern }: Pick<NameSelector, 'matchName' | 'matchPattern'>): DnsRule {
@@ -87,9 +79,9 @@ export class DesiredState extends StatedRevision {
   /** @returns undefined when this is not what the agent holds: nothing changed then, and a full update is needed */
   apply(update: DnsUpdate): StateChange | undefined {
     if (!this.fits(update)) return undefined
-    const slots = merged(this.#slots, update.slots, update.full ? undefined : update.removedSlotIds)
-    const selectors = merged(this.#selectors, update.selectors, update.full ? undefined : update.removedSelectorIds)
-    const endpoints = merged(this.#endpoints, update.endpoints, update.full ? undefined : update.removedEndpointIds)
+    const slots = mergeItems(this.#slots, update.slots, update.full ? undefined : update.removedSlotIds)
+    const selectors = mergeItems(this.#selectors, update.selectors, update.full ? undefined : update.removedSelectorIds)
+    const endpoints = mergeItems(this.#endpoints, update.endpoints, update.full ? undefined : update.removedEndpointIds)
     const digest = digestOfDns({ slots: slots.values(), selectors: selectors.values(), endpoints: endpoints.values() })
     if (Buffer.compare(digest, update.digest) !== 0) return undefined
     const change = {
@@ -122,25 +114,5 @@ export class DesiredState extends StatedRevision {
       digest,
     })
     return writeSnapshot(this.#path, FORM, toBinary(DnsUpdateSchema, update))
-  }
-}
-
-/** @param removedIds undefined: everything but the new items is gone */
-function merged<T extends Item>(
-  before: ReadonlyMap<number, T>,
-  items: readonly T[],
-  removedIds: readonly number[] | undefined,
-): Map<number, T> {
-  const next = new Map(removedIds === undefined ? [] : before)
-  for (const id of removedIds ?? []) next.delete(id)
-  for (const item of items) next.set(item.id, item)
-  return next
-}
-
-function changesOf<T extends Item>(schema: GenMessage<T>, before: ReadonlyMap<number, T>, after: ReadonlyMap<number, T>): ItemChanges<T> {
-  const isSame = (a: T, b: T | undefined) => b !== undefined && (a === b || equals(schema, a, b))
-  return {
-    gone: [...before.values()].filter((item) => !isSame(item, after.get(item.id))),
-    come: [...after.values()].filter((item) => !isSame(item, before.get(item.id))),
   }
 }

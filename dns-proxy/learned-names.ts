@@ -6,6 +6,7 @@
  * it is tracked, and goes when two looks one after the other saw none. What runs out next is always known, so nothing walks over all.
  */
 import type { NameSelector } from '#api/gen/headgate/v1/control_pb.js'
+import type { ItemChanges } from '#api/stated-items.ts'
 import { LEARNED_SELECTORS_MAX } from '#bpf/gen/abi.ts'
 import type { KernelMaps } from '#bpf/maps.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
@@ -13,7 +14,7 @@ import { compileNamePattern, isMatchAll, normalizeName } from '#parsers/dns/name
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import { Address, addressKey, type Claim, type ClaimSink, firstOf, type KeptClaim, type Name, type Scope, setSelectors } from './claims.ts'
 import { ConntrackLook } from './conntrack-look.ts'
-import { type ItemChanges, ruleOf } from './desired-state.ts'
+import { ruleOf } from './desired-state.ts'
 import { ExpiryHeap } from './expiry-heap.ts'
 import { LearnedRows } from './learned-rows.ts'
 

@@ -1,12 +1,13 @@
 /** What may be asked: the rules of each slot, and the slot that a packet's mark names. */
 import { create } from '@bufbuild/protobuf'
 import { type DnsRuleset, DnsRulesetSchema, type DnsSlot } from '#api/gen/headgate/v1/control_pb.js'
+import type { ItemChanges } from '#api/stated-items.ts'
 import { MARK_GENERATION_SHIFT, MARK_PORT_SHIFT } from '#bpf/gen/abi.ts'
 import { HEADER_BYTES } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
 import { NameIndex } from '#parsers/dns/name-index.ts'
 import type { AnswerMemory } from './answer-memory.ts'
-import { type ItemChanges, ruleOf } from './desired-state.ts'
+import { ruleOf } from './desired-state.ts'
 
 /** Judgement of one query. */
 export interface QueryVerdict {

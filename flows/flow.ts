@@ -9,7 +9,7 @@ import type { MismatchAction } from '#parsers/http/rules.ts'
 export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
 
-export const FLOW_KINDS = ['l3l4', 'http', 'dns'] as const
+export const FLOW_KINDS = ['l3l4', 'http', 'dns', 'kafka'] as const
 export type FlowKind = (typeof FLOW_KINDS)[number]
 
 /** One side of a flow. */
@@ -72,18 +72,29 @@ export interface DnsQuerySummary {
   readonly notes?: readonly string[]
 }
 
+export interface KafkaRequestSummary {
+  /** Name of the kind of request in lower case, or its number. */
+  readonly apiKey: string
+  readonly apiVersion: number
+  readonly correlationId: number
+  readonly clientId: string
+  readonly topics: readonly string[]
+  /** Of Kafka, told in place of the broker's answer; 0: none was. */
+  readonly errorCode: number
+}
+
 export interface Flow {
   /** RFC 3339 with milliseconds, UTC. */
   readonly time: string
   readonly kind: FlowKind
   readonly verdict: FlowVerdict
   /**
-   * Lower-case name of the drop reason (bpf/src/abi.h), Envoy's response code details or the DNS answer's code; empty when forwarded, and for
+   * Lower-case name of the drop reason (bpf/src/abi.h), Envoy's response code details, the DNS answer's code or why the relay closed the connection; empty when forwarded, and for
    * audit of a proxy.
    */
   readonly reason: string
   /** Who took the verdict. */
-  readonly where: 'kernel' | 'envoy' | 'dns-proxy'
+  readonly where: 'kernel' | 'envoy' | 'dns-proxy' | 'relay'
   /** Seen from the endpoint whose policy decided. */
   readonly direction: 'ingress' | 'egress'
   readonly source: FlowPeer
@@ -92,6 +103,8 @@ export interface Flow {
   readonly protocol: string
   readonly http?: HttpRequestSummary
   readonly dns?: DnsQuerySummary
+  /** Absent from a flow of a connection that was closed. */
+  readonly kafka?: KafkaRequestSummary
   readonly origins: readonly FlowOrigin[]
   readonly node: string
 }

@@ -9,6 +9,7 @@
  */
 import type { DnsRule } from '#parsers/dns/rules.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
+import type { KafkaRule } from '#parsers/kafka/rules.ts'
 import type { TlsContext } from '#parsers/tls/rules.ts'
 import { DIRECTIONS, type Direction } from './direction.ts'
 import type { L7Kind, L7Rule, ListenerRef } from './model.ts'
@@ -102,6 +103,11 @@ export function httpRules(rules: readonly NamedRule[]): readonly NamedRule<HttpR
 /** The rules of a ruleset of kind dns. */
 export function dnsRules(rules: readonly NamedRule[]): readonly NamedRule<DnsRule>[] {
   return rules as readonly NamedRule<DnsRule>[]
+}
+
+/** The rules of a ruleset of kind kafka. */
+export function kafkaRules(rules: readonly NamedRule[]): readonly NamedRule<KafkaRule>[] {
+  return rules as readonly NamedRule<KafkaRule>[]
 }
 
 /** Policy of all endpoints that are alike. Its maps are live: the engine goes on with the same ones. */

@@ -20,7 +20,7 @@ import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { ReceivedEntries } from './access-log/received.ts'
 import { registerAccessLog } from './access-log/server.ts'
 import { reportCounts } from './counts-reporter.ts'
-import { proxyPaths } from './paths.ts'
+import { proxyPaths, relayPaths, relayWorkers } from './paths.ts'
 import { Refusals } from './refusals.ts'
 import { Rollout, type RolloutOptions } from './rollout.ts'
 import { SlotStore } from './slot-store.ts'
@@ -72,7 +72,7 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
     report: () => {
       const { epoch, appliedRevision, listening, refused, connected, envoyVersion } = rollout.status()
       return create(ProxyReportSchema, {
-        capabilities: [ProxyCapability.HTTP_DENY, ProxyCapability.HTTP_HEADER_MATCHES],
+        capabilities: [ProxyCapability.HTTP_DENY, ProxyCapability.HTTP_HEADER_MATCHES, ProxyCapability.RELAY],
         epoch,
         appliedRevision,
         refused: [...refused],
@@ -128,7 +128,8 @@ export async function runProxy(config: Config, signal: AbortSignal, options: Pro
 
 /** The namespaces are the agent's to make; nothing can be said to Envoy before they are there. @returns undefined when the signal came */
 async function resourceSettings(config: Config, signal: AbortSignal, { resources }: ProxyOptions): Promise<ResourceSettings | undefined> {
-  const { netns, extHost } = proxyPaths(config)
+  const paths = proxyPaths(config)
+  const { netns, extHost } = paths
   const ingressNetns =
     resources !== undefined && 'ingressNetns' in resources
       ? resources.ingressNetns
@@ -137,5 +138,14 @@ async function resourceSettings(config: Config, signal: AbortSignal, { resources
   const { deniedBody: body, deniedStatus: status, extHostTimeoutMs, ruleCounters } = config.http
   const { mode, sampleRate } = config.flows
   const accessLog = { mode, sampleRate }
-  return { ingressNetns, denied: { status, body }, accessLog, ruleCounters, extHostSocket: extHost, extHostTimeoutMs, ...resources }
+  return {
+    ingressNetns,
+    denied: { status, body },
+    accessLog,
+    ruleCounters,
+    extHostSocket: extHost,
+    extHostTimeoutMs,
+    relaySockets: relayWorkers(config).map((worker) => relayPaths(paths, worker).socket),
+    ...resources,
+  }
 }

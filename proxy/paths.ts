@@ -1,4 +1,5 @@
 /** Where this process and Envoy keep what (docs/state-files.md). */
+import { cpus } from 'node:os'
 import { join } from 'node:path'
 import type { Config } from '#config/schema.ts'
 
@@ -7,6 +8,9 @@ export interface ProxyPaths {
   readonly xds: string
   /** Where the extension host serves Envoy's ext_proc. */
   readonly extHost: string
+  /** Where the workers of the relay take connections, and what they keep, by their numbers. */
+  readonly relayFolder: string
+  readonly relayStateFolder: string
   readonly envoyAdmin: string
   readonly envoyBootstrap: string
   /** Entries of Envoy's access log that arrived. */
@@ -20,11 +24,22 @@ export interface ProxyPaths {
   readonly extHostRulesets: string
 }
 
+/** Of one worker of the relay. */
+export function relayPaths({ relayFolder, relayStateFolder }: ProxyPaths, worker: number) {
+  return {
+    socket: join(relayFolder, `${worker}.sock`),
+    lock: join(relayFolder, `${worker}.lock`),
+    state: join(relayStateFolder, `${worker}.bin`),
+  }
+}
+
 export function proxyPaths({ paths: { run, state } }: Config): ProxyPaths {
   return {
     control: join(run, 'control.sock'),
     xds: join(run, 'xds.sock'),
     extHost: join(run, 'ext-host.sock'),
+    relayFolder: join(run, 'relay'),
+    relayStateFolder: join(state, 'relay'),
     envoyAdmin: join(run, 'envoy-admin.sock'),
     envoyBootstrap: join(run, 'envoy.json'),
     flowsReceived: join(run, 'flows-received'),
@@ -36,4 +51,9 @@ export function proxyPaths({ paths: { run, state } }: Config): ProxyPaths {
     refusals: join(state, 'proxy/refusals.json'),
     extHostRulesets: join(state, 'ext-host/rulesets.bin'),
   }
+}
+
+/** Numbers of the relay's workers: all processes count the same, wherever each may run. */
+export function relayWorkers({ relay: { workers } }: Config): number[] {
+  return Array.from({ length: workers === 0 ? cpus().length : workers }, (_, index) => index)
 }

@@ -17,9 +17,10 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import type { Refusals } from './refusals.ts'
 import { leaveOutRefused, type RulesetSearch, ruleDigest, searchRuleset, type UsableRuleset } from './ruleset-search.ts'
+import { slotName } from './slot-name.ts'
 import type { SlotChange } from './slot-store.ts'
 import type { Resource } from './xds/resource.ts'
-import { clusterResources, listenerResource, type ResourceSettings, rulesetDigest, rulesetResource, slotName } from './xds/resources.ts'
+import { clusterResources, listenerResource, type ResourceSettings, rulesetDigest, rulesetResource } from './xds/resources.ts'
 import type { XdsObserver } from './xds/server.ts'
 import { Snapshot, type SnapshotChange } from './xds/snapshot.ts'
 import type { ClientNode, Delivery } from './xds/stream.ts'
@@ -113,6 +114,7 @@ export class Rollout implements XdsObserver {
       this.#retired.delete(name)
       this.#leaving.delete(name)
       set.push(...this.#begin(slot, known, before))
+      if (slot.relayed && known?.rules !== undefined) remove.push({ typeUrl: EXTENSION_CONFIG_TYPE, name })
     }
     this.#published = true
     this.#publish({ set, remove })
@@ -145,7 +147,7 @@ export class Rollout implements XdsObserver {
     // A client that comes back says itself what it still has.
     for (const state of this.#slots.values()) {
       state.listening = false
-      state.rulesInForce = false
+      state.rulesInForce = state.slot.relayed
       state.inForce = undefined
       state.settledUntil ??= this.#revision
     }
@@ -246,12 +248,18 @@ export class Rollout implements XdsObserver {
 
   /** Chooses what to send of a slot's rules: all of them, less what known refusals cost. */
   #wantRules(state: SlotState): void {
+    state.search = undefined
+    if (state.slot.relayed) {
+      // They are the relay's.
+      state.refusedRules = []
+      state.rulesInForce = true
+      return
+    }
     const { refusals } = this.#options
     const wanted = state.slot.ruleset ?? create(RulesetSchema)
     const { ruleset, refused } =
       refusals.size === 0 ? { ruleset: wanted, refused: [] } : leaveOutRefused(wanted, (rule) => refusals.reasonOf(ruleDigest(rule)))
     state.refusedRules = reportOf(refused)
-    state.search = undefined
     state.rules = { ruleset, resource: rulesetResource(state.slot, ruleset, this.#options.settings) }
     if (refusals.reasonOf(rulesetDigest(ruleset)) !== undefined) this.#startSearch(state, ruleset)
   }

@@ -14,6 +14,7 @@ import {
   type ResolvedGroup,
   type ResolvedRuleset,
 } from '#policy/resolved.ts'
+import { isRelayed } from './needs-ext-host.ts'
 
 /** Something that a policy asks for and that is denied instead. */
 export interface Gap {
@@ -76,7 +77,8 @@ function withoutSlot({ classKey: _classKey, ...row }: PolicyRow, verdict: 'allow
 function outcomeOf(ruleset: ResolvedRuleset): Outcome {
   const { kind, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
   const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
-  if ((kind === 'http' || kind === 'dns') && serverNames.length === 0 && !isIntercepted) return { ruleset: withShadow(ruleset) }
+  if ((kind === 'http' || kind === 'dns' || isRelayed(ruleset)) && serverNames.length === 0 && !isIntercepted)
+    return { ruleset: withShadow(ruleset) }
   const isOpen = allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener' && kind !== 'conflict'
   return { verdict: isOpen ? 'allow' : 'deny' }
 }

@@ -1,4 +1,4 @@
-/** Which rulesets Envoy cannot run by itself. */
+/** Which rulesets Envoy cannot run by itself, and who does. */
 import type { HttpRule } from '#parsers/http/rules.ts'
 import { httpRules, type ResolvedRuleset } from '#policy/resolved.ts'
 
@@ -7,6 +7,11 @@ import { httpRules, type ResolvedRuleset } from '#policy/resolved.ts'
  * these, one question to the extension host costs less.
  */
 export const NATIVE_ACTION_RULES_MAX = 16
+
+/** Whether connections have to be parsed by the relay. */
+export function isRelayed({ kind }: Pick<ResolvedRuleset, 'kind'>): boolean {
+  return kind === 'kafka'
+}
 
 /** Whether the extension host has to judge for a slot: a rule of it asks for a secret, or too many act on headers. */
 export function needsExtHost({ kind, allow, deny }: Pick<ResolvedRuleset, 'kind' | 'allow' | 'deny'>): boolean {

@@ -1,5 +1,5 @@
 /** Turns what the kernel, Envoy and the DNS process report into Flows: adds endpoints, identities, labels and the policies behind a verdict. */
-import type { DnsFlow, HttpFlow } from '#api/gen/headgate/v1/control_pb.js'
+import type { DnsFlow, HttpFlow, RelayFlow } from '#api/gen/headgate/v1/control_pb.js'
 import { actionWord } from '#api/mismatch-actions.ts'
 import { DIRECTION_INGRESS, DROP_REASON_NAMES, type Event, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import type { Flow, FlowOrigin, FlowPeer, FlowVerdict, HeaderNote } from '#flows/flow.ts'
@@ -153,11 +153,42 @@ export class FlowBuilder {
     }
   }
 
+  /** @returns undefined when the flow's slot is gone, or of a parser that this version has no flows for */
+  fromRelay(relayed: RelayFlow): Flow | undefined {
+    const direction = this.#context.directionOfSlot(relayed.slotId)
+    if (direction === undefined || relayed.parser !== 'kafka') return undefined
+    const isForwarded = relayed.allowed && relayed.closed === ''
+    const { request } = relayed
+    return {
+      time: new Date(Number(relayed.timeNs / 1_000_000n)).toISOString(),
+      kind: 'kafka',
+      verdict: isForwarded ? (relayed.audit ? 'audit' : 'forwarded') : relayed.closed === '' ? 'dropped' : 'error',
+      reason: relayed.closed,
+      where: 'relay',
+      direction,
+      source: this.#peer(relayed.sourceAddress, relayed.sourcePort, undefined, undefined),
+      destination: this.#peer(relayed.destinationAddress, relayed.destinationPort, undefined, undefined),
+      protocol: 'TCP',
+      ...(request.case === 'kafka' && {
+        kafka: {
+          apiKey: request.value.apiKey,
+          apiVersion: request.value.apiVersion,
+          correlationId: request.value.correlationId,
+          clientId: request.value.clientId,
+          topics: request.value.topics,
+          errorCode: request.value.errorCode,
+        },
+      }),
+      origins: this.#originsOf(relayed.closed === '' ? this.#rulesBehind(relayed, direction) : []),
+      node: this.#context.node,
+    }
+  }
+
   /**
    * One L7 rule decides, or would with audit. Without one, a request is allowed by what lets its connection through whatever it asks for,
    * and denied by the lack of a rule.
    */
-  #rulesBehind(http: HttpFlow, direction: 'ingress' | 'egress'): readonly string[] {
+  #rulesBehind(http: HttpFlow | RelayFlow, direction: 'ingress' | 'egress'): readonly string[] {
     if (policyOfRule(http.rule) !== undefined) return [http.rule]
     if (!http.allowed || http.audit) return []
     const remote = direction === 'ingress' ? http.sourceAddress : http.destinationAddress

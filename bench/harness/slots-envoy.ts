@@ -14,8 +14,9 @@ import { HttpConnectionManagerSchema } from '#api/gen/envoy/extensions/filters/n
 import { DiscoveryResponseSchema } from '#api/gen/envoy/service/discovery/v3/discovery_pb.js'
 import { Direction, RulesetSchema, SlotSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { findEnvoy } from '#proxy/envoy/binary.ts'
+import { slotName } from '#proxy/slot-name.ts'
 import { packAny } from '#proxy/xds/resource.ts'
-import { clusterResources, listenerResource, type ResourceSettings, rulesetResource, slotName } from '#proxy/xds/resources.ts'
+import { clusterResources, listenerResource, type ResourceSettings, rulesetResource } from '#proxy/xds/resources.ts'
 import type { Machine, Workload } from '../../test/support/machine.ts'
 import { get } from '../../test/support/running.ts'
 
@@ -57,6 +58,7 @@ export async function startSlotsEnvoy(
     accessLog: { mode: 'denied', sampleRate: 0 },
     upstream: { address: server.address, port: 80 },
     extHostSocket,
+    relaySockets: [],
     extHostTimeoutMs: 2000,
     ruleCounters: false,
   }

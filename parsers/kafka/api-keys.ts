@@ -141,6 +141,12 @@ export const KAFKA_API_KEYS: ReadonlyMap<string, KafkaApiKey> = new Map(
     }),
 )
 
+const BY_NUMBER: ReadonlyMap<number, KafkaApiKey> = new Map([...KAFKA_API_KEYS.values()].map((apiKey) => [apiKey.number, apiKey]))
+
+export function apiKeyOfNumber(number: number): KafkaApiKey | undefined {
+  return BY_NUMBER.get(number)
+}
+
 /** Normal form of a name, in whatever case; undefined when there is no such request. */
 export function apiKeyOfName(text: string): string | undefined {
   const lower = text.toLowerCase()

@@ -41,6 +41,11 @@ const ALL_WITHOUT_TOPICS = new Set([
   'electleaders',
   'listpartitionreassignments',
 ])
+/** Whether no list of topics means every topic in this kind of request. */
+export function meansAllWithoutTopics(apiKey: string): boolean {
+  return ALL_WITHOUT_TOPICS.has(apiKey)
+}
+
 /** Kinds of requests that do nothing without a topic. */
 const NOTHING_WITHOUT_TOPICS = new Set(['produce', 'fetch', 'sharefetch', 'createtopics', 'deletetopics', 'deleterecords'])
 

@@ -11,7 +11,7 @@ export function notEnforced(ruleset: ResolvedRuleset): string | undefined {
   if (isIntercepted) return denied('TLS interception is')
   if (serverNames.length > 0) return denied('rules on server names are')
   if (kind === 'listener') return denied('a redirect to a listener is')
-  return kind === 'http' || kind === 'dns' ? undefined : denied(`${kind === 'parser' ? parser : kind} rules are`)
+  return kind === 'http' || kind === 'dns' || kind === 'kafka' ? undefined : denied(`${kind === 'parser' ? parser : kind} rules are`)
 }
 
 /** What a node of this version does not report of the denials of policies in audit. @returns undefined where it reports all of them */

@@ -7,7 +7,7 @@ import { type HTTPAccessLogEntry, HTTPAccessLogEntry_HTTPVersion } from '#api/ge
 import { type HeaderNoteSchema, type HttpFlow, HttpFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { actionNumber, parseActionWord } from '#api/mismatch-actions.ts'
 import { METADATA_FIELDS, METADATA_NAMESPACE } from '../ext-host/contract.ts'
-import { parseSlotName } from '../xds/resources.ts'
+import { parseSlotName } from '../slot-name.ts'
 import { RBAC_METADATA, verdictOf } from '../xds/verdict.ts'
 
 const NANOS = 1_000_000_000n

@@ -3,6 +3,9 @@
  * clusters, the extension host serves it, and the access log reads it back. Nothing here is a setting.
  */
 
+/** Type of the PROXY header's value in which Envoy names the slot of a connection (slotName in proxy/xds/resources.ts); of those for private use. */
+export const SLOT_VALUE_TYPE = 0xe0
+
 /** Metadata of the gRPC stream in which Envoy names the ruleset of a request: Slot.ext_host_key. */
 export const RULESET_METADATA = 'x-headgate-ruleset'
 

@@ -13,9 +13,10 @@ import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
 import { reportCounts } from '../counts-reporter.ts'
-import { proxyPaths } from '../paths.ts'
+import { proxyPaths, relayWorkers } from '../paths.ts'
 import { serveGrpc } from './grpc-framing.ts'
 import { httpService } from './http-service.ts'
+import { RelayWorkers } from './relay/workers.ts'
 import { RulesetStore } from './ruleset-store.ts'
 import { Rulesets } from './rulesets.ts'
 import { SecretFolder } from './secrets.ts'
@@ -25,9 +26,10 @@ const SHRINK_AFTER_MS = 3000
 
 /**
  * Runs until the signal.
+ * @param workerCommand that starts a worker of the relay, when its number is added; absent: there is no relay
  * @throws LockHeldError when another extension host serves this instance @throws ProxyError when its state cannot be read
  */
-export async function runExtHost(config: Config, signal: AbortSignal): Promise<void> {
+export async function runExtHost(config: Config, signal: AbortSignal, workerCommand?: readonly string[]): Promise<void> {
   const log = createLogger(config, 'extHost')
   const paths = proxyPaths(config)
   const version = packageVersion()
@@ -35,6 +37,7 @@ export async function runExtHost(config: Config, signal: AbortSignal): Promise<v
   const store = new RulesetStore(paths.extHostRulesets)
   store.load()
 
+  const workers = workerCommand && new RelayWorkers(workerCommand, log)
   const secrets = new SecretFolder(config.paths.secrets, () => {
     for (const { secret, reason } of secrets.problems)
       log.warn({ namespace: secret.namespace, name: secret.name, reason }, 'no such secret')
@@ -44,6 +47,7 @@ export async function runExtHost(config: Config, signal: AbortSignal): Promise<v
   const bringIn = (): void => {
     rulesets.set(store.rulesets)
     secrets.want(rulesets.secrets())
+    if (store.isRelayNeeded) workers?.start(relayWorkers(config))
   }
 
   let appliedRevision = 0n
@@ -90,7 +94,7 @@ export async function runExtHost(config: Config, signal: AbortSignal): Promise<v
   try {
     await Promise.all([control.run(), reportCounts({ client: control.client, signal, source: CountsSource.EXT_HOST, read })])
   } finally {
-    await server.close()
+    await Promise.all([server.close(), workers?.close()])
     secrets.close()
     lock.release()
   }

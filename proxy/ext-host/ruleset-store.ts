@@ -13,6 +13,7 @@ const FORM: SnapshotForm = { magic: 'HGXR', version: 1, of: 'rulesets' }
 export class RulesetStore extends StatedRevision {
   readonly #path: string
   #rulesets: ReadonlyMap<string, Ruleset> = new Map()
+  #isRelayNeeded = false
 
   constructor(path: string) {
     super()
@@ -22,6 +23,11 @@ export class RulesetStore extends StatedRevision {
   /** By key. */
   get rulesets(): ReadonlyMap<string, Ruleset> {
     return this.#rulesets
+  }
+
+  /** Whether there are slots for the relay. */
+  get isRelayNeeded(): boolean {
+    return this.#isRelayNeeded
   }
 
   /** Reads the copy on disk, if there is one. @throws ApiError when it is damaged or too new */
@@ -38,6 +44,7 @@ export class RulesetStore extends StatedRevision {
     for (const { key, ruleset } of update.rulesets) if (ruleset !== undefined) next.set(key, ruleset)
     if (Buffer.compare(digestOfKeys(next.keys()), update.digest) !== 0) return false
     this.#rulesets = next
+    this.#isRelayNeeded = update.relay
     this.take(update)
     return true
   }
@@ -45,7 +52,14 @@ export class RulesetStore extends StatedRevision {
   persist(): Promise<void> {
     const rulesets = Array.from(this.#rulesets, ([key, ruleset]) => ({ key, ruleset }))
     const digest = digestOfKeys(this.#rulesets.keys())
-    const update = create(ExtHostUpdateSchema, { epoch: this.epoch, revision: this.revision, full: true, rulesets, digest })
+    const update = create(ExtHostUpdateSchema, {
+      epoch: this.epoch,
+      revision: this.revision,
+      full: true,
+      rulesets,
+      digest,
+      relay: this.#isRelayNeeded,
+    })
     return writeSnapshot(this.#path, FORM, toBinary(ExtHostUpdateSchema, update))
   }
 }

@@ -7,7 +7,6 @@
  */
 import { createHash } from 'node:crypto'
 import { create, toBinary } from '@bufbuild/protobuf'
-import { CircuitBreakers_ThresholdsSchema, CircuitBreakersSchema } from '#api/gen/envoy/config/cluster/v3/circuit_breaker_pb.js'
 import {
   type Cluster,
   Cluster_DiscoveryType,
@@ -16,7 +15,6 @@ import {
   UpstreamConnectionOptionsSchema,
 } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { type Address, AddressSchema, SocketAddressSchema, TcpKeepaliveSchema } from '#api/gen/envoy/config/core/v3/address_pb.js'
-import { RoutingPriority } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import {
   AggregatedConfigSourceSchema,
   ApiVersion,
@@ -27,7 +25,13 @@ import { TypedExtensionConfigSchema } from '#api/gen/envoy/config/core/v3/extens
 import { HttpProtocolOptionsSchema } from '#api/gen/envoy/config/core/v3/protocol_pb.js'
 import { SocketOption_SocketState, SocketOptionSchema } from '#api/gen/envoy/config/core/v3/socket_option_pb.js'
 import { ClusterLoadAssignmentSchema } from '#api/gen/envoy/config/endpoint/v3/endpoint_pb.js'
-import { FilterChainSchema, FilterSchema, ListenerFilterSchema } from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
+import {
+  type Filter,
+  FilterChainSchema,
+  FilterSchema,
+  type ListenerFilter,
+  ListenerFilterSchema,
+} from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
 import { type Listener, ListenerSchema } from '#api/gen/envoy/config/listener/v3/listener_pb.js'
 import { OriginalDstSchema } from '#api/gen/envoy/extensions/filters/listener/original_dst/v3/original_dst_pb.js'
 import { OriginalSrcSchema } from '#api/gen/envoy/extensions/filters/listener/original_src/v3/original_src_pb.js'
@@ -41,8 +45,11 @@ import {
 } from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
 import { Direction, type Ruleset, RulesetSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { type AccessLogSettings, accessLogOf } from '../access-log/config.ts'
+import { slotName } from '../slot-name.ts'
 import type { DeniedAnswer } from './denied-answer.ts'
 import { EXT_HOST_CLUSTER } from './ext-host-filter.ts'
+import { withoutLimits } from './limits.ts'
+import { relayCluster, relayFilter } from './relay.ts'
 import { createResource, createSealedResource, packAny, type Resource } from './resource.ts'
 import { COMPILER_VERSION, compileRuleset, denyAll, RULESET_TYPE_URLS } from './ruleset.ts'
 import {
@@ -66,6 +73,8 @@ export interface ResourceSettings {
   /** Where the extension host answers, and how long a request waits for it. */
   readonly extHostSocket: string
   readonly extHostTimeoutMs: number
+  /** Where the workers of the relay take connections. */
+  readonly relaySockets: readonly string[]
   /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
   readonly upstream?: { readonly address: string; readonly port: number }
 }
@@ -75,21 +84,9 @@ export const CLUSTER_NAME = 'original-destination'
 const CONNECT_TIMEOUT_SECONDS = 5n
 /** A pooled upstream connection that carries nothing is closed after this; the workloads' own limits are mostly shorter. */
 const UPSTREAM_IDLE_SECONDS = 60n
-const UNLIMITED = 0xffffffff
 const SOL_SOCKET = 1n
 const SO_MARK = 36n
 const SO_KEEPALIVE = 9n
-
-/** Name of the listener and of the rules of a slot. */
-export function slotName({ id, generation }: Pick<Slot, 'id' | 'generation'>): string {
-  return `slot-${id}-${generation}`
-}
-
-/** @returns undefined for a name that slotName did not make */
-export function parseSlotName(name: string): { readonly id: number; readonly generation: number } | undefined {
-  const match = /^slot-(\d+)-(\d+)$/.exec(name)
-  return match === null ? undefined : { id: Number(match[1]), generation: Number(match[2]) }
-}
 
 /** The rules of a slot. @param ruleset those that are to be in force, which may be fewer than the slot's */
 export function rulesetResource(slot: Slot, ruleset: Ruleset, { extHostTimeoutMs, ruleCounters }: ResourceSettings): Resource {
@@ -115,9 +112,9 @@ export function listenerResource(slot: Slot, settings: ResourceSettings, attempt
   return createResource(LISTENER_TYPE, name, ListenerSchema, listenerOf(name, slot, settings, attempt))
 }
 
-/** Where requests go, and who is asked about some of them. */
+/** Where requests go, who is asked about some of them, and who parses what is no HTTP. */
 export function clusterResources(settings: ResourceSettings): Resource[] {
-  return [clusterOf(settings), extHostCluster(settings)].map((cluster) =>
+  return [clusterOf(settings), extHostCluster(settings), relayCluster(settings.relaySockets)].map((cluster) =>
     createResource(CLUSTER_TYPE, cluster.name, ClusterSchema, cluster),
   )
 }
@@ -131,27 +128,31 @@ function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attemp
     address: socketAddress('127.0.0.1', slot.port, networkNamespaceFilepath),
     transparent: true,
     socketOptions: [intOption(SO_MARK, slot.mark), intOption(SO_KEEPALIVE, 1)],
-    listenerFilters: [
-      create(ListenerFilterSchema, {
-        name: 'envoy.filters.listener.original_dst',
-        configType: { case: 'typedConfig', value: packAny(OriginalDstSchema, create(OriginalDstSchema)) },
-      }),
-      create(ListenerFilterSchema, {
-        name: 'envoy.filters.listener.original_src',
-        configType: { case: 'typedConfig', value: packAny(OriginalSrcSchema, create(OriginalSrcSchema, { mark: slot.upstreamMark })) },
-      }),
-    ],
-    filterChains: [
-      create(FilterChainSchema, {
-        filters: [
-          create(FilterSchema, {
-            name: 'envoy.filters.network.http_connection_manager',
-            configType: { case: 'typedConfig', value: packAny(HttpConnectionManagerSchema, connectionManager(name, settings)) },
-          }),
-        ],
-      }),
-    ],
+    listenerFilters: slot.relayed ? [originalDestination()] : [originalDestination(), originalSource(slot)],
+    filterChains: [create(FilterChainSchema, { filters: [slot.relayed ? relayFilter(name) : connectionManagerFilter(name, settings)] })],
     ...(attempt === 0 ? {} : { metadata: { filterMetadata: { headgate: { attempt } } } }),
+  })
+}
+
+function originalDestination(): ListenerFilter {
+  return create(ListenerFilterSchema, {
+    name: 'envoy.filters.listener.original_dst',
+    configType: { case: 'typedConfig', value: packAny(OriginalDstSchema, create(OriginalDstSchema)) },
+  })
+}
+
+/** What Envoy itself connects with. */
+function originalSource({ upstreamMark }: Slot): ListenerFilter {
+  return create(ListenerFilterSchema, {
+    name: 'envoy.filters.listener.original_src',
+    configType: { case: 'typedConfig', value: packAny(OriginalSrcSchema, create(OriginalSrcSchema, { mark: upstreamMark })) },
+  })
+}
+
+function connectionManagerFilter(name: string, settings: ResourceSettings): Filter {
+  return create(FilterSchema, {
+    name: 'envoy.filters.network.http_connection_manager',
+    configType: { case: 'typedConfig', value: packAny(HttpConnectionManagerSchema, connectionManager(name, settings)) },
   })
 }
 
@@ -223,19 +224,6 @@ function extHostCluster({ extHostSocket }: ResourceSettings): Cluster {
     },
     ...staticEndpoint(EXT_HOST_CLUSTER, address),
   })
-}
-
-function withoutLimits() {
-  const thresholds = [RoutingPriority.DEFAULT, RoutingPriority.HIGH].map((priority) =>
-    create(CircuitBreakers_ThresholdsSchema, {
-      priority,
-      maxConnections: UNLIMITED,
-      maxPendingRequests: UNLIMITED,
-      maxRequests: UNLIMITED,
-      maxRetries: UNLIMITED,
-    }),
-  )
-  return create(CircuitBreakersSchema, { thresholds })
 }
 
 function destinationOf(upstream: ResourceSettings['upstream']) {

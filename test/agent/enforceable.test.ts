@@ -45,9 +45,10 @@ function outcomeOf(ruleset: ResolvedRuleset): string {
 const CASES: readonly (readonly [string, Partial<ResolvedRuleset>, string])[] = [
   ['HTTP rules', { allow: [named(GET)] }, 'slot'],
   ['HTTP rules with a shadow', { allow: [named(GET)], shadow: 'deny-all' }, 'slot'],
-  ['Kafka rules', { kind: 'kafka', allow: [named({ topic: 'orders' })] }, 'deny'],
-  ['Kafka rules beside a plain allow', { kind: 'kafka', allow: [named({ topic: 'orders' })], allowAll: true }, 'allow'],
-  ['Kafka deny rules beside a plain allow', { kind: 'kafka', deny: [named({ topic: 'orders' })], allowAll: true }, 'deny'],
+  ['Kafka rules', { kind: 'kafka', allow: [named({ topic: 'orders' })] }, 'slot'],
+  ['Cassandra rules', { kind: 'cassandra', allow: [named({ action: 'select' })] }, 'deny'],
+  ['Cassandra rules beside a plain allow', { kind: 'cassandra', allow: [named({ action: 'select' })], allowAll: true }, 'allow'],
+  ['Cassandra deny rules beside a plain allow', { kind: 'cassandra', deny: [named({ action: 'select' })], allowAll: true }, 'deny'],
   ['DNS rules', { kind: 'dns' }, 'slot'],
   ['rules of an extension', { kind: 'parser', parser: 'x' }, 'deny'],
   ['server names', { kind: 'tls', serverNames: ['a.example'] }, 'deny'],
@@ -55,8 +56,8 @@ const CASES: readonly (readonly [string, Partial<ResolvedRuleset>, string])[] = 
   ['TLS interception beside a plain allow', { terminatingTls: TLS, allowAll: true }, 'deny'],
   ['a listener beside a plain allow', { kind: 'listener', allowAll: true }, 'deny'],
   ['a conflict beside a plain allow', { kind: 'conflict', conflict: 'dns and http rules', allowAll: true }, 'deny'],
-  ['what only audit has rules for', { kind: 'kafka', allowAll: true, shadow: { ...NONE, kind: 'kafka' } }, 'allow'],
-  ['what audit would not let through at all', { kind: 'kafka', allowAll: true, shadow: 'deny-all' }, 'allow audited'],
+  ['what only audit has rules for', { kind: 'cassandra', allowAll: true, shadow: { ...NONE, kind: 'cassandra' } }, 'allow'],
+  ['what audit would not let through at all', { kind: 'cassandra', allowAll: true, shadow: 'deny-all' }, 'allow audited'],
 ]
 
 for (const [what, ruleset, expected] of CASES) {
@@ -89,10 +90,10 @@ test('a shadow that cannot be enforced is left out, and nothing is denied for it
 })
 
 test('there is one warning for each policy and kind, with some of its ports', (t) => {
-  const gap = (policy: string, ...traffic: string[]) => ({ policy, what: 'kafka rules are not enforced yet', traffic })
+  const gap = (policy: string, ...traffic: string[]) => ({ policy, what: 'cassandra rules are not enforced yet', traffic })
   t.deepEqual(gapWarnings([gap('a', '1/TCP', '2/TCP'), gap('b', '1/TCP'), gap('a', '2/TCP', '3/TCP', '4/TCP', '5/TCP')]), [
-    'policy a: kafka rules are not enforced yet: traffic to 1/TCP, 2/TCP, 3/TCP, and 2 more is denied',
-    'policy b: kafka rules are not enforced yet: traffic to 1/TCP is denied',
+    'policy a: cassandra rules are not enforced yet: traffic to 1/TCP, 2/TCP, 3/TCP, and 2 more is denied',
+    'policy b: cassandra rules are not enforced yet: traffic to 1/TCP is denied',
   ])
   const { gaps } = enforceable(groupOf({ ...NONE, kind: 'conflict', conflict: 'dns and http rules for the same traffic' }))
   t.deepEqual(gapWarnings(gaps), [

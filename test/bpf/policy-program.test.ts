@@ -234,7 +234,7 @@ function kernelVerdict({ verdict, isExplicit, audit, ruleset }: NaiveVerdict, pr
   if (verdict === 'deny') return denied(isExplicit ? REASON_POLICY_DENY_RULE : REASON_POLICY_DENIED)
   if (ruleset === undefined) return allowed(audit)
   const { kind, allowAll, deny, serverNames, shadow } = ruleset
-  if (kind === 'http' && serverNames.length === 0)
+  if ((kind === 'http' || kind === 'kafka') && serverNames.length === 0)
     return protocol === TCP ? { answer: TCX_REDIRECT, verdict: VERDICT_REDIRECT, reason: REASON_NONE } : denied(REASON_NOT_REDIRECTABLE)
   return kind !== 'conflict' && allowAll && deny.length === 0 ? allowed(shadow === 'deny-all') : denied(REASON_POLICY_DENIED)
 }

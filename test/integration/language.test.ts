@@ -202,13 +202,13 @@ test.serial('traffic of rules that are not enforced yet is denied, and status sa
     await serve(machine, server, 80, 9092)
     headgate.start()
     const from = [{ matchLabels: { app: 'client' } }]
-    const kafka = { ports: [{ port: '9092', protocol: 'TCP' }], rules: { kafka: [{ topic: 'orders' }] } }
+    const cassandra = { ports: [{ port: '9092', protocol: 'TCP' }], rules: { cassandra: [{ action: 'select' }] } }
     const web = { ports: [{ port: '80', protocol: 'TCP' }] }
-    await headgate.apply('kafka.json', policyOf('kafka', 'server', { ingress: [{ fromEndpoints: from, toPorts: [kafka, web] }] }))
+    await headgate.apply('store.json', policyOf('store', 'server', { ingress: [{ fromEndpoints: from, toPorts: [cassandra, web] }] }))
     await headgate.waitForEndpoint('server')
     t.true(await reaches(machine, client, server, 80))
     t.false(await reaches(machine, client, server, 9092))
-    const warning = 'policy default/kafka: kafka rules are not enforced yet: traffic to 9092/TCP is denied'
+    const warning = 'policy default/store: cassandra rules are not enforced yet: traffic to 9092/TCP is denied'
     t.deepEqual(
       (await headgate.status()).warnings.filter((text) => text.startsWith('policy ')),
       [warning],

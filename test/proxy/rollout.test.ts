@@ -6,7 +6,7 @@ import type { Slot } from '#api/gen/headgate/v1/control_pb.js'
 import { ProxyError } from '#proxy/errors.ts'
 import { Refusals } from '#proxy/refusals.ts'
 import { Rollout } from '#proxy/rollout.ts'
-import { slotName } from '#proxy/xds/resources.ts'
+import { slotName } from '#proxy/slot-name.ts'
 import type { Snapshot } from '#proxy/xds/snapshot.ts'
 import { EXTENSION_CONFIG_TYPE, LISTENER_TYPE, type TypeUrl } from '#proxy/xds/type-urls.ts'
 import { slotOf } from './support/stack.ts'
@@ -31,6 +31,7 @@ class Bench {
         denied: { status: 403, body: 'no' },
         accessLog: { mode: 'all', sampleRate: 1 },
         extHostSocket: '/run/ext-host.sock',
+        relaySockets: ['/run/relay/0.sock'],
         extHostTimeoutMs: 1000,
         ruleCounters: false,
       },

@@ -3,8 +3,9 @@ import { join } from 'node:path'
 import type { Server } from '@grpc/grpc-js'
 import test from 'ava'
 import { closeServer, createServer, listenOnSocket } from '#api/grpc.ts'
+import { slotName } from '#proxy/slot-name.ts'
 import type { Resource } from '#proxy/xds/resource.ts'
-import { clusterResources, listenerResource, rulesetResource, slotName } from '#proxy/xds/resources.ts'
+import { clusterResources, listenerResource, rulesetResource } from '#proxy/xds/resources.ts'
 import { XdsServer } from '#proxy/xds/server.ts'
 import { Snapshot } from '#proxy/xds/snapshot.ts'
 import { EXTENSION_CONFIG_TYPE, LISTENER_TYPE, type TypeUrl } from '#proxy/xds/type-urls.ts'
@@ -16,6 +17,7 @@ const settings = {
   denied: { status: 403, body: 'no' },
   accessLog: { mode: 'denied', sampleRate: 0 },
   extHostSocket: '/run/ext-host.sock',
+  relaySockets: ['/run/relay/0.sock'],
   extHostTimeoutMs: 1000,
   ruleCounters: false,
 } as const

@@ -1,0 +1,65 @@
+/** What a decoded request names that policy asks for. */
+import { isArray, isStruct, type KafkaStruct, type KafkaValue, type Place } from './decode.ts'
+import type { EntityType, FieldPlan, StructPlan } from './schema.ts'
+
+export interface Named {
+  readonly topics: readonly string[]
+  readonly topicIds: readonly Place[]
+  readonly groups: readonly string[]
+  readonly transactionalIds: readonly string[]
+  /** A list of topics that may be absent is: which means all of them, in most kinds of requests. */
+  readonly isAllTopics: boolean
+}
+
+interface Found {
+  topics: string[]
+  topicIds: Place[]
+  groups: string[]
+  transactionalIds: string[]
+  isAllTopics: boolean
+}
+
+export function namedIn(message: KafkaStruct, plan: StructPlan): Named {
+  const found: Found = { topics: [], topicIds: [], groups: [], transactionalIds: [], isAllTopics: false }
+  visitStruct(message, plan, found)
+  return found
+}
+
+function visitStruct({ values }: KafkaStruct, { fields, tagged }: StructPlan, found: Found): void {
+  for (const field of fields) visit(values[field.name], field, found)
+  for (const field of tagged.values()) visit(values[field.name], field, found)
+}
+
+function visit(value: KafkaValue | undefined, field: FieldPlan, found: Found): void {
+  if (value === undefined) return
+  if (value === null) {
+    if (field.isArray && namesTopics(field)) found.isAllTopics = true
+    return
+  }
+  if (isArray(value)) {
+    for (const item of value.items) visitOne(item, field, found)
+    return
+  }
+  visitOne(value, field, found)
+}
+
+function visitOne(value: KafkaValue, field: FieldPlan, found: Found): void {
+  if (isStruct(value)) visitStruct(value, field.struct, found)
+  else if (field.entity !== undefined) add(field.entity, value, found)
+}
+
+function add(entity: EntityType, value: KafkaValue, found: Found): void {
+  if (entity === 'topicId') found.topicIds.push(value as Place)
+  else if (typeof value !== 'string') return
+  else if (entity === 'topicName') found.topics.push(value)
+  else if (entity === 'groupId') found.groups.push(value)
+  else found.transactionalIds.push(value)
+}
+
+function namesTopics({ entity, struct }: FieldPlan): boolean {
+  return (
+    entity === 'topicName' ||
+    entity === 'topicId' ||
+    struct.fields.some((field) => field.entity === 'topicName' || field.entity === 'topicId')
+  )
+}

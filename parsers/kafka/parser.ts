@@ -1,0 +1,289 @@
+/**
+ * The Kafka parser: each request is judged by what it names before it goes on, and a denied one gets the answer that a broker gives to what it does
+ * not authorize. What goes on is the client's own bytes; record batches are neither read nor kept, where one topic is produced to.
+ */
+import {
+  answer,
+  drop,
+  fail,
+  insert,
+  more,
+  type Op,
+  type Ops,
+  type Parser,
+  type ParserConnection,
+  type ParserDefinition,
+  pass,
+  type StreamDirection,
+} from '../contract.ts'
+import { apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
+import { Cursor, decodeMessage, IncompleteError, type KafkaStruct, type Place, skipTagged } from './decode.ts'
+import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial } from './denial.ts'
+import { KafkaParseError } from './errors.ts'
+import { decodeRequestHeader, decodeSize, FRAME_BYTES_MAX, type RequestHeader, SIZE_BYTES } from './frame.ts'
+import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
+import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
+import { namedIn } from './named.ts'
+import { decodeProduceHead } from './produce.ts'
+import { type MessagePlan, planOf } from './schema.ts'
+import { TopicIds } from './topic-ids.ts'
+import { filterTopicList, isTopicList, narrowTopicList } from './topic-lists.ts'
+
+/** What brokers take at most unless they say otherwise (socket.request.max.bytes, 100 MiB), and a little more. */
+const BUFFER_BYTES_MAX = 128 << 20
+
+const PRODUCE = 0
+const API_VERSIONS = 18
+
+/** What a flow tells of a request. */
+export interface KafkaRecord {
+  /** Name of the kind of request, or its number. */
+  readonly apiKey: string
+  readonly apiVersion: number
+  readonly correlationId: number
+  readonly clientId: string
+  readonly topics: readonly string[]
+  readonly isAllowed: boolean
+  readonly rule: string
+  readonly isAudited: boolean
+  /** What the client is told; 0: nothing. */
+  readonly errorCode: number
+}
+
+export const kafkaParser: ParserDefinition<KafkaRuleset, KafkaRecord> = {
+  name: 'kafka',
+  isServerFirst: false,
+  bufferBytesMax: BUFFER_BYTES_MAX,
+  create: (connection) => new KafkaParser(connection),
+}
+
+interface Judged extends KafkaRequest {
+  readonly verdict: KafkaVerdict
+}
+
+class KafkaParser implements Parser {
+  readonly #connection: ParserConnection<KafkaRuleset, KafkaRecord>
+  /** Requests that the broker has not answered: it answers them in their order. */
+  readonly #open: OpenRequest[] = []
+  readonly #ids = new TopicIds()
+
+  constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>) {
+    this.#connection = connection
+  }
+
+  onData(direction: StreamDirection, bytes: Uint8Array, endOfStream: boolean): Ops {
+    if (endOfStream) return []
+    const ops: Op[] = []
+    let rest = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    try {
+      while (rest.length > 0) {
+        const covered = direction === 'original' ? this.#request(rest, ops) : this.#reply(rest, ops)
+        if (covered === 0 || covered > rest.length) break
+        rest = rest.subarray(covered)
+      }
+    } catch (error) {
+      if (error instanceof IncompleteError) ops.push(more(error.neededBytes))
+      else if (error instanceof KafkaParseError) ops.push(fail(error.message))
+      else throw error
+    }
+    return ops
+  }
+
+  /** @returns how many bytes the ops are about; more than there are: the rest goes the same way */
+  #request(bytes: Buffer, ops: Op[]): number {
+    if (bytes.length < SIZE_BYTES) throw new IncompleteError(SIZE_BYTES)
+    const frameBytes = SIZE_BYTES + decodeSize(bytes)
+    const header = decodeRequestHeader(bytes, frameBytes)
+    if (typeof header === 'number') throw new IncompleteError(header)
+    const kind = apiKeyOfNumber(header.apiKey)
+    const plan = planOf('request', header.apiKey, header.apiVersion)
+    // Before it, nothing is known of the other side.
+    if (header.apiKey === API_VERSIONS)
+      return this.#let(header, frameBytes, ops, { ...headOf(header, kind), topics: [], groups: [], verdict: ALLOWED })
+    if (kind === undefined || plan === undefined) return this.#unknown(header, frameBytes, ops)
+    if (header.apiKey === PRODUCE) return this.#produce(header, plan, kind, bytes, frameBytes, ops)
+    const message = decodeBody(bytes, frameBytes, header, plan)
+    if (isTopicList(header.apiKey)) return this.#topicList(header, { plan, message, bytes, frameBytes }, kind, ops)
+    const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
+    if (request === undefined) return 0
+    const judged = this.#judge(request)
+    if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged)
+    return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
+  }
+
+  /** What has no layout here is judged by its header; to deny it there is no answer that its client would understand. */
+  #unknown(header: RequestHeader, frameBytes: number, ops: Op[]): number {
+    const judged = this.#judge({ ...headOf(header, undefined), topics: [], groups: [] })
+    if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged)
+    this.#report(header, judged)
+    ops.push(fail(`a denied request of kind ${header.apiKey} and version ${header.apiVersion}, which has no answer that is known here`))
+    return 0
+  }
+
+  #produce(header: RequestHeader, plan: MessagePlan, kind: KafkaApiKey, bytes: Buffer, frameBytes: number, ops: Op[]): number {
+    const head = decodeProduceHead(bytes.subarray(0, Math.min(bytes.length, frameBytes)), header, plan, frameBytes)
+    if (head.isWhole) {
+      const topics = head.topic === undefined ? [] : [head.topic]
+      const judged = this.#judge({ ...headOf(header, kind), topics, groups: [], ...transactionOf(head.transactionalId) })
+      // Of what is denied, the partitions have to be known for an answer.
+      if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, head.acks !== 0)
+    }
+    const message = decodeBody(bytes, frameBytes, header, plan)
+    const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
+    if (request === undefined) return 0
+    const judged = this.#judge(request)
+    if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, head.acks !== 0)
+    if (head.acks !== 0) return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
+    // Nobody waits for an answer.
+    this.#report(header, judged)
+    ops.push(drop(frameBytes))
+    return frameBytes
+  }
+
+  /** @returns undefined while the broker is asked what topics ids stand for */
+  #requestOf(header: RequestHeader, kind: KafkaApiKey, { plan, message, bytes }: DecodedFrame, ops: Op[]): KafkaRequest | undefined {
+    const { topics, topicIds, groups, transactionalIds, isAllTopics } = namedIn(message, plan)
+    const isAsked = this.#connection.rules().asksTopics
+    const ids = (isAsked ? topicIds : [])
+      .map(({ start, end }: Place) => bytes.toString('latin1', start, end))
+      .filter((id) => !this.#ids.isNone(id))
+    const unknown = ids.filter((id) => !this.#ids.isAsked(id))
+    if (unknown.length > 0) {
+      const { frame, correlationId } = this.#ids.ask(unknown, header.clientId)
+      const transform = (answerFrame: Buffer) => {
+        this.#ids.learnAnswer(answerFrame)
+        return undefined
+      }
+      this.#open.push({ correlationId, transform })
+      ops.push(insert(frame, 'opens'), { op: 'wait' })
+      return undefined
+    }
+    const named = ids.map((id) => this.#ids.nameOf(id))
+    // It may be a topic that is just being made.
+    for (const id of ids) if (this.#ids.nameOf(id) === undefined) this.#ids.forget(id)
+    return {
+      ...headOf(header, kind),
+      // What the broker does not know either could be anything.
+      topics:
+        (isAllTopics && meansAllWithoutTopics(kind.name)) || named.includes(undefined)
+          ? 'all'
+          : [...topics, ...named.filter((name) => name !== undefined)],
+      groups,
+      ...transactionOf(transactionalIds[0]),
+    }
+  }
+
+  /** Whoever may ask at all is told of what it may see. */
+  #topicList(header: RequestHeader, decoded: DecodedFrame, kind: KafkaApiKey, ops: Op[]): number {
+    const { plan, message, bytes, frameBytes } = decoded
+    const head = { ...headOf(header, kind), groups: [] }
+    const asked = this.#judge({ ...head, topics: [] })
+    const { topics, isAllTopics } = namedIn(message, plan)
+    const whole = { ...asked, topics: isAllTopics ? ('all' as const) : topics }
+    if (!asked.verdict.isAllowed) return this.#deny(header, decoded, whole, ops)
+    // Asked of the rules that are in force then.
+    const isVisible = (topic: string) => this.#connection.rules().judge({ ...head, topics: [topic] }).isAllowed
+    const { changed, denied } = narrowTopicList(bytes.subarray(0, frameBytes), message, plan, isVisible)
+    for (const topic of denied) this.#report(header, this.#judge({ ...head, topics: [topic] }), ERROR_CODES.topic)
+    this.#report(header, { ...whole, topics: topics.filter((topic) => !denied.includes(topic)) })
+    const transform = (frame: Buffer) => filterTopicList(frame, plan, denied, isVisible)
+    this.#open.push({ correlationId: header.correlationId, transform })
+    if (changed === undefined) ops.push(pass(frameBytes, 'opens'))
+    else ops.push(drop(frameBytes), insert(changed, 'opens'))
+    return frameBytes
+  }
+
+  #let(header: RequestHeader, frameBytes: number, ops: Op[], judged: Judged, isAnswered = true): number {
+    this.#report(header, judged)
+    if (isAnswered) this.#open.push({ correlationId: header.correlationId })
+    ops.push(isAnswered ? pass(frameBytes, 'opens') : pass(frameBytes))
+    return frameBytes
+  }
+
+  #deny(header: RequestHeader, { plan, message, bytes, frameBytes }: DecodedFrame, judged: Judged, ops: Op[]): number {
+    const { correlationId, apiKey, apiVersion } = header
+    const kind = this.#deniedKind(judged)
+    const denial = encodeDenial({ plan, message, bytes, correlationId }, kind)
+    this.#report(header, judged, denial === undefined ? 0 : ERROR_CODES[kind])
+    if (denial === undefined) {
+      ops.push(fail(`a denied request of kind ${apiKey} and version ${apiVersion}, whose answer has no place for an error`))
+      return 0
+    }
+    ops.push(drop(frameBytes), answer(denial))
+    return frameBytes
+  }
+
+  /** What of a denied request it is that no rule allows. */
+  #deniedKind(request: KafkaRequest): DeniedKind {
+    const rules = this.#connection.rules()
+    const isAllowedWithout = (part: Partial<KafkaRequest>) => rules.judge({ ...request, ...part }).isAllowed
+    if (request.topics.length > 0 && isAllowedWithout({ topics: [] })) return 'topic'
+    if (request.groups.length > 0 && isAllowedWithout({ groups: [] })) return 'group'
+    if (request.topics.length > 0) return 'topic'
+    if (request.groups.length > 0) return 'group'
+    return request.transactionalId === undefined ? 'cluster' : 'transactionalId'
+  }
+
+  #judge(request: KafkaRequest): Judged {
+    return { ...request, verdict: this.#connection.rules().judge(request) }
+  }
+
+  #report({ apiVersion, correlationId, clientId = '' }: RequestHeader, { apiKey, topics, verdict }: Judged, errorCode = 0): void {
+    const named = topics === 'all' ? [] : topics
+    this.#connection.report({ apiKey, apiVersion, correlationId, clientId, topics: named, ...verdict, errorCode })
+  }
+
+  #reply(bytes: Buffer, ops: Op[]): number {
+    if (bytes.length < SIZE_BYTES + CORRELATION_BYTES) throw new IncompleteError(SIZE_BYTES + CORRELATION_BYTES)
+    const frameBytes = SIZE_BYTES + decodeSize(bytes)
+    const correlationId = bytes.readInt32BE(SIZE_BYTES)
+    const [request] = this.#open
+    if (request?.correlationId !== correlationId)
+      throw new KafkaParseError(`an answer to request ${correlationId} where that to ${request?.correlationId ?? 'none'} comes`)
+    if (request.transform !== undefined && bytes.length < frameBytes) throw new IncompleteError(frameBytes)
+    this.#open.shift()
+    const frame = bytes.subarray(0, frameBytes)
+    const changed = request.transform === undefined ? frame : request.transform(frame)
+    if (changed === undefined) ops.push(drop(frameBytes, 'closes'))
+    else if (changed === frame) ops.push(pass(frameBytes, 'closes'))
+    else ops.push(drop(frameBytes), insert(changed, 'closes'))
+    return frameBytes
+  }
+}
+
+interface OpenRequest {
+  readonly correlationId: number
+  /** What becomes of the whole frame of its answer, undefined if the client is to have none; absent: nothing. */
+  readonly transform?: (frame: Buffer) => Buffer | undefined
+}
+
+interface DecodedFrame {
+  readonly plan: MessagePlan
+  readonly message: KafkaStruct
+  readonly bytes: Buffer
+  readonly frameBytes: number
+}
+
+const ALLOWED: KafkaVerdict = { isAllowed: true, rule: '', isAudited: false }
+
+/** @throws IncompleteError, KafkaParseError */
+function decodeBody(bytes: Buffer, frameBytes: number, { bodyOffset }: RequestHeader, plan: MessagePlan): KafkaStruct {
+  if (frameBytes > Math.min(BUFFER_BYTES_MAX, FRAME_BYTES_MAX))
+    throw new KafkaParseError(`a request of ${frameBytes} bytes that has to be read`)
+  if (bytes.length < frameBytes) throw new IncompleteError(frameBytes)
+  const frame = bytes.subarray(0, frameBytes)
+  const cursor = new Cursor(frame, bodyOffset, plan.isFlexible)
+  if (plan.isFlexible) skipTagged(cursor)
+  return decodeMessage(frame, cursor.offset, plan)
+}
+
+function headOf(
+  { apiKey, apiVersion, clientId }: RequestHeader,
+  kind: KafkaApiKey | undefined,
+): Pick<KafkaRequest, 'apiKey' | 'apiVersion' | 'clientId'> {
+  return { apiKey: kind?.name ?? String(apiKey), apiVersion, ...(clientId === undefined ? {} : { clientId }) }
+}
+
+function transactionOf(transactionalId: string | undefined): Pick<KafkaRequest, 'transactionalId'> {
+  return transactionalId === undefined ? {} : { transactionalId }
+}

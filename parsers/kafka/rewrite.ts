@@ -1,0 +1,34 @@
+/** Changes to messages in place: what is kept keeps its bytes, whatever fields are in it that nobody here knows. */
+import type { KafkaArray, Place } from './decode.ts'
+import { encodeVarint } from './encode.ts'
+import { SIZE_BYTES } from './frame.ts'
+
+/**
+ * A frame with other items in one of its lists.
+ * @param kept of its own, in their order @param added behind them, encoded
+ */
+export function replaceItems(
+  frame: Buffer,
+  list: KafkaArray,
+  kept: readonly Place[],
+  added: readonly Uint8Array[],
+  isFlexible: boolean,
+): Buffer {
+  const parts = [
+    frame.subarray(0, list.start),
+    encodeCount(kept.length + added.length, isFlexible),
+    ...kept.map(({ start, end }) => frame.subarray(start, end)),
+    ...added,
+    frame.subarray(list.end),
+  ]
+  const changed = Buffer.concat(parts)
+  changed.writeInt32BE(changed.length - SIZE_BYTES, 0)
+  return changed
+}
+
+function encodeCount(count: number, isFlexible: boolean): Buffer {
+  if (isFlexible) return encodeVarint(count + 1)
+  const bytes = Buffer.alloc(4)
+  bytes.writeInt32BE(count, 0)
+  return bytes
+}

@@ -1,0 +1,107 @@
+/**
+ * A worker of the relay: takes connections of Envoy and parses them. Its parent starts it again when it dies; when the parent dies, or it is
+ * asked to end, it takes no more connections, and ends with the last that it has.
+ */
+import { mkdirSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { create } from '@bufbuild/protobuf'
+import { ControlClient } from '#api/control-client.ts'
+import { FlowReporter } from '#api/flow-reporter.ts'
+import { RelayReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { readNamespaces } from '#api/netns-file.ts'
+import { snapshotWriter } from '#api/snapshot-file.ts'
+import { createLogger } from '#config/log.ts'
+import { packageVersion } from '#config/package.ts'
+import type { Config } from '#config/schema.ts'
+import type { KafkaRecord } from '#parsers/kafka/parser.ts'
+import { acquireLock } from '#sys/flock.ts'
+import { inNetns } from '#sys/netns.ts'
+import { waitInFolder } from '#sys/wait-in-folder.ts'
+import { proxyPaths, relayPaths } from '../../paths.ts'
+import { closedFlow, requestFlow } from './flows.ts'
+import { RelayServer } from './server.ts'
+import { RelaySlots } from './slots.ts'
+import { type RelayChange, RelayState } from './state.ts'
+
+/** For the agent to say what is in force now, before connections are taken by what was in force the last time. */
+const AGENT_WAIT_MS = 1000
+
+/** Runs until the signal, and until its connections have ended or their time is over. @throws LockHeldError while another has its number */
+export async function runRelayWorker(config: Config, worker: number, signal: AbortSignal): Promise<void> {
+  const log = createLogger(config, 'relay')
+  const allPaths = proxyPaths(config)
+  const paths = relayPaths(allPaths, worker)
+  const version = packageVersion()
+  for (const path of [paths.socket, paths.state]) mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  const lock = acquireLock(paths.lock)
+  const stopped = new AbortController()
+  const state = new RelayState(paths.state)
+  const slots = new RelaySlots(({ id }, error) =>
+    log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody'),
+  )
+  let server: RelayServer | undefined
+  let appliedRevision = 0n
+  const stated = Promise.withResolvers<void>()
+
+  const bringIn = (change: RelayChange): void => {
+    slots.changeEndpoints(change.endpoints)
+    const ended = slots.change(change.slots)
+    server?.end(ended)
+    appliedRevision = state.revision
+  }
+  const control = new ControlClient({
+    socketPath: allPaths.control,
+    signal: stopped.signal,
+    open: (client) => client.syncRelay(),
+    reportSchema: RelayReportSchema,
+    report: () => create(RelayReportSchema, { epoch: state.epoch, appliedRevision, version, pid: process.pid, worker }),
+    onUpdate: (update) => {
+      const change = state.apply(update)
+      log.debug({ epoch: update.epoch, revision: update.revision, full: update.full, applied: change !== undefined }, 'update of the agent')
+      if (change === undefined) return false
+      bringIn(change)
+      stated.resolve()
+      control.touch()
+      void persist()
+      return true
+    },
+    onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
+  })
+  /** Judging does not wait for the disk: the agent has them all. */
+  const persist = snapshotWriter(state, {
+    onError: (error) => log.error({ err: error }, 'what the agent states cannot be written to disk'),
+  })
+
+  const flows = new FlowReporter('relayed', control.client, stopped.signal)
+  try {
+    const restored = state.load()
+    if (restored !== undefined) bringIn(restored)
+  } catch (error) {
+    log.error({ err: error }, 'the copy of what the agent stated cannot be read')
+  }
+  const controlling = Promise.all([control.run(), flows.run()])
+  try {
+    const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(allPaths.netns), { signal })
+    await Promise.race([stated.promise, delay(AGENT_WAIT_MS)])
+    if (namespaces === undefined || signal.aborted) return
+    server = new RelayServer({
+      path: paths.socket,
+      slots,
+      inNetns: (run) => inNetns(namespaces.egress, run),
+      onRecord: (connection, record) => flows.add(requestFlow(connection, record as KafkaRecord)),
+      onFailure: (connection, reason) => flows.add(closedFlow(connection, reason)),
+      onRefused: (reason) => log.warn({ reason }, 'a connection was refused'),
+    })
+    await server.listen()
+    log.info({ worker, revision: state.revision }, 'relaying')
+    if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    // The number is another's from now on; the socket's name was taken by it, or will be.
+    lock.release()
+    await server.drain(config.relay.drainSeconds * 1000)
+  } finally {
+    server?.close()
+    stopped.abort()
+    await controlling
+  }
+}

@@ -1,0 +1,299 @@
+import test from 'ava'
+import fc from 'fast-check'
+import type { Op } from '#parsers/contract.ts'
+import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
+import { encodeResponse, responseHeadBytes } from '#parsers/kafka/denial.ts'
+import { knownApiKeys, type MessagePlan, planOf, versionsOf } from '#parsers/kafka/schema.ts'
+import { requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
+
+const PRODUCE = 0
+const FETCH = 1
+const API_VERSIONS = 18
+const ORDERS = rulesetOf({
+  allow: [
+    { name: 'produce-orders', role: 'produce', topic: 'orders' },
+    { name: 'consume-orders', role: 'consume', topic: 'orders', group: 'books' },
+  ],
+})
+
+function produceFrame(
+  version: number,
+  topics: readonly string[],
+  { acks = -1, correlationId = 7, records = 'r'.repeat(100) } = {},
+): Buffer {
+  const topicData = topics.map((name) => ({ name, partitionData: [{ index: 3, records: Buffer.from(records) }] }))
+  return requestFrame(PRODUCE, version, { acks, timeoutMs: 1000, topicData }, { correlationId })
+}
+
+/** What the answer of a denial says. */
+function answerOf(ops: readonly Op[], apiKey: number, version: number): { readonly correlationId: number; readonly message: KafkaStruct } {
+  const op = ops.find((each) => each.op === 'answer')
+  if (op?.op !== 'answer') throw new Error(`no answer in ${JSON.stringify(ops)}`)
+  const frame = Buffer.from(op.data)
+  const plan = planOf('response', apiKey, version) as MessagePlan
+  return { correlationId: frame.readInt32BE(4), message: decodeMessage(frame, 4 + responseHeadBytes(plan), plan) }
+}
+
+function itemsOf(value: KafkaValue | undefined): KafkaStruct[] {
+  return isArray(value) ? value.items.filter(isStruct) : []
+}
+
+function first(value: KafkaValue | undefined): KafkaStruct {
+  const [item] = itemsOf(value)
+  if (item === undefined) throw new Error('no such item')
+  return item
+}
+
+test('what is allowed passes as it is, and what is denied is answered topic by topic', (t) => {
+  for (let version = 3; version <= 12; version++) {
+    const { push, records } = runOf(ORDERS)
+    const allowed = produceFrame(version, ['orders'])
+    t.deepEqual(push('original', allowed), [{ op: 'pass', bytes: allowed.length, turn: 'opens' }])
+    const denied = produceFrame(version, ['secret'], { correlationId: 8 })
+    const ops = push('original', denied)
+    t.deepEqual(ops[0], { op: 'drop', bytes: denied.length })
+    const { correlationId, message } = answerOf(ops, PRODUCE, version)
+    t.is(correlationId, 8)
+    const topic = first(message.values.responses)
+    t.is(topic.values.name, 'secret')
+    const partition = first(topic.values.partitionResponses)
+    t.deepEqual([partition.values.index, partition.values.errorCode], [3, 29])
+    t.deepEqual(
+      records.map(({ apiKey, topics, isAllowed, rule, errorCode }) => [apiKey, topics.join(), isAllowed, rule, errorCode]),
+      [
+        ['produce', 'orders', true, 'produce-orders', 0],
+        ['produce', 'secret', false, '', 29],
+      ],
+    )
+  }
+})
+
+test('one denied topic among others denies the request, wherever it stands', (t) => {
+  for (const topics of [
+    ['orders', 'secret'],
+    ['secret', 'orders'],
+  ]) {
+    const ops = runOf(ORDERS).push('original', produceFrame(9, topics))
+    t.is(ops[0]?.op, 'drop')
+  }
+  t.is(runOf(ORDERS).push('original', produceFrame(9, ['orders', 'orders']))[0]?.op, 'pass')
+})
+
+test('whoever waits for no answer gets none', (t) => {
+  const { push } = runOf(ORDERS)
+  const denied = produceFrame(8, ['secret'], { acks: 0 })
+  t.deepEqual(push('original', denied), [{ op: 'drop', bytes: denied.length }])
+  const allowed = produceFrame(8, ['orders'], { acks: 0 })
+  t.deepEqual(push('original', allowed), [{ op: 'pass', bytes: allowed.length }])
+  // So the next answer is that to the next request.
+  push('original', produceFrame(8, ['orders'], { correlationId: 9 }))
+  const reply = Buffer.from('0000000400000009', 'hex')
+  t.deepEqual(push('reply', reply), [{ op: 'pass', bytes: 8, turn: 'closes' }])
+})
+
+test('records are not waited for where one topic is produced to', (t) => {
+  const frame = produceFrame(9, ['orders'], { records: 'r'.repeat(1 << 20) })
+  const { push } = runOf(ORDERS)
+  t.deepEqual(push('original', frame.subarray(0, 100)), [{ op: 'pass', bytes: frame.length, turn: 'opens' }])
+  const denied = produceFrame(9, ['secret'], { records: 'r'.repeat(1 << 20) })
+  t.deepEqual(runOf(ORDERS).push('original', denied.subarray(0, 100)), [{ op: 'more', bytes: denied.length }])
+})
+
+test('the error is about what no rule allows', (t) => {
+  const fetch = {
+    maxWaitMs: 1,
+    minBytes: 1,
+    topics: [{ topic: 'secret', partitions: [{ partition: 1, fetchOffset: 0n, partitionMaxBytes: 1 }] }],
+  }
+  const fetched = answerOf(runOf(ORDERS).push('original', requestFrame(FETCH, 11, fetch)), FETCH, 11).message
+  t.is(fetched.values.errorCode, 0)
+  t.deepEqual([first(first(fetched.values.responses).values.partitions).values.errorCode], [29])
+  const joinGroup = answerOf(
+    runOf(ORDERS).push('original', requestFrame(11, 5, { groupId: 'others', protocolType: 'consumer' })),
+    11,
+    5,
+  ).message
+  t.is(joinGroup.values.errorCode, 30)
+  const createTopics = answerOf(
+    runOf(ORDERS).push('original', requestFrame(19, 5, { topics: [{ name: 'orders', numPartitions: 1, replicationFactor: 1 }] })),
+    19,
+    5,
+  ).message
+  t.is(first(createTopics.values.topics).values.errorCode, 29)
+})
+
+test('an answer that is not that to the oldest request closes the connection', (t) => {
+  const { push } = runOf(ORDERS)
+  t.like(push('reply', Buffer.from('0000000400000001', 'hex')), [{ op: 'error' }])
+  push('original', produceFrame(9, ['orders'], { correlationId: 1 }))
+  t.like(push('reply', Buffer.from('0000000400000002', 'hex')), [{ op: 'error' }])
+})
+
+test('every kind of request passes where everything is allowed, and where only others are, none that names something', (t) => {
+  const others = rulesetOf({
+    allow: (['produce', 'consume', 'admin'] as const).map((role) => ({
+      name: role,
+      role,
+      topic: 'other',
+      group: 'theirs',
+      transactionalId: 'xt',
+    })),
+  })
+  for (const apiKey of knownApiKeys()) {
+    const range = versionsOf(apiKey)
+    for (let version = range?.first ?? 0; version <= (range?.last ?? -1); version++) {
+      const plan = planOf('request', apiKey, version) as MessagePlan
+      const frame = requestFrame(apiKey, version, sampleOf(plan))
+      t.is(runOf(rulesetOf({ allowAll: true })).push('original', frame)[0]?.op, 'pass', `${apiKey} ${version}`)
+      const [first] = runOf(others).push('original', frame)
+      // Of those that ask what topics there are, the question goes on without the topic.
+      const isList = apiKey === METADATA || apiKey === DESCRIBE_TOPIC_PARTITIONS
+      if (namesAny(plan.fields) && !isList) t.not(first?.op, 'pass', `${apiKey} ${version}`)
+    }
+  }
+})
+
+function namesAny(fields: MessagePlan['fields']): boolean {
+  return fields.some(({ entity, struct }) => entity !== undefined || namesAny(struct.fields))
+}
+
+const METADATA = 3
+const DESCRIBE_TOPIC_PARTITIONS = 75
+
+test('what topics there are is told as far as the client may see them', (t) => {
+  for (const version of [1, 9, 13]) {
+    const plan = planOf('response', METADATA, version) as MessagePlan
+    const answer = (names: readonly string[]) => {
+      const values = {
+        brokers: [{ nodeId: 1, host: 'h', port: 9092 }],
+        topics: names.map((name) => ({ name, topicId: Buffer.alloc(16, 5), errorCode: 0 })),
+      }
+      return encodeResponse(plan, 77, values)
+    }
+    const namesOf = (ops: readonly Op[]) => {
+      const inserted = ops.find((op) => op.op === 'insert')
+      const bytes = inserted?.op === 'insert' ? Buffer.from(inserted.data) : undefined
+      if (bytes === undefined) return undefined
+      t.is(bytes.readInt32BE(0), bytes.length - 4)
+      const { values } = decodeMessage(bytes, 4 + responseHeadBytes(plan), plan)
+      t.is(itemsOf(values.brokers).length, 1)
+      return itemsOf(values.topics).map(({ values: { name, errorCode } }) => `${name} ${errorCode}`)
+    }
+    const all = runOf(ORDERS)
+    t.is(all.push('original', requestFrame(METADATA, version, { topics: null }))[0]?.op, 'pass')
+    const whole = answer(['orders', 'secret'])
+    t.deepEqual(all.push('reply', whole.subarray(0, 20)), [{ op: 'more', bytes: whole.length }])
+    t.deepEqual(namesOf(all.push('reply', whole)), ['orders 0'])
+
+    const named = runOf(ORDERS)
+    const ops = named.push('original', requestFrame(METADATA, version, { topics: [{ name: 'secret' }, { name: 'orders' }] }))
+    t.deepEqual(
+      ops.map(({ op }) => op),
+      ['drop', 'insert'],
+    )
+    t.deepEqual(namesOf(named.push('reply', answer(['orders']))), ['orders 0', 'secret 29'])
+    t.deepEqual(
+      named.records.map(({ topics, isAllowed, errorCode }) => `${topics.join()} ${isAllowed} ${errorCode}`),
+      ['secret false 29', 'orders true 0'],
+    )
+
+    const allowed = runOf(ORDERS)
+    t.is(allowed.push('original', requestFrame(METADATA, version, { topics: [{ name: 'orders' }] }))[0]?.op, 'pass')
+    t.deepEqual(
+      allowed.push('reply', answer(['orders'])).map(({ op }) => op),
+      ['pass'],
+    )
+  }
+})
+
+test('the broker is asked what an id stands for, on the same connection, and its answer is nobody else’s', (t) => {
+  const id = (value: number) => Buffer.alloc(16, value)
+  const fetch = (value: number, correlationId: number) =>
+    requestFrame(FETCH, 17, { topics: [{ topicId: id(value), partitions: [{ partition: 1, fetchOffset: 0n }] }] }, { correlationId })
+  const plan = planOf('response', METADATA, 12) as MessagePlan
+  const { push } = runOf(ORDERS)
+  const ops = push('original', fetch(1, 40))
+  t.deepEqual(
+    ops.map(({ op }) => op),
+    ['insert', 'wait'],
+  )
+  const question = Buffer.from((ops[0] as { data: Uint8Array }).data)
+  t.is(question.readInt16BE(4), METADATA)
+  const told = (topics: readonly { name: string; value: number }[]) =>
+    encodeResponse(plan, question.readInt32BE(8), { topics: topics.map(({ name, value }) => ({ name, topicId: id(value), errorCode: 0 })) })
+  const answer = told([{ name: 'orders', value: 1 }])
+  t.deepEqual(push('reply', answer), [{ op: 'drop', bytes: answer.length, turn: 'closes' }])
+  const allowed = fetch(1, 40)
+  t.deepEqual(push('original', allowed), [{ op: 'pass', bytes: allowed.length, turn: 'opens' }])
+
+  t.deepEqual(
+    push('original', fetch(2, 41)).map(({ op }) => op),
+    ['insert', 'wait'],
+  )
+  push('reply', Buffer.from('0000000400000028', 'hex'))
+  push('reply', told([{ name: 'secret', value: 2 }]))
+  const denied = push('original', fetch(2, 41))
+  const { message } = answerOf(denied, FETCH, 17)
+  t.is(first(first(message.values.responses).values.partitions).values.errorCode, 29)
+  // What the broker does not know is denied, and asked for again.
+  push('original', fetch(3, 42))
+  push('reply', told([]))
+  t.is(push('original', fetch(3, 42))[0]?.op, 'drop')
+  t.deepEqual(
+    push('original', fetch(3, 43)).map(({ op }) => op),
+    ['insert', 'wait'],
+  )
+})
+
+test('however the bytes are cut, the ops cover the same bytes in the same way', (t) => {
+  const frames = Buffer.concat([
+    produceFrame(9, ['orders'], { correlationId: 1 }),
+    produceFrame(9, ['secret'], { correlationId: 2 }),
+    requestFrame(API_VERSIONS, 3, { clientSoftwareName: 'x', clientSoftwareVersion: '1' }),
+    produceFrame(7, ['orders', 'secret'], { correlationId: 3 }),
+  ])
+  const coverage = (cuts: readonly number[]): string[] => {
+    const { push } = runOf(ORDERS)
+    const told: string[] = []
+    let held = Buffer.alloc(0)
+    let rest = 0
+    const feed = (chunk: Buffer): void => {
+      const skipped = Math.min(rest, chunk.length)
+      rest -= skipped
+      held = Buffer.concat([held, chunk.subarray(skipped)])
+      if (held.length === 0) return
+      for (const op of push('original', held)) {
+        if (op.op === 'pass' || op.op === 'drop') {
+          told.push(`${op.op} ${op.bytes}`)
+          rest = Math.max(0, op.bytes - held.length)
+          held = held.subarray(Math.min(op.bytes, held.length))
+        } else if (op.op === 'answer') told.push(`answer ${Buffer.from(op.data).toString('hex')}`)
+        else if (op.op === 'error') told.push(op.reason)
+      }
+    }
+    let offset = 0
+    for (const cut of cuts) {
+      feed(frames.subarray(offset, offset + cut))
+      offset = Math.min(frames.length, offset + cut)
+    }
+    feed(frames.subarray(offset))
+    return told
+  }
+  const whole = coverage([])
+  t.is(whole.filter((each) => each.startsWith('answer')).length, 2)
+  for (let cut = 1; cut < frames.length; cut++) t.deepEqual(coverage([cut]), whole)
+  fc.assert(fc.property(fc.array(fc.nat(60), { maxLength: 20 }), (cuts) => t.deepEqual(coverage(cuts), whole)))
+})
+
+test('lengths that lie close the connection and take no memory', (t) => {
+  const lies: Buffer[] = []
+  for (const size of [-1, 0, 3, 0x7fff_ffff, 0x4000_0000]) {
+    const frame = Buffer.alloc(32)
+    frame.writeInt32BE(size, 0)
+    lies.push(frame)
+  }
+  const long = produceFrame(9, ['orders'])
+  long.writeInt16BE(30_000, 12)
+  lies.push(long)
+  for (const frame of lies) t.like(runOf(ORDERS).push('original', frame), [{ op: 'error' }])
+})
