@@ -11,7 +11,11 @@ standard error. Normally started by \`headgate up\` or a systemd unit of its own
 const WORKER_OPTION = '--relay-worker'
 
 export function define(command: Command): void {
-  command.addOption(new Option(`${WORKER_OPTION} <number>`).argParser(Number).hideHelp())
+  command.addOption(
+    new Option(`${WORKER_OPTION} <number>`, 'be one worker of the relay; the extension host starts them itself')
+      .argParser(Number)
+      .hideHelp(),
+  )
   defineProcess(command, HELP, 'run the extension host', async () => {
     const { relayWorker: worker } = command.opts<{ relayWorker?: number }>()
     if (worker !== undefined) {

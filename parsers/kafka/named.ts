@@ -1,6 +1,6 @@
 /** What a decoded request names that policy asks for. */
 import { isArray, isStruct, type KafkaStruct, type KafkaValue, type Place } from './decode.ts'
-import type { EntityType, FieldPlan, StructPlan } from './schema.ts'
+import type { EntityType, FieldPlan, MessagePlan, StructPlan } from './schema.ts'
 
 export interface Named {
   readonly topics: readonly string[]
@@ -19,10 +19,42 @@ interface Found {
   isAllTopics: boolean
 }
 
-export function namedIn(message: KafkaStruct, plan: StructPlan): Named {
+const FIND_COORDINATOR = 10
+/** Requests about resources of any type: DescribeConfigs, AlterConfigs, IncrementalAlterConfigs. */
+const ABOUT_RESOURCES: ReadonlySet<number> = new Set([32, 33, 44])
+const RESOURCE_OF_TOPIC = 2
+const COORDINATOR_OF_TRANSACTION = 1
+
+export function namedIn(message: KafkaStruct, plan: MessagePlan): Named {
   const found: Found = { topics: [], topicIds: [], groups: [], transactionalIds: [], isAllTopics: false }
   visitStruct(message, plan, found)
+  // Where what is named depends on another field, the definitions do not mark it.
+  if (plan.apiKey === FIND_COORDINATOR) visitCoordinator(message, found)
+  if (isAboutResources(plan)) visitResources(message, found)
   return found
+}
+
+/** Whether a request names what it is about by type and name. */
+export function isAboutResources({ apiKey }: MessagePlan): boolean {
+  return ABOUT_RESOURCES.has(apiKey)
+}
+
+function visitCoordinator({ values: { key, keyType, coordinatorKeys } }: KafkaStruct, found: Found): void {
+  const keys = isArray(coordinatorKeys) ? coordinatorKeys.items : [key ?? null]
+  const names = keys.filter((each) => typeof each === 'string')
+  if (keyType === COORDINATOR_OF_TRANSACTION) found.transactionalIds.push(...names)
+  else found.groups.push(...names)
+}
+
+/** Of others than topics, such as brokers, every topic may be affected. */
+function visitResources({ values: { resources } }: KafkaStruct, found: Found): void {
+  if (!isArray(resources)) return
+  for (const resource of resources.items) {
+    if (!isStruct(resource)) continue
+    const { resourceType, resourceName } = resource.values
+    if (resourceType === RESOURCE_OF_TOPIC && typeof resourceName === 'string') found.topics.push(resourceName)
+    else found.isAllTopics = true
+  }
 }
 
 function visitStruct({ values }: KafkaStruct, { fields, tagged }: StructPlan, found: Found): void {

@@ -18,12 +18,13 @@ import {
 } from '../contract.ts'
 import { apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
 import { Cursor, decodeMessage, IncompleteError, type KafkaStruct, type Place, skipTagged } from './decode.ts'
-import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial } from './denial.ts'
+import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial, encodeResponse } from './denial.ts'
 import { KafkaParseError } from './errors.ts'
+import { FetchSessions, sessionBegunBy, sessionHeadBytes, sessionUseOf } from './fetch-sessions.ts'
 import { decodeRequestHeader, decodeSize, FRAME_BYTES_MAX, type RequestHeader, SIZE_BYTES } from './frame.ts'
 import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
 import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
-import { namedIn } from './named.ts'
+import { isAboutResources, namedIn } from './named.ts'
 import { decodeProduceHead } from './produce.ts'
 import { type MessagePlan, planOf } from './schema.ts'
 import { TopicIds } from './topic-ids.ts'
@@ -57,6 +58,10 @@ export const kafkaParser: ParserDefinition<KafkaRuleset, KafkaRecord> = {
   create: (connection) => new KafkaParser(connection),
 }
 
+interface ReadRequest extends KafkaRequest {
+  readonly otherTransactions: readonly string[]
+}
+
 interface Judged extends KafkaRequest {
   readonly verdict: KafkaVerdict
 }
@@ -66,6 +71,7 @@ class KafkaParser implements Parser {
   /** Requests that the broker has not answered: it answers them in their order. */
   readonly #open: OpenRequest[] = []
   readonly #ids = new TopicIds()
+  readonly #sessions = new FetchSessions()
 
   constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>) {
     this.#connection = connection
@@ -106,9 +112,27 @@ class KafkaParser implements Parser {
     if (isTopicList(header.apiKey)) return this.#topicList(header, { plan, message, bytes, frameBytes }, kind, ops)
     const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
     if (request === undefined) return 0
-    const judged = this.#judge(request)
-    if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged)
-    return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
+    const judged = this.#judge(request, request.otherTransactions)
+    if (!judged.verdict.isAllowed) return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
+    return this.#letSession(header, { plan, message, bytes, frameBytes }, judged, ops)
+  }
+
+  /** What goes on with what was named before is judged by what it was allowed by then. */
+  #letSession(header: RequestHeader, { plan, message, frameBytes }: DecodedFrame, judged: Judged, ops: Op[]): number {
+    const rules = this.#connection.rules()
+    const session = rules.asksTopics ? sessionUseOf(message, plan) : undefined
+    if (session === undefined) return this.#let(header, frameBytes, ops, judged)
+    const { key, isNew, errorCode } = session
+    if (!isNew && (key === undefined || !this.#sessions.isUnder(key, rules))) {
+      const response = planOf('response', plan.apiKey, plan.version) as MessagePlan
+      ops.push(drop(frameBytes), answer(encodeResponse(response, header.correlationId, { errorCode })))
+      return frameBytes
+    }
+    if (isNew && key !== undefined) this.#sessions.begin(key, rules)
+    const begins = isNew && key === undefined
+    const covered = this.#let(header, frameBytes, ops, judged)
+    if (begins) this.#open[this.#open.length - 1] = { correlationId: header.correlationId, session: { plan, rules } }
+    return covered
   }
 
   /** What has no layout here is judged by its header; to deny it there is no answer that its client would understand. */
@@ -131,7 +155,7 @@ class KafkaParser implements Parser {
     const message = decodeBody(bytes, frameBytes, header, plan)
     const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
     if (request === undefined) return 0
-    const judged = this.#judge(request)
+    const judged = this.#judge(request, request.otherTransactions)
     if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, head.acks !== 0)
     if (head.acks !== 0) return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
     // Nobody waits for an answer.
@@ -141,7 +165,7 @@ class KafkaParser implements Parser {
   }
 
   /** @returns undefined while the broker is asked what topics ids stand for */
-  #requestOf(header: RequestHeader, kind: KafkaApiKey, { plan, message, bytes }: DecodedFrame, ops: Op[]): KafkaRequest | undefined {
+  #requestOf(header: RequestHeader, kind: KafkaApiKey, { plan, message, bytes }: DecodedFrame, ops: Op[]): ReadRequest | undefined {
     const { topics, topicIds, groups, transactionalIds, isAllTopics } = namedIn(message, plan)
     const isAsked = this.#connection.rules().asksTopics
     const ids = (isAsked ? topicIds : [])
@@ -165,11 +189,12 @@ class KafkaParser implements Parser {
       ...headOf(header, kind),
       // What the broker does not know either could be anything.
       topics:
-        (isAllTopics && meansAllWithoutTopics(kind.name)) || named.includes(undefined)
+        (isAllTopics && (meansAllWithoutTopics(kind.name) || isAboutResources(plan))) || named.includes(undefined)
           ? 'all'
           : [...topics, ...named.filter((name) => name !== undefined)],
       groups,
       ...transactionOf(transactionalIds[0]),
+      otherTransactions: transactionalIds.slice(1),
     }
   }
 
@@ -224,13 +249,27 @@ class KafkaParser implements Parser {
     return request.transactionalId === undefined ? 'cluster' : 'transactionalId'
   }
 
-  #judge(request: KafkaRequest): Judged {
-    return { ...request, verdict: this.#connection.rules().judge(request) }
+  /** Of several transactional ids, each has to be allowed. */
+  #judge(request: KafkaRequest, otherTransactions: readonly string[] = []): Judged {
+    const rules = this.#connection.rules()
+    for (const transactionalId of otherTransactions) {
+      const verdict = rules.judge({ ...request, transactionalId })
+      if (!verdict.isAllowed) return { ...request, transactionalId, verdict }
+    }
+    return { ...request, verdict: rules.judge(request) }
   }
 
   #report({ apiVersion, correlationId, clientId = '' }: RequestHeader, { apiKey, topics, verdict }: Judged, errorCode = 0): void {
     const named = topics === 'all' ? [] : topics
     this.#connection.report({ apiKey, apiVersion, correlationId, clientId, topics: named, ...verdict, errorCode })
+  }
+
+  #learnSession({ plan, rules }: BeginningSession, bytes: Buffer, frameBytes: number): void {
+    const neededBytes = sessionHeadBytes(plan)
+    if (frameBytes < neededBytes) throw new KafkaParseError(`an answer to a fetch of ${frameBytes} bytes`)
+    if (bytes.length < neededBytes) throw new IncompleteError(neededBytes)
+    const key = sessionBegunBy(bytes, plan)
+    if (key !== undefined) this.#sessions.begin(key, rules)
   }
 
   #reply(bytes: Buffer, ops: Op[]): number {
@@ -241,6 +280,7 @@ class KafkaParser implements Parser {
     if (request?.correlationId !== correlationId)
       throw new KafkaParseError(`an answer to request ${correlationId} where that to ${request?.correlationId ?? 'none'} comes`)
     if (request.transform !== undefined && bytes.length < frameBytes) throw new IncompleteError(frameBytes)
+    if (request.session !== undefined) this.#learnSession(request.session, bytes, frameBytes)
     this.#open.shift()
     const frame = bytes.subarray(0, frameBytes)
     const changed = request.transform === undefined ? frame : request.transform(frame)
@@ -251,8 +291,15 @@ class KafkaParser implements Parser {
   }
 }
 
+/** A fetch that asks for a session, and what allowed it. */
+interface BeginningSession {
+  readonly plan: MessagePlan
+  readonly rules: unknown
+}
+
 interface OpenRequest {
   readonly correlationId: number
+  readonly session?: BeginningSession
   /** What becomes of the whole frame of its answer, undefined if the client is to have none; absent: nothing. */
   readonly transform?: (frame: Buffer) => Buffer | undefined
 }

@@ -100,6 +100,11 @@ export class KafkaClient {
   }
 }
 
+/** The command of one of Kafka's own tools, which ends after a while in any case. */
+export function kafkaTool(tool: string, options: readonly string[]): string[] {
+  return ['timeout', String(TOOL_MS / 1000), ...JAVA, `org.apache.kafka.tools.${tool}`, ...options]
+}
+
 /** One of Kafka's own tools, in a workload. @param input what it reads */
 export function runKafkaTool(
   machine: Machine,
@@ -108,7 +113,5 @@ export function runKafkaTool(
   options: readonly string[],
   input = '',
 ): Promise<CommandResult> {
-  const seconds = String(TOOL_MS / 1000)
-  const command = ['timeout', seconds, ...JAVA, `org.apache.kafka.tools.${tool}`, ...options]
-  return machine.run(workload.netns, ['sh', '-c', 'printf "%s" "$0" | "$@"', input, ...command])
+  return machine.run(workload.netns, ['sh', '-c', 'printf "%s" "$0" | "$@"', input, ...kafkaTool(tool, options)])
 }

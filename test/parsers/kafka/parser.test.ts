@@ -1,8 +1,9 @@
 import test from 'ava'
 import fc from 'fast-check'
-import type { Op } from '#parsers/contract.ts'
+import type { Op, StreamDirection } from '#parsers/contract.ts'
 import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
 import { encodeResponse, responseHeadBytes } from '#parsers/kafka/denial.ts'
+import { kafkaParser } from '#parsers/kafka/parser.ts'
 import { knownApiKeys, type MessagePlan, planOf, versionsOf } from '#parsers/kafka/schema.ts'
 import { requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
 
@@ -243,6 +244,57 @@ test('the broker is asked what an id stands for, on the same connection, and its
     push('original', fetch(3, 43)).map(({ op }) => op),
     ['insert', 'wait'],
   )
+})
+
+test('a session goes on under the rules that it began under, on its own connection, and else has to name its topics again', (t) => {
+  const version = 11
+  const plan = planOf('response', FETCH, version) as MessagePlan
+  const topics = [{ topic: 'orders', partitions: [{ partition: 1, fetchOffset: 0n, partitionMaxBytes: 1 }] }]
+  const fetch = (sessionId: number, sessionEpoch: number, correlationId: number) =>
+    requestFrame(FETCH, version, { sessionId, sessionEpoch, topics: sessionEpoch === 0 ? topics : [] }, { correlationId })
+  let rules = ORDERS
+  const parser = kafkaParser.create({ rules: () => rules, report: () => {} })
+  const push = (direction: StreamDirection, bytes: Uint8Array) => parser.onData(direction, bytes, false) as readonly Op[]
+  const errorOf = (ops: readonly Op[]) => answerOf(ops, FETCH, version).message.values.errorCode
+
+  t.is(errorOf(push('original', fetch(5, 3, 1))), 70)
+  t.is(push('original', fetch(0, 0, 2))[0]?.op, 'pass')
+  const begun = encodeResponse(plan, 2, { sessionId: 5 })
+  t.is(push('reply', begun.subarray(0, 12))[0]?.op, 'more')
+  t.is(push('reply', begun)[0]?.op, 'pass')
+  t.is(push('original', fetch(5, 1, 3))[0]?.op, 'pass')
+  t.is(errorOf(push('original', fetch(6, 1, 4))), 70)
+  rules = rulesetOf({ allow: [{ name: 'others', role: 'consume', topic: 'others' }] })
+  t.is(errorOf(push('original', fetch(5, 2, 5))), 70)
+  // Named again, they are judged.
+  const ops = push('original', fetch(0, 0, 6))
+  t.is(errorOf(ops), 0)
+  t.is(ops[0]?.op, 'drop')
+  // Where rules do not ask about topics, sessions are nobody's business.
+  rules = rulesetOf({ allow: [{ name: 'all', role: 'consume' }] })
+  t.is(push('original', fetch(5, 2, 7))[0]?.op, 'pass')
+})
+
+test('what a request names by type and name is found too, and each of several transactions counts', (t) => {
+  const admin = rulesetOf({
+    allow: [
+      { name: 'a', role: 'admin', topic: 'orders' },
+      { name: 'p', role: 'produce', transactionalId: 'tx' },
+    ],
+  })
+  const opOf = (apiKey: number, version: number, values: Parameters<typeof requestFrame>[2]) =>
+    runOf(admin).push('original', requestFrame(apiKey, version, values))[0]?.op
+  const alter = (resourceType: number, resourceName: string) => opOf(44, 1, { resources: [{ resourceType, resourceName, configs: [] }] })
+  t.is(alter(2, 'orders'), 'pass')
+  t.is(alter(2, 'secret'), 'drop')
+  t.is(alter(4, '1'), 'drop')
+  t.is(opOf(10, 4, { keyType: 1, coordinatorKeys: ['tx'] }), 'pass')
+  const transactions = rulesetOf({ allow: [{ name: 'd', apiKey: 'describetransactions', transactionalId: 'tx' }] })
+  const describe = (...transactionalIds: string[]) => runOf(transactions).push('original', requestFrame(65, 0, { transactionalIds }))[0]?.op
+  t.deepEqual([describe('tx'), describe('tx', 'other'), describe('other', 'tx')], ['pass', 'drop', 'drop'])
+  const group = rulesetOf({ allow: [{ name: 'c', role: 'consume', group: 'books' }] })
+  const find = (key: string) => runOf(group).push('original', requestFrame(10, 3, { key, keyType: 0 }))[0]?.op
+  t.deepEqual([find('books'), find('others')], ['pass', 'drop'])
 })
 
 test('however the bytes are cut, the ops cover the same bytes in the same way', (t) => {
