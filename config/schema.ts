@@ -143,6 +143,16 @@ export const configSchema = z.strictObject({
       drainSeconds: z.int().min(0).max(3600).default(30).describe('How long the connections of a worker that is asked to end may go on.'),
     })
     .prefault({}),
+  kafka: z
+    .strictObject({
+      mixedRequests: z
+        .enum(['split', 'deny'])
+        .default('split')
+        .describe(
+          'What becomes of a request that names topics some of which are denied: those that are allowed go on and the others get errors (split), or it is denied whole, as Cilium did (deny).',
+        ),
+    })
+    .prefault({}),
   dns: z
     .strictObject({
       observeQueries: z

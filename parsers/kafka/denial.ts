@@ -47,6 +47,12 @@ export function encodeDenial({ plan, message, bytes, correlationId }: DeniedRequ
   return encodeResponse(response, correlationId, hasCode(values, code) ? values : { ...values, ...someError(response, code) })
 }
 
+/** The items of a list of the response for those of a request, each with its error. */
+export function deniedItems({ plan, message, bytes }: DeniedRequest, list: FieldPlan): { readonly [name: string]: Encodable }[] {
+  const context = { apiKey: plan.apiKey, bytes, code: ERROR_CODES.topic, isBelow: true }
+  return itemsOf(list, plan, message, context) as { readonly [name: string]: Encodable }[]
+}
+
 /** @param values by the names of fields */
 export function encodeResponse(plan: MessagePlan, correlationId: number, values: { readonly [name: string]: Encodable }): Buffer {
   const body = encodeMessage(plan, values)
@@ -92,7 +98,8 @@ function hasError(plan: StructPlan): boolean {
   return plan.fields.some((field) => isErrorField(field) || (field.type === 'struct' && hasError(field.struct)))
 }
 
-function isAboutTopics({ isArray: isList, struct }: FieldPlan): boolean {
+/** A list of topics. */
+export function isAboutTopics({ isArray: isList, struct }: FieldPlan): boolean {
   return isList && struct.fields.some(({ entity }) => entity === 'topicName' || entity === 'topicId')
 }
 

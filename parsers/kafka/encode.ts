@@ -117,10 +117,10 @@ export function encodeStructs(plan: StructPlan, items: readonly { readonly [name
   })
 }
 
-/** A count or a length as flexible versions write them. */
-export function encodeVarint(value: number): Buffer {
-  const writer = new Writer(true)
-  writer.varint(value)
+/** The count of a list. */
+export function encodeCount(count: number, isFlexible: boolean): Buffer {
+  const writer = new Writer(isFlexible)
+  writer.longLength(count)
   return writer.take()
 }
 

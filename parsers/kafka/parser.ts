@@ -27,6 +27,7 @@ import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
 import { isAboutResources, namedIn } from './named.ts'
 import { decodeProduceHead } from './produce.ts'
 import { type MessagePlan, planOf } from './schema.ts'
+import { prependEntries, type SplitRequest, splitTopics } from './split.ts'
 import { TopicIds } from './topic-ids.ts'
 import { filterTopicList, isTopicList, narrowTopicList } from './topic-lists.ts'
 
@@ -34,6 +35,8 @@ import { filterTopicList, isTopicList, narrowTopicList } from './topic-lists.ts'
 const BUFFER_BYTES_MAX = 128 << 20
 
 const PRODUCE = 0
+/** The broker adds all of its partitions to a transaction, or none. */
+const ADD_PARTITIONS_TO_TXN = 24
 const API_VERSIONS = 18
 
 /** What a flow tells of a request. */
@@ -51,11 +54,18 @@ export interface KafkaRecord {
   readonly errorCode: number
 }
 
-export const kafkaParser: ParserDefinition<KafkaRuleset, KafkaRecord> = {
-  name: 'kafka',
-  isServerFirst: false,
-  bufferBytesMax: BUFFER_BYTES_MAX,
-  create: (connection) => new KafkaParser(connection),
+/** What becomes of a request that names topics some of which are denied. */
+export type MixedRequests = 'split' | 'deny'
+
+export const KAFKA_PARSER = 'kafka'
+
+export function kafkaParser(mixedRequests: MixedRequests = 'split'): ParserDefinition<KafkaRuleset, KafkaRecord> {
+  return {
+    name: KAFKA_PARSER,
+    isServerFirst: false,
+    bufferBytesMax: BUFFER_BYTES_MAX,
+    create: (connection) => new KafkaParser(connection, mixedRequests),
+  }
 }
 
 interface ReadRequest extends KafkaRequest {
@@ -72,9 +82,11 @@ class KafkaParser implements Parser {
   readonly #open: OpenRequest[] = []
   readonly #ids = new TopicIds()
   readonly #sessions = new FetchSessions()
+  readonly #mixedRequests: MixedRequests
 
-  constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>) {
+  constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>, mixedRequests: MixedRequests) {
     this.#connection = connection
+    this.#mixedRequests = mixedRequests
   }
 
   onData(direction: StreamDirection, bytes: Uint8Array, endOfStream: boolean): Ops {
@@ -109,30 +121,71 @@ class KafkaParser implements Parser {
     if (kind === undefined || plan === undefined) return this.#unknown(header, frameBytes, ops)
     if (header.apiKey === PRODUCE) return this.#produce(header, plan, kind, bytes, frameBytes, ops)
     const message = decodeBody(bytes, frameBytes, header, plan)
-    if (isTopicList(header.apiKey)) return this.#topicList(header, { plan, message, bytes, frameBytes }, kind, ops)
-    const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
-    if (request === undefined) return 0
-    const judged = this.#judge(request, request.otherTransactions)
-    if (!judged.verdict.isAllowed) return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
-    return this.#letSession(header, { plan, message, bytes, frameBytes }, judged, ops)
-  }
-
-  /** What goes on with what was named before is judged by what it was allowed by then. */
-  #letSession(header: RequestHeader, { plan, message, frameBytes }: DecodedFrame, judged: Judged, ops: Op[]): number {
-    const rules = this.#connection.rules()
-    const session = rules.asksTopics ? sessionUseOf(message, plan) : undefined
-    if (session === undefined) return this.#let(header, frameBytes, ops, judged)
-    const { key, isNew, errorCode } = session
-    if (!isNew && (key === undefined || !this.#sessions.isUnder(key, rules))) {
+    const decoded = { plan, message, bytes, frameBytes }
+    if (isTopicList(header.apiKey)) return this.#topicList(header, decoded, kind, ops)
+    const session = this.#session(decoded)
+    if (session !== undefined && 'errorCode' in session) {
       const response = planOf('response', plan.apiKey, plan.version) as MessagePlan
-      ops.push(drop(frameBytes), answer(encodeResponse(response, header.correlationId, { errorCode })))
+      ops.push(drop(frameBytes), answer(encodeResponse(response, header.correlationId, session)))
       return frameBytes
     }
-    if (isNew && key !== undefined) this.#sessions.begin(key, rules)
-    const begins = isNew && key === undefined
-    const covered = this.#let(header, frameBytes, ops, judged)
-    if (begins) this.#open[this.#open.length - 1] = { correlationId: header.correlationId, session: { plan, rules } }
-    return covered
+    return this.#judged(header, decoded, kind, ops, { isAnswered: true, session })
+  }
+
+  /** A request that is read whole. */
+  #judged(header: RequestHeader, decoded: DecodedFrame, kind: KafkaApiKey, ops: Op[], how: Answering): number {
+    const request = this.#requestOf(header, kind, decoded, ops)
+    if (request === undefined) return 0
+    const judged = this.#judge(request, request.otherTransactions)
+    if (judged.verdict.isAllowed) return this.#let(header, decoded.frameBytes, ops, judged, how)
+    const covered = this.#split(header, decoded, request, ops, how)
+    if (covered > 0) return covered
+    if (how.isAnswered) return this.#deny(header, decoded, judged, ops)
+    // Nobody waits for an answer.
+    this.#report(header, judged)
+    ops.push(drop(decoded.frameBytes))
+    return decoded.frameBytes
+  }
+
+  /** @returns 0 where it cannot be */
+  #split(header: RequestHeader, decoded: DecodedFrame, request: KafkaRequest, ops: Op[], { isAnswered, session }: Answering): number {
+    if (this.#mixedRequests === 'deny' || request.topics === 'all' || header.apiKey === ADD_PARTITIONS_TO_TXN) return 0
+    const { plan, message, bytes, frameBytes } = decoded
+    const { correlationId } = header
+    const named = (topic: KafkaStruct): Judged | undefined => {
+      const name = this.#nameOf(topic, bytes)
+      return name === undefined ? undefined : this.#judge({ ...request, topics: [name] })
+    }
+    const isAllowed = (topic: KafkaStruct) => named(topic)?.verdict.isAllowed === true
+    const split = splitTopics({ plan, message, bytes, correlationId }, frameBytes, isAllowed)
+    if (split === undefined) return 0
+    for (const topic of request.topics) {
+      const judged = this.#judge({ ...request, topics: [topic] })
+      this.#report(header, judged, judged.verdict.isAllowed || !isAnswered ? 0 : ERROR_CODES.topic)
+    }
+    ops.push(drop(frameBytes), isAnswered ? insert(split.changed, 'opens') : insert(split.changed))
+    if (isAnswered) this.#open.push({ correlationId, prepended: { plan, split }, ...(session && { session }) })
+    return frameBytes
+  }
+
+  #nameOf({ values: { name, topic, topicId } }: KafkaStruct, bytes: Buffer): string | undefined {
+    const told = name ?? topic
+    if (typeof told === 'string' && told !== '') return told
+    if (typeof topicId !== 'object' || topicId === null) return undefined
+    const { start, end } = topicId as Place
+    return this.#ids.nameOf(bytes.toString('latin1', start, end))
+  }
+
+  /** What goes on with what was named before is judged by what it was allowed by then. @returns an error for one that may not go on */
+  #session({ plan, message }: DecodedFrame): BeginningSession | { readonly errorCode: number } | undefined {
+    const rules = this.#connection.rules()
+    const session = rules.asksTopics ? sessionUseOf(message, plan) : undefined
+    if (session === undefined) return undefined
+    const { key, isNew, errorCode } = session
+    if (!isNew) return key !== undefined && this.#sessions.isUnder(key, rules) ? undefined : { errorCode }
+    if (key === undefined) return { plan, rules }
+    this.#sessions.begin(key, rules)
+    return undefined
   }
 
   /** What has no layout here is judged by its header; to deny it there is no answer that its client would understand. */
@@ -150,18 +203,10 @@ class KafkaParser implements Parser {
       const topics = head.topic === undefined ? [] : [head.topic]
       const judged = this.#judge({ ...headOf(header, kind), topics, groups: [], ...transactionOf(head.transactionalId) })
       // Of what is denied, the partitions have to be known for an answer.
-      if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, head.acks !== 0)
+      if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, { isAnswered: head.acks !== 0, session: undefined })
     }
     const message = decodeBody(bytes, frameBytes, header, plan)
-    const request = this.#requestOf(header, kind, { plan, message, bytes, frameBytes }, ops)
-    if (request === undefined) return 0
-    const judged = this.#judge(request, request.otherTransactions)
-    if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, head.acks !== 0)
-    if (head.acks !== 0) return this.#deny(header, { plan, message, bytes, frameBytes }, judged, ops)
-    // Nobody waits for an answer.
-    this.#report(header, judged)
-    ops.push(drop(frameBytes))
-    return frameBytes
+    return this.#judged(header, { plan, message, bytes, frameBytes }, kind, ops, { isAnswered: head.acks !== 0, session: undefined })
   }
 
   /** @returns undefined while the broker is asked what topics ids stand for */
@@ -218,9 +263,9 @@ class KafkaParser implements Parser {
     return frameBytes
   }
 
-  #let(header: RequestHeader, frameBytes: number, ops: Op[], judged: Judged, isAnswered = true): number {
+  #let(header: RequestHeader, frameBytes: number, ops: Op[], judged: Judged, { isAnswered, session }: Answering = ANSWERED): number {
     this.#report(header, judged)
-    if (isAnswered) this.#open.push({ correlationId: header.correlationId })
+    if (isAnswered) this.#open.push({ correlationId: header.correlationId, ...(session && { session }) })
     ops.push(isAnswered ? pass(frameBytes, 'opens') : pass(frameBytes))
     return frameBytes
   }
@@ -281,7 +326,13 @@ class KafkaParser implements Parser {
       throw new KafkaParseError(`an answer to request ${correlationId} where that to ${request?.correlationId ?? 'none'} comes`)
     if (request.transform !== undefined && bytes.length < frameBytes) throw new IncompleteError(frameBytes)
     if (request.session !== undefined) this.#learnSession(request.session, bytes, frameBytes)
+    const prepended = request.prepended && prependEntries(bytes, frameBytes, request.prepended.plan, request.prepended.split)
     this.#open.shift()
+    if (prepended !== undefined) {
+      const { head, covered } = prepended
+      ops.push(drop(covered), insert(head), pass(frameBytes - covered, 'closes'))
+      return frameBytes
+    }
     const frame = bytes.subarray(0, frameBytes)
     const changed = request.transform === undefined ? frame : request.transform(frame)
     if (changed === undefined) ops.push(drop(frameBytes, 'closes'))
@@ -300,6 +351,8 @@ interface BeginningSession {
 interface OpenRequest {
   readonly correlationId: number
   readonly session?: BeginningSession
+  /** Errors for what of it did not go on. */
+  readonly prepended?: { readonly plan: MessagePlan; readonly split: SplitRequest }
   /** What becomes of the whole frame of its answer, undefined if the client is to have none; absent: nothing. */
   readonly transform?: (frame: Buffer) => Buffer | undefined
 }
@@ -311,6 +364,13 @@ interface DecodedFrame {
   readonly frameBytes: number
 }
 
+interface Answering {
+  /** The client waits for an answer. */
+  readonly isAnswered: boolean
+  readonly session: BeginningSession | undefined
+}
+
+const ANSWERED: Answering = { isAnswered: true, session: undefined }
 const ALLOWED: KafkaVerdict = { isAllowed: true, rule: '', isAudited: false }
 
 /** @throws IncompleteError, KafkaParseError */

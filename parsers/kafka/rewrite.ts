@@ -1,6 +1,6 @@
 /** Changes to messages in place: what is kept keeps its bytes, whatever fields are in it that nobody here knows. */
 import type { KafkaArray, Place } from './decode.ts'
-import { encodeVarint } from './encode.ts'
+import { encodeCount } from './encode.ts'
 import { SIZE_BYTES } from './frame.ts'
 
 /**
@@ -24,11 +24,4 @@ export function replaceItems(
   const changed = Buffer.concat(parts)
   changed.writeInt32BE(changed.length - SIZE_BYTES, 0)
   return changed
-}
-
-function encodeCount(count: number, isFlexible: boolean): Buffer {
-  if (isFlexible) return encodeVarint(count + 1)
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(count, 0)
-  return bytes
 }

@@ -9,7 +9,7 @@ import {
 import type { ItemChanges } from '#api/stated-items.ts'
 import type { ParserDefinition } from '#parsers/contract.ts'
 import { KafkaRuleset, type NamedKafkaRule } from '#parsers/kafka/judge.ts'
-import { kafkaParser } from '#parsers/kafka/parser.ts'
+import { KAFKA_PARSER, kafkaParser, type MixedRequests } from '#parsers/kafka/parser.ts'
 import { KAFKA_ROLES } from '#parsers/kafka/rules.ts'
 import { addressToBytes } from '#sys/addresses.ts'
 import type { SlotName } from '../../slot-name.ts'
@@ -30,11 +30,13 @@ export interface LoadedSlot {
 export class RelaySlots {
   readonly #slots = new Map<number, LoadedSlot>()
   readonly #onBroken: (slot: RelaySlot, error: Error) => void
+  readonly #kafka: ReturnType<typeof kafkaParser>
   /** Ids of endpoints by their addresses, as 16 bytes in Latin-1. */
   readonly #endpointOf = new Map<string, number>()
 
   /** @param onBroken rules that cannot be compiled: nobody may come by that slot */
-  constructor(onBroken: (slot: RelaySlot, error: Error) => void) {
+  constructor(mixedRequests: MixedRequests, onBroken: (slot: RelaySlot, error: Error) => void) {
+    this.#kafka = kafkaParser(mixedRequests)
     this.#onBroken = onBroken
   }
 
@@ -84,9 +86,9 @@ export class RelaySlots {
   #load(slot: RelaySlot): LoadedSlot | undefined {
     const { id, generation, upstreamMark, ruleset } = slot
     try {
-      if (ruleset?.parser !== kafkaParser.name) throw new Error(`no parser has the name ${ruleset?.parser ?? ''}`)
+      if (ruleset?.parser !== KAFKA_PARSER) throw new Error(`no parser has the name ${ruleset?.parser ?? ''}`)
       const direction = slot.direction === Direction.EGRESS ? 'egress' : 'ingress'
-      return { id, generation, direction, upstreamMark, definition: kafkaParser, rules: kafkaRulesetOf(ruleset), isGone: false }
+      return { id, generation, direction, upstreamMark, definition: this.#kafka, rules: kafkaRulesetOf(ruleset), isGone: false }
     } catch (error) {
       this.#onBroken(slot, error as Error)
       return undefined

@@ -37,7 +37,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const lock = acquireLock(paths.lock)
   const stopped = new AbortController()
   const state = new RelayState(paths.state)
-  const slots = new RelaySlots(({ id }, error) =>
+  const slots = new RelaySlots(config.kafka.mixedRequests, ({ id }, error) =>
     log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody'),
   )
   let server: RelayServer | undefined

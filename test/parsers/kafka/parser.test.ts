@@ -3,9 +3,10 @@ import fc from 'fast-check'
 import type { Op, StreamDirection } from '#parsers/contract.ts'
 import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
 import { encodeResponse, responseHeadBytes } from '#parsers/kafka/denial.ts'
+import type { Encodable } from '#parsers/kafka/encode.ts'
 import { kafkaParser } from '#parsers/kafka/parser.ts'
 import { knownApiKeys, type MessagePlan, planOf, versionsOf } from '#parsers/kafka/schema.ts'
-import { requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
+import { NAMES, requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
 
 const PRODUCE = 0
 const FETCH = 1
@@ -69,15 +70,81 @@ test('what is allowed passes as it is, and what is denied is answered topic by t
   }
 })
 
-test('one denied topic among others denies the request, wherever it stands', (t) => {
+test('of a request about several topics the allowed ones go on, and the answer has an error for each other one', (t) => {
+  const rules = rulesetOf({ allow: (['produce', 'consume', 'admin'] as const).map((role) => ({ name: role, role, topic: 'orders' })) })
+  const split: number[] = []
+  for (const apiKey of knownApiKeys()) {
+    const range = versionsOf(apiKey)
+    for (let version = range?.first ?? 0; version <= (range?.last ?? -1); version++) {
+      const plan = planOf('request', apiKey, version) as MessagePlan
+      const response = planOf('response', apiKey, version) as MessagePlan
+      const list = plan.fields.find((field) => field.isArray && field.struct.fields.some(({ entity }) => entity === 'topicName'))
+      const answered = response.fields.find((field) => field.isArray && field.struct.fields.some(({ entity }) => entity === 'topicName'))
+      if (list === undefined || answered === undefined || apiKey === METADATA || apiKey === DESCRIBE_TOPIC_PARTITIONS) continue
+      const about = (fields: MessagePlan['fields'], name: string, topic: string) =>
+        (sampleOf({ fields, tagged: new Map(), bytesMin: 0 }, { ...NAMES, topic })[name] as Encodable[])[0] as Encodable
+      const values = { ...sampleOf(plan), acks: 1, sessionEpoch: -1, forgottenTopicsData: [] }
+      const topics = ['secret', 'orders', 'private'].map((topic) => about(plan.fields, list.name, topic))
+      const run = runOf(rules)
+      const ops = run.push('original', requestFrame(apiKey, version, { ...values, [list.name]: topics }))
+      if (ops[1]?.op !== 'insert') continue
+      split.push(apiKey)
+      const changed = Buffer.from(ops[1].data)
+      t.is(changed.readInt32BE(0), changed.length - 4)
+      const body = changed.subarray(14 + 2 + (plan.isFlexible ? 1 : 0))
+      const sent = decodeMessage(body, 0, plan)
+      t.deepEqual(itemsOf(sent.values[list.name]).map(nameOf), ['orders'], `${apiKey} ${version}`)
+      const reply = encodeResponse(response, 77, {
+        ...sampleOf(response),
+        [answered.name]: [about(response.fields, answered.name, 'orders')],
+      })
+      const merged = run.push('reply', reply)
+      t.deepEqual(
+        merged.map(({ op }) => op),
+        ['drop', 'insert', 'pass'],
+      )
+      const [dropped, inserted, passed] = merged as unknown as readonly [{ bytes: number }, { data: Uint8Array }, { bytes: number }]
+      t.is(dropped.bytes + passed.bytes, reply.length)
+      const whole = Buffer.concat([inserted.data, reply.subarray(dropped.bytes)])
+      t.is(whole.readInt32BE(0), whole.length - 4)
+      const answer = decodeMessage(whole, 4 + responseHeadBytes(response), response)
+      t.deepEqual(itemsOf(answer.values[answered.name]).map(nameOf), ['secret', 'private', 'orders'], `${apiKey} ${version}`)
+      t.deepEqual(
+        run.records.map(({ topics: named, errorCode }) => `${named.join()} ${errorCode}`),
+        ['secret 29', 'orders 0', 'private 29'],
+      )
+    }
+  }
+  // Produce, Fetch, ListOffsets, OffsetCommit, OffsetFetch, CreateTopics, TxnOffsetCommit.
+  for (const apiKey of [0, 1, 2, 8, 9, 19, 28]) t.true(split.includes(apiKey), String(apiKey))
+})
+
+function nameOf({ values: { name, topic, topicName } }: KafkaStruct): unknown {
+  return name ?? topic ?? topicName
+}
+
+test('a request about several topics is denied as a whole where that is asked for, or where it is one thing', (t) => {
+  const parser = kafkaParser('deny').create({ rules: () => ORDERS, report: () => {} })
   for (const topics of [
     ['orders', 'secret'],
     ['secret', 'orders'],
   ]) {
-    const ops = runOf(ORDERS).push('original', produceFrame(9, topics))
-    t.is(ops[0]?.op, 'drop')
+    const ops = parser.onData('original', produceFrame(9, topics), false) as readonly Op[]
+    t.deepEqual(
+      ops.map(({ op }) => op),
+      ['drop', 'answer'],
+    )
+    t.is(itemsOf(answerOf(ops, PRODUCE, 9).message.values.responses).length, 2)
   }
   t.is(runOf(ORDERS).push('original', produceFrame(9, ['orders', 'orders']))[0]?.op, 'pass')
+  const add = (names: readonly string[]) =>
+    requestFrame(24, 3, { v3AndBelowTransactionalId: 'tx', v3AndBelowTopics: names.map((name) => ({ name, partitions: [1] })) })
+  t.deepEqual(
+    runOf(ORDERS)
+      .push('original', add(['orders', 'secret']))
+      .map(({ op }) => op),
+    ['drop', 'answer'],
+  )
 })
 
 test('whoever waits for no answer gets none', (t) => {
@@ -253,7 +320,7 @@ test('a session goes on under the rules that it began under, on its own connecti
   const fetch = (sessionId: number, sessionEpoch: number, correlationId: number) =>
     requestFrame(FETCH, version, { sessionId, sessionEpoch, topics: sessionEpoch === 0 ? topics : [] }, { correlationId })
   let rules = ORDERS
-  const parser = kafkaParser.create({ rules: () => rules, report: () => {} })
+  const parser = kafkaParser().create({ rules: () => rules, report: () => {} })
   const push = (direction: StreamDirection, bytes: Uint8Array) => parser.onData(direction, bytes, false) as readonly Op[]
   const errorOf = (ops: readonly Op[]) => answerOf(ops, FETCH, version).message.values.errorCode
 
@@ -302,7 +369,7 @@ test('however the bytes are cut, the ops cover the same bytes in the same way', 
     produceFrame(9, ['orders'], { correlationId: 1 }),
     produceFrame(9, ['secret'], { correlationId: 2 }),
     requestFrame(API_VERSIONS, 3, { clientSoftwareName: 'x', clientSoftwareVersion: '1' }),
-    produceFrame(7, ['orders', 'secret'], { correlationId: 3 }),
+    produceFrame(7, ['secret', 'private'], { correlationId: 3 }),
   ])
   const coverage = (cuts: readonly number[]): string[] => {
     const { push } = runOf(ORDERS)

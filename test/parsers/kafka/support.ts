@@ -74,6 +74,6 @@ export interface ParserRun {
 
 export function runOf(ruleset: KafkaRuleset): ParserRun {
   const records: KafkaRecord[] = []
-  const parser = kafkaParser.create({ rules: () => ruleset, report: (record) => records.push(record) })
+  const parser = kafkaParser().create({ rules: () => ruleset, report: (record) => records.push(record) })
   return { push: (direction, bytes) => parser.onData(direction, bytes, false) as readonly Op[], records }
 }
