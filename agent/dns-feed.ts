@@ -33,6 +33,7 @@ export interface DnsState {
 }
 
 type Stream = ServerDuplexStream<DnsReport, DnsUpdate>
+
 /** What is told as a whole. */
 type Lists = Pick<DnsUpdate, 'claimedPrefixes' | 'trustedServers' | 'mapsFolder'>
 type Step = Partial<Pick<DnsUpdate, 'slots' | 'removedSlotIds' | 'selectors' | 'removedSelectorIds' | 'endpoints' | 'removedEndpointIds'>>
@@ -54,14 +55,17 @@ export class DnsFeed {
   constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
     this.#epoch = epoch
     this.#revision = firstRevision
-    this.#streams = new FeedStreams(epoch, this.state, {
+    this.#streams = new FeedStreams(epoch, {
       revision: () => this.#revision,
       everything: () => this.#everything(),
-      onReport: ({ pid, version, problem, listening }, isOurs) => {
-        Object.assign(this.state, { pid, version, problem })
+      onReport: ({ appliedRevision, pid, version, problem, listening }, isOurs) => {
+        Object.assign(this.state, { appliedRevision, pid, version, problem })
         this.#listening = new Set(isOurs ? listening : [])
       },
-      onChange: onReport,
+      onChange: () => {
+        this.state.connected = this.#streams.isConnected
+        onReport()
+      },
     })
   }
 

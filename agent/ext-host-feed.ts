@@ -46,11 +46,15 @@ export class ExtHostFeed {
     this.#epoch = epoch
     this.#revision = firstRevision
     this.#offeredRevision = firstRevision
-    this.#streams = new FeedStreams(epoch, this.state, {
+    this.#streams = new FeedStreams(epoch, {
       revision: () => this.#revision,
       everything: () => this.#update([...this.#rulesets], { full: true }),
-      onReport: ({ pid, version, secretProblems }) => Object.assign(this.state, { pid, version, secretProblems }),
-      onChange: onReport,
+      onReport: ({ appliedRevision, pid, version, secretProblems }) =>
+        Object.assign(this.state, { appliedRevision, pid, version, secretProblems }),
+      onChange: () => {
+        this.state.connected = this.#streams.isConnected
+        onReport()
+      },
     })
   }
 

@@ -16,39 +16,36 @@ import {
 } from '#api/gen/headgate/v1/control_pb.js'
 import type { Slot } from './datapath/slots.ts'
 import { FeedItems } from './feed-items.ts'
+import { FeedStreams } from './feed-streams.ts'
 import { relaySlotMessage } from './slot-messages.ts'
-
-/** What is known of a worker. */
-export interface RelayWorkerState {
-  readonly worker: number
-  readonly pid: number
-  readonly version: string
-  readonly appliedRevision: bigint
-  readonly problem: string
-}
 
 type Stream = ServerDuplexStream<RelayReport, RelayUpdate>
 type Step = Partial<Pick<RelayUpdate, 'full' | 'slots' | 'removedSlotIds' | 'endpoints' | 'removedEndpointIds'>>
 
 export class RelayFeed {
   readonly #epoch: bigint
-  readonly #onReport: () => void
   readonly #slots = new FeedItems<RelaySlot>(RelaySlotSchema)
   readonly #endpoints = new FeedItems<RelayEndpoint>(RelayEndpointSchema)
   /** In which revision each slot came, and became what it is. */
   readonly #revisionsOfSlot = new Map<number, { readonly generation: number; readonly came: bigint; changed: bigint }>()
-  readonly #workers = new Map<Stream, RelayWorkerState>()
+  readonly #streams: FeedStreams<RelayReport, RelayUpdate>
   #revision: bigint
 
   /** @param onReport a report came, or a worker came or went */
   constructor(epoch: bigint, firstRevision: bigint, onReport: () => void) {
     this.#epoch = epoch
     this.#revision = firstRevision
-    this.#onReport = onReport
+    this.#streams = new FeedStreams(epoch, {
+      revision: () => this.#revision,
+      everything: () => this.#everything(),
+      onReport: () => {},
+      onChange: onReport,
+    })
   }
 
-  get workers(): RelayWorkerState[] {
-    return [...this.#workers.values()].sort((a, b) => a.worker - b.worker)
+  /** What each worker that is connected said last. */
+  get workers(): readonly RelayReport[] {
+    return this.#streams.reports().sort((a, b) => a.worker - b.worker)
   }
 
   get isNeeded(): boolean {
@@ -99,33 +96,18 @@ export class RelayFeed {
   }
 
   serve(stream: Stream): void {
-    const gone = (): void => {
-      if (this.#workers.delete(stream)) this.#onReport()
-    }
-    stream.on('data', ({ epoch, appliedRevision, worker, pid, version, problem }: RelayReport) => {
-      const applied = epoch === this.#epoch ? appliedRevision : 0n
-      if (!this.#workers.has(stream) && applied !== this.#revision) stream.write(this.#everything())
-      this.#workers.set(stream, { worker, pid, version, appliedRevision: applied, problem })
-      this.#onReport()
-    })
-    stream.on('end', () => {
-      gone()
-      stream.end()
-    })
-    stream.on('error', gone)
-    stream.on('close', gone)
+    this.#streams.serve(stream)
   }
 
   #haveApplied(revision: bigint): boolean {
-    return this.#workers.size > 0 && [...this.#workers.values()].every(({ appliedRevision }) => appliedRevision >= revision)
+    return this.#streams.isConnected && this.#streams.reports().every(({ appliedRevision }) => appliedRevision >= revision)
   }
 
   #step(step: Step): void {
     const { slots = [], removedSlotIds = [], endpoints = [], removedEndpointIds = [] } = step
     if (slots.length + removedSlotIds.length + endpoints.length + removedEndpointIds.length === 0) return
     this.#revision++
-    const update = this.#update(step)
-    for (const stream of this.#workers.keys()) stream.write(update)
+    this.#streams.send(this.#update(step))
   }
 
   #everything(): RelayUpdate {

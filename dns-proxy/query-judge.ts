@@ -10,14 +10,15 @@ import type { Config } from '#config/schema.ts'
 import { AnswerChain } from '#parsers/dns/answers.ts'
 import { type AnswerRcode, HEADER_BYTES, RCODE, TYPE } from '#parsers/dns/codes.ts'
 import type { MessageReader } from '#parsers/dns/message.ts'
+import { withoutDomain } from '#parsers/dns/name-pattern.ts'
 import { noDataReply } from '#parsers/dns/reply.ts'
-import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
+import { type AddressKey, addressKey, addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import { AnswerMemory } from './answer-memory.ts'
 import type { LearnedNames, TaughtClaim } from './learned-names.ts'
 import { type Client, type DnsServer, type LimitCounts, QueryLimits, Servers } from './query-limits.ts'
 import { randomIndex } from './random-numbers.ts'
 import type { JudgedQuestion, SlotRules, SlotTable } from './slot-rules.ts'
-import { type AddressKey, keyOf, Teachable } from './teachable.ts'
+import { Teachable } from './teachable.ts'
 import type { OpenQuery } from './transactions.ts'
 
 const OPCODE_QUERY = 0
@@ -101,20 +102,20 @@ export class QueryJudge {
     this.#listsRevision += 1
     for (const { id, addresses } of gone) {
       for (const text of addresses) {
-        const key = keyOf(addressToBytes(text))
+        const key = addressKey(addressToBytes(text))
         if (this.#clients.get(key)?.endpointId === id) this.#clients.delete(key)
       }
     }
     for (const { id, addresses, searchDomains } of come) {
       const ofEndpoint = {
         endpointId: id,
-        searchSuffixes: searchDomains.map((domain) => `.${domain}`),
+        searchDomains,
         isIpv4Only: addresses.every((text) => !text.includes(':')),
         load: { openCount: 0 },
       }
       for (const text of addresses) {
         const address = addressToBytes(text)
-        this.#clients.set(keyOf(address), { ...ofEndpoint, address })
+        this.#clients.set(addressKey(address), { ...ofEndpoint, address })
       }
     }
   }
@@ -122,7 +123,7 @@ export class QueryJudge {
   setLists(claimedPrefixes: readonly string[], trustedServers: readonly string[]): void {
     this.#listsRevision += 1
     this.#teachable.setClaimed(claimedPrefixes)
-    this.#trustedServers = new Set(trustedServers.map((server) => keyOf(addressToBytes(server))))
+    this.#trustedServers = new Set(trustedServers.map((server) => addressKey(addressToBytes(server))))
     this.#servers.clear()
   }
 
@@ -147,12 +148,12 @@ export class QueryJudge {
 
   /** @param address 16 bytes @returns undefined for an address that is no endpoint's any more, or not yet: nobody's policy could be meant */
   clientAt(address: Uint8Array): Client | undefined {
-    return this.#clients.get(keyOf(address))
+    return this.#clients.get(addressKey(address))
   }
 
   /** @param address 16 bytes */
   serverAt(address: Uint8Array): DnsServer {
-    const key = keyOf(address)
+    const key = addressKey(address)
     return this.#servers.get(key) ?? this.#servers.add(key, address, this.#trustedServers.has(key))
   }
 
@@ -172,7 +173,7 @@ export class QueryJudge {
     const asked = slot.judge(query)
     if (asked.isAllowed) return asked
     // A rule that denies the name as it is asked for has a name itself.
-    const judged = asked.rule === '' ? judgeWithoutSuffix(asked, slot, client.searchSuffixes) : asked
+    const judged = asked.rule === '' ? judgeWithoutDomain(asked, slot, client.searchDomains) : asked
     if (!judged.isAllowed) this.counts.denied += 1
     return judged
   }
@@ -339,10 +340,11 @@ function scopeOf({ client, server }: OpenQuery): number {
  * Resolvers try a name with each of their search domains, and some give up at the first that is refused: what policy allows may be asked for
  * with one of them behind it. The answer belongs to the name as it was asked for, so the bare name learns nothing from it.
  */
-function judgeWithoutSuffix(judged: JudgedQuestion, slot: SlotRules, suffixes: readonly string[]): JudgedQuestion {
-  for (const suffix of suffixes) {
-    if (!judged.name.endsWith(suffix)) continue
-    const bare = slot.judgeName(judged.name.slice(0, 1 - suffix.length))
+function judgeWithoutDomain(judged: JudgedQuestion, slot: SlotRules, searchDomains: readonly string[]): JudgedQuestion {
+  for (const domain of searchDomains) {
+    const name = withoutDomain(judged.name, domain)
+    if (name === undefined) continue
+    const bare = slot.judgeName(name)
     if (bare.isAllowed) return { ...judged, ...bare }
   }
   return judged

@@ -21,8 +21,8 @@ export interface Client {
   readonly endpointId: number
   /** 16 bytes. */
   readonly address: Uint8Array
-  /** What its resolver appends to names: in lower case, between dots. */
-  readonly searchSuffixes: readonly string[]
+  /** What its resolver appends to names: in lower case, with a trailing dot. */
+  readonly searchDomains: readonly string[]
   /** Whether the endpoint has no address of IPv6. */
   readonly isIpv4Only: boolean
   /** The same for all addresses of the endpoint. */

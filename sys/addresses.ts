@@ -18,6 +18,21 @@ export function isAddress(text: string): boolean {
   return ipaddr.IPv4.isValidFourPartDecimal(text) || (ipaddr.IPv6.isValid(text) && !text.includes('%'))
 }
 
+/** An address as a key of maps: of IPv4 a number, which costs no string. */
+export type AddressKey = number | string
+
+/** @param address 16 bytes */
+export function addressKey(address: Uint8Array): AddressKey {
+  return mappedIpv4Of(address) ?? Buffer.prototype.latin1Slice.call(address, 0, 16)
+}
+
+/** The 32 bits of a mapped address; undefined for another. */
+export function mappedIpv4Of(address: Uint8Array): number | undefined {
+  if (address[10] !== 0xff || address[11] !== 0xff) return undefined
+  for (let offset = 0; offset < 10; offset++) if (address[offset] !== 0) return undefined
+  return ((address[12] as number) << 24) | ((address[13] as number) << 16) | ((address[14] as number) << 8) | (address[15] as number)
+}
+
 /** 4 bytes of IPv4 to the mapped form. */
 export function ipv4ToBytes(ipv4: Uint8Array): Buffer {
   return Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...ipv4])

@@ -126,3 +126,11 @@ export function compileLabel(pattern: string): (label: string) => boolean {
     return true
   }
 }
+
+/**
+ * What a name is that a resolver has put a search domain behind.
+ * @param name and domain in lower case, with a trailing dot @returns undefined when it does not end so
+ */
+export function withoutDomain(name: string, domain: string): string | undefined {
+  return name.endsWith(domain) && name.at(-domain.length - 1) === '.' ? name.slice(0, -domain.length) : undefined
+}

@@ -117,6 +117,18 @@ const TABLE = `
 92 DeleteShareGroupOffsets a tg
 `
 
+/** Numbers of those that the parser has code of its own for. */
+export const API_KEYS = {
+  PRODUCE: 0,
+  FETCH: 1,
+  METADATA: 3,
+  FIND_COORDINATOR: 10,
+  API_VERSIONS: 18,
+  ADD_PARTITIONS_TO_TXN: 24,
+  DESCRIBE_TOPIC_PARTITIONS: 75,
+  SHARE_FETCH: 78,
+} as const
+
 const ROLES: Readonly<Record<string, KafkaRole>> = { p: 'produce', c: 'consume', a: 'admin' }
 
 /** Other names: Cilium's for ListOffsets, Kafka's older one for ListConfigResources. */

@@ -3,7 +3,7 @@
  * length and count is held against what is there before anything is made of it. Source: kafka.apache.org, protocol, and KIP-482 for
  * flexible versions.
  */
-import { KafkaParseError } from './errors.ts'
+import { IncompleteError, KafkaParseError } from './errors.ts'
 import type { FieldPlan, MessagePlan, StructPlan } from './schema.ts'
 
 /** Of one message: as many things as no client asks for at once. */
@@ -22,7 +22,6 @@ export interface KafkaStruct extends Place {
 
 /** From its count, which is at `start`, to its end. */
 export interface KafkaArray extends Place {
-  readonly itemsStart: number
   readonly items: readonly KafkaValue[]
 }
 
@@ -45,18 +44,6 @@ export function isStruct(value: KafkaValue | undefined): value is KafkaStruct {
 
 export function isArray(value: KafkaValue | undefined): value is KafkaArray {
   return typeof value === 'object' && value !== null && 'items' in value
-}
-
-/** Not an error of anybody's: more has to come first. */
-export class IncompleteError extends Error {
-  override readonly name = 'IncompleteError'
-  /** How much there has to be. */
-  readonly neededBytes: number
-
-  constructor(neededBytes: number) {
-    super('incomplete')
-    this.neededBytes = neededBytes
-  }
 }
 
 /** Reads forward, never beyond the end. */
@@ -185,7 +172,6 @@ function decodeArray(cursor: Cursor, field: FieldPlan): KafkaValue {
     if (!field.isNullable) throw new KafkaParseError(`no ${field.name}`)
     return null
   }
-  const itemsStart = cursor.offset
   const { struct, type } = field
   const bytesMin = type === 'struct' ? struct.bytesMin : 1
   if (count * Math.max(1, bytesMin) > cursor.left) throw new KafkaParseError(`${count} ${field.name} in ${cursor.left} bytes`)
@@ -195,7 +181,7 @@ function decodeArray(cursor: Cursor, field: FieldPlan): KafkaValue {
     if (++cursor.valueCount > VALUES_MAX) throw new KafkaParseError(`a message of more than ${VALUES_MAX} values`)
     items.push(type === 'struct' ? decodeStruct(cursor, struct) : decodeScalar(cursor, item))
   }
-  return { start, end: cursor.offset, itemsStart, items }
+  return { start, end: cursor.offset, items }
 }
 
 function decodeScalar(cursor: Cursor, { type, isNullable, name }: FieldPlan): KafkaValue {

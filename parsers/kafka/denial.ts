@@ -2,10 +2,11 @@
  * The answer that a broker gives to a request that it does not authorize: the response of that kind and version, with an error for each thing that
  * the request names. Which list of a response is about which list of its request follows from what they name, with the exceptions in SOURCES.
  */
+import { API_KEYS } from './api-keys.ts'
 import { isArray, isStruct, type KafkaArray, type KafkaStruct, type KafkaValue, type Place } from './decode.ts'
 import { type Encodable, encodeMessage } from './encode.ts'
 import { SIZE_BYTES } from './frame.ts'
-import { type FieldPlan, type MessagePlan, planOf, type StructPlan } from './schema.ts'
+import { type FieldPlan, isTopic, type MessagePlan, planOf, type StructPlan } from './schema.ts'
 
 /** Numbers of errors, as org.apache.kafka.common.protocol.Errors has them. */
 export const ERROR_CODES = {
@@ -17,7 +18,6 @@ export const ERROR_CODES = {
 export type DeniedKind = keyof typeof ERROR_CODES
 
 export const CORRELATION_BYTES = 4
-const API_VERSIONS = 18
 
 /** Lists of responses that are about a list of the request that names things in another way, by key: response.request. */
 const SOURCES: ReadonlyMap<number, readonly [list: string, source: string, key: string]> = new Map([
@@ -66,7 +66,7 @@ export function encodeResponse(plan: MessagePlan, correlationId: number, values:
 
 /** Of the header behind the size: the correlation id, and in flexible versions no tagged fields; that of ApiVersions is of the first kind always. */
 export function responseHeadBytes({ apiKey, isFlexible }: MessagePlan): number {
-  return isFlexible && apiKey !== API_VERSIONS ? CORRELATION_BYTES + 1 : CORRELATION_BYTES
+  return isFlexible && apiKey !== API_KEYS.API_VERSIONS ? CORRELATION_BYTES + 1 : CORRELATION_BYTES
 }
 
 function hasCode(value: Encodable, code: number): boolean {
@@ -100,7 +100,7 @@ function hasError(plan: StructPlan): boolean {
 
 /** A list of topics. */
 export function isAboutTopics({ isArray: isList, struct }: FieldPlan): boolean {
-  return isList && struct.fields.some(({ entity }) => entity === 'topicName' || entity === 'topicId')
+  return isList && struct.fields.some(isTopic)
 }
 
 function hasErrorBelow({ fields }: StructPlan): boolean {

@@ -2,3 +2,15 @@
 export class KafkaParseError extends Error {
   override readonly name = 'KafkaParseError'
 }
+
+/** Not an error of anybody's: more has to come first. */
+export class IncompleteError extends Error {
+  override readonly name = 'IncompleteError'
+  /** How much there has to be. */
+  readonly neededBytes: number
+
+  constructor(neededBytes: number) {
+    super('incomplete')
+    this.neededBytes = neededBytes
+  }
+}

@@ -3,14 +3,13 @@
  * rules that it began under, and on the connection on which it began; any other one is refused as a broker refuses one that it has forgotten,
  * upon which clients name all of their topics again.
  */
+import { API_KEYS } from './api-keys.ts'
 import type { KafkaStruct } from './decode.ts'
 import { responseHeadBytes } from './denial.ts'
 import { SIZE_BYTES } from './frame.ts'
 import { type MessagePlan, planOf } from './schema.ts'
 
-const FETCH = 1
 const FETCH_WITH_SESSIONS = 7
-const SHARE_FETCH = 78
 const FETCH_SESSION_ID_NOT_FOUND = 70
 const SHARE_SESSION_NOT_FOUND = 122
 /** Of one connection; clients have one. */
@@ -32,11 +31,11 @@ export interface SessionUse {
 /** @returns undefined for a request that has nothing to do with sessions, or only ends one */
 export function sessionUseOf(message: KafkaStruct, { apiKey, version }: MessagePlan): SessionUse | undefined {
   const { sessionId, sessionEpoch, shareSessionEpoch, groupId, memberId } = message.values
-  if (apiKey === FETCH && version >= FETCH_WITH_SESSIONS && typeof sessionEpoch === 'number' && sessionEpoch >= 0) {
+  if (apiKey === API_KEYS.FETCH && version >= FETCH_WITH_SESSIONS && typeof sessionEpoch === 'number' && sessionEpoch >= 0) {
     const isNew = sessionEpoch === 0
     return { key: isNew ? undefined : `${String(sessionId)}`, isNew, errorCode: FETCH_SESSION_ID_NOT_FOUND }
   }
-  if (apiKey === SHARE_FETCH && typeof shareSessionEpoch === 'number' && shareSessionEpoch >= 0) {
+  if (apiKey === API_KEYS.SHARE_FETCH && typeof shareSessionEpoch === 'number' && shareSessionEpoch >= 0) {
     return { key: JSON.stringify([groupId, memberId]), isNew: shareSessionEpoch === 0, errorCode: SHARE_SESSION_NOT_FOUND }
   }
   return undefined

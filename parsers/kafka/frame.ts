@@ -3,10 +3,10 @@
  * up to version 2 the client id is a nullable string, whatever the body is like.
  */
 
-import { KafkaParseError } from './errors.ts'
+import { IncompleteError, KafkaParseError } from './errors.ts'
 
 /** Frames of brokers are limited by socket.request.max.bytes, 100 MiB unless they say otherwise; longer ones are no Kafka. */
-export const FRAME_BYTES_MAX = 512 << 20
+const FRAME_BYTES_MAX = 512 << 20
 export const SIZE_BYTES = 4
 /** Kind, version and correlation id. */
 const FIXED_BYTES = 8
@@ -31,17 +31,17 @@ export function decodeSize(frame: Buffer): number {
 
 /**
  * @param frame begins with its size @param frameBytes its whole length
- * @returns how many bytes of the frame there have to be, while there are fewer @throws KafkaParseError
+ * @throws IncompleteError, KafkaParseError
  */
-export function decodeRequestHeader(frame: Buffer, frameBytes: number): RequestHeader | number {
+export function decodeRequestHeader(frame: Buffer, frameBytes: number): RequestHeader {
   const fixed = SIZE_BYTES + FIXED_BYTES + CLIENT_ID_LENGTH_BYTES
   if (frameBytes < fixed) throw new KafkaParseError(`a request of ${frameBytes} bytes`)
-  if (frame.length < fixed) return fixed
+  if (frame.length < fixed) throw new IncompleteError(fixed)
   const clientIdLength = frame.readInt16BE(SIZE_BYTES + FIXED_BYTES)
   if (clientIdLength < -1) throw new KafkaParseError(`a client id of ${clientIdLength} bytes`)
   const bodyOffset = fixed + Math.max(0, clientIdLength)
   if (bodyOffset > frameBytes) throw new KafkaParseError(`a client id of ${clientIdLength} bytes in a request of ${frameBytes}`)
-  if (frame.length < bodyOffset) return bodyOffset
+  if (frame.length < bodyOffset) throw new IncompleteError(bodyOffset)
   return {
     apiKey: frame.readInt16BE(SIZE_BYTES),
     apiVersion: frame.readInt16BE(SIZE_BYTES + 2),

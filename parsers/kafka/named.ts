@@ -1,6 +1,7 @@
 /** What a decoded request names that policy asks for. */
+import { API_KEYS } from './api-keys.ts'
 import { isArray, isStruct, type KafkaStruct, type KafkaValue, type Place } from './decode.ts'
-import type { EntityType, FieldPlan, MessagePlan, StructPlan } from './schema.ts'
+import { type EntityType, type FieldPlan, isTopic, type MessagePlan, type StructPlan } from './schema.ts'
 
 export interface Named {
   readonly topics: readonly string[]
@@ -19,7 +20,6 @@ interface Found {
   isAllTopics: boolean
 }
 
-const FIND_COORDINATOR = 10
 /** Requests about resources of any type: DescribeConfigs, AlterConfigs, IncrementalAlterConfigs. */
 const ABOUT_RESOURCES: ReadonlySet<number> = new Set([32, 33, 44])
 const RESOURCE_OF_TOPIC = 2
@@ -29,7 +29,7 @@ export function namedIn(message: KafkaStruct, plan: MessagePlan): Named {
   const found: Found = { topics: [], topicIds: [], groups: [], transactionalIds: [], isAllTopics: false }
   visitStruct(message, plan, found)
   // Where what is named depends on another field, the definitions do not mark it.
-  if (plan.apiKey === FIND_COORDINATOR) visitCoordinator(message, found)
+  if (plan.apiKey === API_KEYS.FIND_COORDINATOR) visitCoordinator(message, found)
   if (isAboutResources(plan)) visitResources(message, found)
   return found
 }
@@ -88,10 +88,6 @@ function add(entity: EntityType, value: KafkaValue, found: Found): void {
   else found.transactionalIds.push(value)
 }
 
-function namesTopics({ entity, struct }: FieldPlan): boolean {
-  return (
-    entity === 'topicName' ||
-    entity === 'topicId' ||
-    struct.fields.some((field) => field.entity === 'topicName' || field.entity === 'topicId')
-  )
+function namesTopics(field: FieldPlan): boolean {
+  return isTopic(field) || field.struct.fields.some(isTopic)
 }

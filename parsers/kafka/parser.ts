@@ -16,12 +16,12 @@ import {
   pass,
   type StreamDirection,
 } from '../contract.ts'
-import { apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
-import { Cursor, decodeMessage, IncompleteError, type KafkaStruct, type Place, skipTagged } from './decode.ts'
+import { API_KEYS, apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
+import { Cursor, decodeMessage, type KafkaStruct, type Place, skipTagged } from './decode.ts'
 import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial, encodeResponse } from './denial.ts'
-import { KafkaParseError } from './errors.ts'
+import { IncompleteError, KafkaParseError } from './errors.ts'
 import { FetchSessions, sessionBegunBy, sessionHeadBytes, sessionUseOf } from './fetch-sessions.ts'
-import { decodeRequestHeader, decodeSize, FRAME_BYTES_MAX, type RequestHeader, SIZE_BYTES } from './frame.ts'
+import { decodeRequestHeader, decodeSize, type RequestHeader, SIZE_BYTES } from './frame.ts'
 import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
 import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
 import { isAboutResources, namedIn } from './named.ts'
@@ -33,11 +33,6 @@ import { filterTopicList, isTopicList, narrowTopicList } from './topic-lists.ts'
 
 /** What brokers take at most unless they say otherwise (socket.request.max.bytes, 100 MiB), and a little more. */
 const BUFFER_BYTES_MAX = 128 << 20
-
-const PRODUCE = 0
-/** The broker adds all of its partitions to a transaction, or none. */
-const ADD_PARTITIONS_TO_TXN = 24
-const API_VERSIONS = 18
 
 /** What a flow tells of a request. */
 export interface KafkaRecord {
@@ -112,14 +107,13 @@ class KafkaParser implements Parser {
     if (bytes.length < SIZE_BYTES) throw new IncompleteError(SIZE_BYTES)
     const frameBytes = SIZE_BYTES + decodeSize(bytes)
     const header = decodeRequestHeader(bytes, frameBytes)
-    if (typeof header === 'number') throw new IncompleteError(header)
     const kind = apiKeyOfNumber(header.apiKey)
     const plan = planOf('request', header.apiKey, header.apiVersion)
     // Before it, nothing is known of the other side.
-    if (header.apiKey === API_VERSIONS)
+    if (header.apiKey === API_KEYS.API_VERSIONS)
       return this.#let(header, frameBytes, ops, { ...headOf(header, kind), topics: [], groups: [], verdict: ALLOWED })
     if (kind === undefined || plan === undefined) return this.#unknown(header, frameBytes, ops)
-    if (header.apiKey === PRODUCE) return this.#produce(header, plan, kind, bytes, frameBytes, ops)
+    if (header.apiKey === API_KEYS.PRODUCE) return this.#produce(header, plan, kind, bytes, frameBytes, ops)
     const message = decodeBody(bytes, frameBytes, header, plan)
     const decoded = { plan, message, bytes, frameBytes }
     if (isTopicList(header.apiKey)) return this.#topicList(header, decoded, kind, ops)
@@ -149,18 +143,16 @@ class KafkaParser implements Parser {
 
   /** @returns 0 where it cannot be */
   #split(header: RequestHeader, decoded: DecodedFrame, request: KafkaRequest, ops: Op[], { isAnswered, session }: Answering): number {
-    if (this.#mixedRequests === 'deny' || request.topics === 'all' || header.apiKey === ADD_PARTITIONS_TO_TXN) return 0
+    if (this.#mixedRequests === 'deny' || request.topics === 'all') return 0
+    // The broker adds all of its partitions to a transaction, or none.
+    if (header.apiKey === API_KEYS.ADD_PARTITIONS_TO_TXN) return 0
     const { plan, message, bytes, frameBytes } = decoded
     const { correlationId } = header
-    const named = (topic: KafkaStruct): Judged | undefined => {
-      const name = this.#nameOf(topic, bytes)
-      return name === undefined ? undefined : this.#judge({ ...request, topics: [name] })
-    }
-    const isAllowed = (topic: KafkaStruct) => named(topic)?.verdict.isAllowed === true
+    const byTopic = new Map(request.topics.map((topic) => [topic, this.#judge({ ...request, topics: [topic] })]))
+    const isAllowed = (topic: KafkaStruct) => byTopic.get(this.#nameOf(topic, bytes) ?? '')?.verdict.isAllowed === true
     const split = splitTopics({ plan, message, bytes, correlationId }, frameBytes, isAllowed)
     if (split === undefined) return 0
-    for (const topic of request.topics) {
-      const judged = this.#judge({ ...request, topics: [topic] })
+    for (const judged of byTopic.values()) {
       this.#report(header, judged, judged.verdict.isAllowed || !isAnswered ? 0 : ERROR_CODES.topic)
     }
     ops.push(drop(frameBytes), isAnswered ? insert(split.changed, 'opens') : insert(split.changed))
@@ -198,15 +190,16 @@ class KafkaParser implements Parser {
   }
 
   #produce(header: RequestHeader, plan: MessagePlan, kind: KafkaApiKey, bytes: Buffer, frameBytes: number, ops: Op[]): number {
-    const head = decodeProduceHead(bytes.subarray(0, Math.min(bytes.length, frameBytes)), header, plan, frameBytes)
+    const head = decodeProduceHead(bytes.subarray(0, frameBytes), header, plan, frameBytes)
+    const how = { isAnswered: head.acks !== 0, session: undefined }
     if (head.isWhole) {
       const topics = head.topic === undefined ? [] : [head.topic]
       const judged = this.#judge({ ...headOf(header, kind), topics, groups: [], ...transactionOf(head.transactionalId) })
       // Of what is denied, the partitions have to be known for an answer.
-      if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, { isAnswered: head.acks !== 0, session: undefined })
+      if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, how)
     }
     const message = decodeBody(bytes, frameBytes, header, plan)
-    return this.#judged(header, { plan, message, bytes, frameBytes }, kind, ops, { isAnswered: head.acks !== 0, session: undefined })
+    return this.#judged(header, { plan, message, bytes, frameBytes }, kind, ops, how)
   }
 
   /** @returns undefined while the broker is asked what topics ids stand for */
@@ -375,8 +368,7 @@ const ALLOWED: KafkaVerdict = { isAllowed: true, rule: '', isAudited: false }
 
 /** @throws IncompleteError, KafkaParseError */
 function decodeBody(bytes: Buffer, frameBytes: number, { bodyOffset }: RequestHeader, plan: MessagePlan): KafkaStruct {
-  if (frameBytes > Math.min(BUFFER_BYTES_MAX, FRAME_BYTES_MAX))
-    throw new KafkaParseError(`a request of ${frameBytes} bytes that has to be read`)
+  if (frameBytes > BUFFER_BYTES_MAX) throw new KafkaParseError(`a request of ${frameBytes} bytes that has to be read`)
   if (bytes.length < frameBytes) throw new IncompleteError(frameBytes)
   const frame = bytes.subarray(0, frameBytes)
   const cursor = new Cursor(frame, bodyOffset, plan.isFlexible)

@@ -97,6 +97,11 @@ export function planOf(kind: MessageKind, apiKey: number, version: number): Mess
   return plan
 }
 
+/** Whether a field names topics, as a field or a list. */
+export function isTopic({ entity }: FieldPlan): boolean {
+  return entity === 'topicName' || entity === 'topicId'
+}
+
 /** Keys that the table has. */
 export function knownApiKeys(): number[] {
   return [...texts.keys()].filter((key) => key.startsWith('request ')).map((key) => Number(key.slice('request '.length)))

@@ -2,13 +2,13 @@
  * Which topics ids stand for. Requests of today's clients name topics by ids alone, rules by names: the broker that a connection leads to is asked,
  * on the same connection, so that it is asked as the client. Ids are never given to another topic.
  */
+import { API_KEYS } from './api-keys.ts'
 import { decodeMessage, isArray, isStruct, type Place } from './decode.ts'
 import { responseHeadBytes } from './denial.ts'
 import { encodeMessage } from './encode.ts'
 import { SIZE_BYTES } from './frame.ts'
 import { type MessagePlan, planOf } from './schema.ts'
 
-const METADATA = 3
 /** The first that tells topics by their ids; brokers that have requests with ids have it. */
 const METADATA_VERSION = 12
 const ID_BYTES = 16
@@ -41,12 +41,12 @@ export class TopicIds {
 
   /** @returns a request of the relay's own */
   ask(ids: readonly string[], clientId: string | undefined): { readonly frame: Buffer; readonly correlationId: number } {
-    const plan = planOf('request', METADATA, METADATA_VERSION) as MessagePlan
+    const plan = planOf('request', API_KEYS.METADATA, METADATA_VERSION) as MessagePlan
     const topics = ids.map((id) => ({ topicId: Buffer.from(id, 'latin1'), name: null }))
     const body = encodeMessage(plan, { topics, allowAutoTopicCreation: false })
     const client = Buffer.from(clientId ?? '')
     const head = Buffer.alloc(SIZE_BYTES + 10)
-    head.writeInt16BE(METADATA, SIZE_BYTES)
+    head.writeInt16BE(API_KEYS.METADATA, SIZE_BYTES)
     head.writeInt16BE(METADATA_VERSION, SIZE_BYTES + 2)
     head.writeInt32BE(OWN_CORRELATION_ID, SIZE_BYTES + 4)
     head.writeInt16BE(client.length, SIZE_BYTES + 8)
@@ -59,7 +59,7 @@ export class TopicIds {
 
   /** @param frame the whole answer to such a request @throws KafkaParseError */
   learnAnswer(frame: Buffer): void {
-    const plan = planOf('response', METADATA, METADATA_VERSION) as MessagePlan
+    const plan = planOf('response', API_KEYS.METADATA, METADATA_VERSION) as MessagePlan
     const { values } = decodeMessage(frame, SIZE_BYTES + responseHeadBytes(plan), plan)
     const { topics } = values
     if (!isArray(topics)) return

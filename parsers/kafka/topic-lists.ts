@@ -2,6 +2,7 @@
  * Requests that ask what topics there are (Metadata, DescribeTopicPartitions). The broker is asked about those alone that the rules let the client
  * see; its answer is left with those, and gets an error for each other one that the client named.
  */
+import { API_KEYS } from './api-keys.ts'
 import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue, type Place } from './decode.ts'
 import { ERROR_CODES, responseHeadBytes } from './denial.ts'
 import { encodeStructs } from './encode.ts'
@@ -11,11 +12,9 @@ import { replaceItems } from './rewrite.ts'
 import { type FieldPlan, type MessagePlan, planOf } from './schema.ts'
 
 const LIST = 'topics'
-const METADATA = 3
-const DESCRIBE_TOPIC_PARTITIONS = 75
 
 export function isTopicList(apiKey: number): boolean {
-  return apiKey === METADATA || apiKey === DESCRIBE_TOPIC_PARTITIONS
+  return apiKey === API_KEYS.METADATA || apiKey === API_KEYS.DESCRIBE_TOPIC_PARTITIONS
 }
 
 export interface TopicListRequest {

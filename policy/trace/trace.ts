@@ -2,6 +2,7 @@
  * The verdict on one flow, and why: both sides are judged by the rows that the kernel would have and by the rulesets that proxies would
  * run, and every rule that selects a side says what it makes of the flow.
  */
+import { withoutDomain } from '#parsers/dns/name-pattern.ts'
 import type { HeaderNote, SecretLookup } from '#parsers/http/judge.ts'
 import { blockStart } from '../blocks.ts'
 import type { CompiledSpec } from '../compile.ts'
@@ -126,13 +127,13 @@ function judgeSide(scene: Scene, direction: Direction, subject: Party, peer: Par
   const ruleset = group.classes.get(row.classKey ?? '')?.ruleset
   if (ruleset === undefined) return { verdict: 'denied', l7: null, reason: 'no rule allows it' }
   const judgement = judgeRequest(ruleset, traffic, scene.secretOf)
-  const bare = judgement.l7 === 'denied' ? judgeWithoutSuffix(ruleset, traffic, subject.searchDomains, scene.secretOf) : undefined
+  const bare = judgement.l7 === 'denied' ? judgeWithoutDomain(ruleset, traffic, subject.searchDomains, scene.secretOf) : undefined
   if (bare !== undefined) return bare
   return isUndecided ? { ...judgement, notes: [...(judgement.notes ?? []), UNDECIDED] } : judgement
 }
 
 /** As the DNS process judges a name that no rule denies: it may be an allowed one with a search domain behind it. */
-function judgeWithoutSuffix(
+function judgeWithoutDomain(
   ruleset: ResolvedRuleset,
   traffic: TracedTraffic,
   searchDomains: readonly string[],
@@ -142,8 +143,8 @@ function judgeWithoutSuffix(
   if (request?.kind !== 'dns' || ruleset.kind !== 'dns') return undefined
   if (matchingRules('dns', ruleset.deny, request, 'deny', secretOf) !== undefined) return undefined
   for (const domain of searchDomains) {
-    if (!request.name.endsWith(`.${domain}`)) continue
-    const name = request.name.slice(0, -domain.length)
+    const name = withoutDomain(request.name, domain)
+    if (name === undefined) continue
     const judgement = judgeRequest(ruleset, { ...traffic, request: { kind: 'dns', name } }, secretOf)
     if (judgement.l7 === 'allowed') return { ...judgement, reason: `${judgement.reason}, without the search domain ${domain.slice(0, -1)}` }
   }

@@ -7,8 +7,8 @@ import { fail, type Op, type Ops, type Parser, STREAM_DIRECTIONS, type StreamDir
 
 /** Where bytes go, and what is to be done about the connection. */
 export interface DriverSink {
-  /** @param data a view that is true for this call only, unless it is the driver's own */
-  write(direction: StreamDirection, data: Uint8Array, isOwn: boolean): void
+  /** @param data nobody writes over it afterwards */
+  write(direction: StreamDirection, data: Uint8Array): void
   /** Nothing more goes in this direction. */
   end(direction: StreamDirection): void
   /** Both ways, at once. @param reason for a flow */
@@ -98,17 +98,13 @@ export class StreamDriver {
     this.#limits = limits
   }
 
-  get isClosed(): boolean {
-    return this.#isClosed
-  }
-
   /** Whether more of a direction should be read now: to be asked after each push, and when the sink is told to go on. */
   wants(direction: StreamDirection): boolean {
     if (this.#isClosed || this.#isBusy || this.#halves[direction].isWaiting) return false
     return direction === 'reply' || this.#openedTurns - this.#closedTurns < this.#limits.turnsMax
   }
 
-  /** @param chunk a view that may change afterwards */
+  /** @param chunk is handed over: what passes of it is written as it is */
   push(direction: StreamDirection, chunk: Uint8Array): void {
     const half = this.#halves[direction]
     if (!this.#isClosed && !half.hasEnded) this.#add(direction, half, chunk)
@@ -147,7 +143,7 @@ export class StreamDriver {
   #takeRest(direction: StreamDirection, half: Half, chunk: Uint8Array): Uint8Array {
     const bytes = Math.min(half.restBytes, chunk.length)
     half.restBytes -= bytes
-    if (half.isRestPassed) this.#sink.write(direction, bytes === chunk.length ? chunk : chunk.subarray(0, bytes), false)
+    if (half.isRestPassed) this.#sink.write(direction, bytes === chunk.length ? chunk : chunk.subarray(0, bytes))
     if (half.restBytes === 0) this.#boundary(direction, half.restTurn)
     return chunk.subarray(bytes)
   }
@@ -201,7 +197,7 @@ export class StreamDriver {
     while (!this.#isClosed && !half.isWaiting && (isEnd || (rest.length > 0 && rest.length >= half.neededBytes))) {
       const ops = this.#call(direction, rest, isEnd)
       if (ops instanceof Promise) {
-        this.#await(direction, half, ops, { bytes: budgetBytes > 0 ? rest : Uint8Array.from(rest), budgetBytes })
+        this.#await(direction, half, ops, { bytes: rest, budgetBytes })
         return
       }
       rest = this.#carryOut(direction, half, ops, rest)
@@ -295,7 +291,7 @@ export class StreamDriver {
         return this.#cover(direction, half, op, bytes)
       case 'insert':
         this.#open(direction, op.turn)
-        this.#sink.write(direction, op.data, true)
+        this.#sink.write(direction, op.data)
         this.#boundary(direction, op.turn)
         return 0
       case 'answer':
@@ -310,7 +306,7 @@ export class StreamDriver {
   #cover(direction: StreamDirection, half: Half, { op, bytes: length, turn }: Op & { op: 'pass' | 'drop' }, bytes: Uint8Array): number {
     const covered = Math.min(length, bytes.length)
     this.#open(direction, turn)
-    if (op === 'pass' && covered > 0) this.#sink.write(direction, covered === bytes.length ? bytes : bytes.subarray(0, covered), false)
+    if (op === 'pass' && covered > 0) this.#sink.write(direction, covered === bytes.length ? bytes : bytes.subarray(0, covered))
     half.restBytes = length - covered
     half.isRestPassed = op === 'pass'
     half.restTurn = turn
@@ -343,7 +339,7 @@ export class StreamDriver {
     while (first !== undefined && first.afterTurns <= this.#closedTurns) {
       this.#answers.shift()
       this.#answerBytes -= first.data.length
-      this.#sink.write('reply', first.data, true)
+      this.#sink.write('reply', first.data)
       first = this.#answers[0]
     }
   }

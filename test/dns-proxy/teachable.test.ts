@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import ipaddr from 'ipaddr.js'
-import { keyOf, Teachable } from '#dns-proxy/teachable.ts'
-import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
+import { Teachable } from '#dns-proxy/teachable.ts'
+import { addressKey, addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 
 const ipv4 = fc.ipV4()
 const address = fc.oneof(
@@ -57,7 +57,7 @@ test('addresses of this machine, of links, groups and reserved ranges are not ta
 })
 
 test('addresses of endpoints, nodes and services are theirs', (t) => {
-  const teachable = new Teachable(new Set([keyOf(addressToBytes('10.0.0.5'))]))
+  const teachable = new Teachable(new Set([addressKey(addressToBytes('10.0.0.5'))]))
   teachable.setClaimed(['10.96.0.0/12', '192.0.2.1', 'fd00:1::/64'])
   t.is(teachable.reasonAgainst(addressToBytes('10.0.0.5')), 'an endpoint has it')
   for (const text of ['10.96.0.0', '10.111.255.255', '192.0.2.1', 'fd00:1::9'])
@@ -89,7 +89,7 @@ test('different addresses have different keys', (t) => {
   fc.assert(
     fc.property(address, address, (one, other) => {
       const [first, second] = [addressToBytes(one), addressToBytes(other)]
-      return (keyOf(first) === keyOf(second)) === (Buffer.compare(first, second) === 0)
+      return (addressKey(first) === addressKey(second)) === (Buffer.compare(first, second) === 0)
     }),
   )
   t.pass()

@@ -7,7 +7,7 @@ const asked = { isAllowed: true, rule: '', isAudited: false, name: 'api.test.', 
 const clientOf = (endpointId: number) => ({
   endpointId,
   address: new Uint8Array(16),
-  searchSuffixes: [],
+  searchDomains: [],
   isIpv4Only: true,
   load: { openCount: 0 },
 })

@@ -6,7 +6,7 @@ import { IDENTITY_SEVERAL_NAMES, LEARNED_SELECTORS_MAX, VERDICT_ALLOW, VERDICT_D
 import type { PolicyRowsMap } from '#bpf/maps.ts'
 import { LearnedNames } from '#dns-proxy/learned-names.ts'
 import { SlotRules } from '#dns-proxy/slot-rules.ts'
-import { keyOf, Teachable } from '#dns-proxy/teachable.ts'
+import { Teachable } from '#dns-proxy/teachable.ts'
 import { HttpJudge } from '#parsers/http/judge.ts'
 import type { HttpRequest } from '#parsers/http/match.ts'
 import { PolicyEngine, SEVERAL_NAMES } from '#policy/engine.ts'
@@ -16,7 +16,7 @@ import { SELECTORS_OF_ADDRESS_MAX } from '#policy/trace/names.ts'
 import { answerQuestion, type Question, QuestionError } from '#policy/trace/question.ts'
 import { Scene, type SceneEndpoint, type SceneInput } from '#policy/trace/scene.ts'
 import type { TraceAnswer } from '#policy/trace/trace-name.ts'
-import { addressToBytes } from '#sys/addresses.ts'
+import { addressKey, addressToBytes } from '#sys/addresses.ts'
 import { FakeMaps } from '../dns-proxy/fake-maps.ts'
 import { policy } from './support.ts'
 import { LIMITS } from './world.ts'
@@ -380,7 +380,7 @@ test('what cannot be asked of a name is refused with its field', (t) => {
 
 test('an address teaches in a trace what it teaches on a node', (t) => {
   const scene = sceneOf([])
-  const teachable = new Teachable(new Set([...DNS.addresses, ...API.addresses].map((address) => keyOf(addressToBytes(address)))))
+  const teachable = new Teachable(new Set([...DNS.addresses, ...API.addresses].map((address) => addressKey(addressToBytes(address)))))
   teachable.setClaimed(NODE.addresses)
   const address = fc.oneof(
     fc.ipV4(),

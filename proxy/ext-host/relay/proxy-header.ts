@@ -2,6 +2,7 @@
  * The PROXY protocol's second version, as far as Envoy speaks it to the relay: who connected to whom, and behind that values by type.
  * Source: haproxy.org, proxy-protocol.txt, 2.2.
  */
+import { ipv4ToBytes } from '#sys/addresses.ts'
 
 /** What can come before the values end: more would be no header of Envoy's. */
 export const PROXY_HEADER_BYTES_MAX = 1024
@@ -55,10 +56,8 @@ export function decodeProxyHeader(bytes: Buffer): ProxyHeader | number {
 }
 
 function addressAt(bytes: Buffer, offset: number, addressBytes: number): Uint8Array {
-  const address = new Uint8Array(ADDRESS_BYTES)
-  if (addressBytes < ADDRESS_BYTES) address.fill(0xff, 10, 12)
-  address.set(bytes.subarray(offset, offset + addressBytes), ADDRESS_BYTES - addressBytes)
-  return address
+  const address = bytes.subarray(offset, offset + addressBytes)
+  return addressBytes === ADDRESS_BYTES ? Uint8Array.from(address) : ipv4ToBytes(address)
 }
 
 function valuesOf(bytes: Buffer): Map<number, Buffer> {

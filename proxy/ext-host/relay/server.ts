@@ -1,6 +1,6 @@
 /** Takes connections of Envoy on a UNIX socket, and refuses what is none of a local endpoint's. */
-import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server, Socket } from 'node:net'
+import { listenAtPath } from '#api/socket-path.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { getSocketOption } from '#sys/libc.ts'
 import { SOL_SOCKET } from '#sys/socket-options.ts'
@@ -48,30 +48,21 @@ export class RelayServer {
   readonly #budget = new MemoryBudget(BUDGET_BYTES)
   readonly #connections = new Map<RelayConnection, LoadedSlot | undefined>()
   #onIdle: (() => void) | undefined
+  #removeSocket: (() => void) | undefined
 
   constructor(parts: RelayServerParts) {
     this.#parts = parts
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket))
   }
 
-  get connectionCount(): number {
-    return this.#connections.size
-  }
-
-  /** Takes the place of whoever had the path. @throws system errors */
+  /** @throws ApiError when another process serves the path, or it cannot be served */
   async listen(): Promise<void> {
-    const { path } = this.#parts
-    rmSync(path, { force: true })
-    const mask = process.umask(0o777 & ~MODE)
-    try {
-      await new Promise<void>((resolve, reject) => {
-        this.#server.once('error', reject)
-        this.#server.listen({ path, backlog: BACKLOG }, resolve)
-      })
-    } finally {
-      process.umask(mask)
-    }
-    chmodSync(path, MODE)
+    this.#removeSocket = await listenAtPath(this.#parts.path, { mode: MODE }, async (path) => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>()
+      this.#server.once('error', reject).listen({ path, backlog: BACKLOG }, resolve)
+      await promise
+      this.#server.off('error', reject)
+    })
   }
 
   /** Connections of these end. */
@@ -82,7 +73,7 @@ export class RelayServer {
 
   /** Takes no more. Resolves when the last has ended, or after the time. */
   async drain(timeoutMs: number): Promise<void> {
-    this.#server.close()
+    this.#stopListening()
     if (this.#connections.size === 0) return
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, timeoutMs)
@@ -94,8 +85,14 @@ export class RelayServer {
   }
 
   close(): void {
-    this.#server.close()
+    this.#stopListening()
     for (const connection of [...this.#connections.keys()]) connection.destroy()
+  }
+
+  #stopListening(): void {
+    this.#removeSocket?.()
+    this.#removeSocket = undefined
+    this.#server.close()
   }
 
   #accept(socket: Socket): void {

@@ -11,7 +11,7 @@ import type { ParserDefinition } from '#parsers/contract.ts'
 import { KafkaRuleset, type NamedKafkaRule } from '#parsers/kafka/judge.ts'
 import { KAFKA_PARSER, kafkaParser, type MixedRequests } from '#parsers/kafka/parser.ts'
 import { KAFKA_ROLES } from '#parsers/kafka/rules.ts'
-import { addressToBytes } from '#sys/addresses.ts'
+import { type AddressKey, addressKey, addressToBytes } from '#sys/addresses.ts'
 import type { SlotName } from '../../slot-name.ts'
 
 /** A slot as connections hold it: its rules change while they last. */
@@ -31,8 +31,8 @@ export class RelaySlots {
   readonly #slots = new Map<number, LoadedSlot>()
   readonly #onBroken: (slot: RelaySlot, error: Error) => void
   readonly #kafka: ReturnType<typeof kafkaParser>
-  /** Ids of endpoints by their addresses, as 16 bytes in Latin-1. */
-  readonly #endpointOf = new Map<string, number>()
+  /** Ids of endpoints. */
+  readonly #endpointOf = new Map<AddressKey, number>()
 
   /** @param onBroken rules that cannot be compiled: nobody may come by that slot */
   constructor(mixedRequests: MixedRequests, onBroken: (slot: RelaySlot, error: Error) => void) {
@@ -47,7 +47,7 @@ export class RelaySlots {
 
   /** @param address 16 bytes */
   isLocal(address: Uint8Array): boolean {
-    return this.#endpointOf.has(keyOf(address))
+    return this.#endpointOf.has(addressKey(address))
   }
 
   /** @returns slots that are no more, whose connections end */
@@ -77,10 +77,12 @@ export class RelaySlots {
 
   changeEndpoints({ gone, come }: ItemChanges<RelayEndpoint>): void {
     for (const { id, addresses } of gone) {
-      for (const address of addresses)
-        if (this.#endpointOf.get(keyOf(addressToBytes(address))) === id) this.#endpointOf.delete(keyOf(addressToBytes(address)))
+      for (const address of addresses) {
+        const key = addressKey(addressToBytes(address))
+        if (this.#endpointOf.get(key) === id) this.#endpointOf.delete(key)
+      }
     }
-    for (const { id, addresses } of come) for (const address of addresses) this.#endpointOf.set(keyOf(addressToBytes(address)), id)
+    for (const { id, addresses } of come) for (const address of addresses) this.#endpointOf.set(addressKey(addressToBytes(address)), id)
   }
 
   #load(slot: RelaySlot): LoadedSlot | undefined {
@@ -132,8 +134,4 @@ function kafkaRuleOf({
     ...(group === undefined ? {} : { group }),
     ...(transactionalId === undefined ? {} : { transactionalId }),
   }
-}
-
-function keyOf(address: Uint8Array): string {
-  return Buffer.from(address.buffer, address.byteOffset, address.length).toString('latin1')
 }

@@ -96,9 +96,10 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     await server.listen()
     log.info({ worker, revision: state.revision }, 'relaying')
     if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-    // The number is another's from now on; the socket's name was taken by it, or will be.
+    const drained = server.drain(config.relay.drainSeconds * 1000)
+    // The number, and with it the socket's name, is another's from now on.
     lock.release()
-    await server.drain(config.relay.drainSeconds * 1000)
+    await drained
   } finally {
     server?.close()
     stopped.abort()
