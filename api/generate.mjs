@@ -23,6 +23,7 @@ const ENVOY_FILES = [
   'envoy/extensions/filters/http/rbac/v3/rbac.proto',
   'envoy/extensions/filters/http/set_metadata/v3/set_metadata.proto',
   'envoy/service/ext_proc/v3/external_processor.proto',
+  'envoy/service/network_ext_proc/v3/network_external_processor.proto',
   'envoy/type/matcher/v3/http_inputs.proto',
   'xds/type/matcher/v3/matcher.proto',
   'envoy/extensions/filters/http/router/v3/router.proto',
@@ -30,6 +31,7 @@ const ENVOY_FILES = [
   'envoy/extensions/filters/listener/original_dst/v3/original_dst.proto',
   'envoy/extensions/filters/listener/original_src/v3/original_src.proto',
   'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
+  'envoy/extensions/filters/network/ext_proc/v3/network_ext_proc.proto',
   'envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto',
   'envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.proto',
   'envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto',
@@ -48,9 +50,14 @@ for (const name of ['control', 'local']) {
   cpSync(join(root, `api/${name}.proto`), join(stage, `headgate/v1/${name}.proto`))
 }
 // Younger than the package as a whole.
-const filterChain = join(stage, 'envoy/extensions/filters/http/filter_chain/v3')
-mkdirSync(filterChain, { recursive: true })
-cpSync(join(root, 'api/envoy/filter_chain.proto'), join(filterChain, 'filter_chain.proto'))
+for (const [name, folder] of [
+  ['filter_chain', 'extensions/filters/http/filter_chain'],
+  ['network_ext_proc', 'extensions/filters/network/ext_proc'],
+  ['network_external_processor', 'service/network_ext_proc'],
+]) {
+  mkdirSync(join(stage, 'envoy', folder, 'v3'), { recursive: true })
+  cpSync(join(root, `api/envoy/${name}.proto`), join(stage, 'envoy', folder, `v3/${name}.proto`))
+}
 
 // The package's validate.proto is older than the Envoy protos beside it: they use `ignore_empty`, which it does not declare.
 const validatePath = join(stage, 'validate/validate.proto')

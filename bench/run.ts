@@ -10,6 +10,7 @@ import { g2 } from './g2.ts'
 import { g4 } from './g4.ts'
 import { g5Adguard, g5Coredns } from './g5.ts'
 import { g6 } from './g6.ts'
+import { g7Consume, g7Produce } from './g7.ts'
 import { g10 } from './g10.ts'
 import { g11 } from './g11.ts'
 import { g12 } from './g12.ts'
@@ -27,6 +28,8 @@ const BENCHES: readonly Bench[] = [
   g5Coredns,
   g5Adguard,
   g6,
+  g7Consume,
+  g7Produce,
   g10,
   g11,
   g12,

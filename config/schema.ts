@@ -132,6 +132,12 @@ export const configSchema = z.strictObject({
       regexProgramSizeMax: z.int().min(1).max(1000000).default(10000).describe('Largest compiled size of one pattern.'),
     })
     .prefault({}),
+  l7Transport: z
+    .enum(['relay', 'ext-proc'])
+    .default('relay')
+    .describe(
+      'How connections come to parsers: handed over by Envoy, or by its network ext_proc, which costs more and has no back-pressure. For both processes, proxy and ext-host, to be restarted together.',
+    ),
   relay: z
     .strictObject({
       workers: z

@@ -145,6 +145,7 @@ async function resourceSettings(config: Config, signal: AbortSignal, { resources
     ruleCounters,
     extHostSocket: extHost,
     extHostTimeoutMs,
+    l7Transport: config.l7Transport,
     relaySockets: relayWorkers(config).map((worker) => relayPaths(paths, worker).socket),
     ...resources,
   }

@@ -26,6 +26,8 @@ const native = {
   recv: libc.func('long recv(int fd, _Out_ uint8_t *data, size_t length, int flags)'),
   recvmmsg: libc.func('int recvmmsg(int fd, _Inout_ uint8_t *messages, unsigned int count, int flags, void *timeout)'),
   sendmmsg: libc.func('int sendmmsg(int fd, _Inout_ uint8_t *messages, unsigned int count, int flags)'),
+  pipe2: libc.func('int pipe2(_Out_ int *fds, int flags)'),
+  splice: libc.func('long splice(int from, void *fromOffset, int to, void *toOffset, size_t length, unsigned int flags)'),
   poll: libc.func('int poll(_Inout_ uint8_t *fds, unsigned long count, int timeout)'),
   syscall: libc.func('long syscall(long number, long a, long b, long c, long d)'),
   mallocTrim: libc.func('int malloc_trim(size_t pad)'),
@@ -56,10 +58,38 @@ export function close(fd: number): void {
 }
 
 const F_SETFD = 2
+const F_DUPFD_CLOEXEC = 1030
+const F_SETPIPE_SZ = 1031
 const FD_CLOEXEC = 1
 
 export function closeOnExec(fd: number): void {
   check('fcntl', native.fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), `fd ${fd}`)
+}
+
+/** @returns another descriptor of the same file, closed by exec */
+export function duplicate(fd: number): number {
+  return check('fcntl', native.fcntl(fd, F_DUPFD_CLOEXEC, 'int', 0), `fd ${fd}`)
+}
+
+/** Closed by exec; reading from it blocks where it is empty. */
+export function pipe(): { readonly read: number; readonly write: number } {
+  const fds = new Int32Array(2)
+  check('pipe2', native.pipe2(fds, O_CLOEXEC), '')
+  const [read = -1, write = -1] = fds
+  return { read, write }
+}
+
+export function setPipeBytes(fd: number, bytes: number): void {
+  check('fcntl', native.fcntl(fd, F_SETPIPE_SZ, 'int', bytes), `fd ${fd}`)
+}
+
+export const SPLICE_F_MOVE = 1
+export const SPLICE_F_NONBLOCK = 2
+
+/** One of both is a pipe. Failure is an ordinary outcome of a hot path, so it is a value. @returns the count, or the errno as a negative number */
+export function splice(from: number, to: number, length: number, flags: number): number {
+  const count = Number(native.splice(from, null, to, null, length, flags))
+  return count < 0 ? -koffi.errno() : count
 }
 
 export const CLONE_NEWNET = 0x40000000

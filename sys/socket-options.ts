@@ -5,6 +5,7 @@ export const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_SNDBUFFORCE = 32
 const SO_RCVBUFFORCE = 33
+const SO_RCVLOWAT = 18
 export const SO_MARK = 36
 const SO_RCVMARK = 75
 export const IPPROTO_IP = 0
@@ -49,6 +50,11 @@ export function setSocketOptions(fd: number, isIpv6: boolean, options: SocketOpt
   }
   if (options.receiveBufferBytes !== undefined) setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.receiveBufferBytes)
   if (options.sendBufferBytes !== undefined) setSocketOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, options.sendBufferBytes)
+}
+
+/** How many bytes have to be there before a socket is readable; TCP's alone follow it, and when their window is full they are readable anyway. */
+export function setReceiveLowWater(fd: number, bytes: number): void {
+  setSocketOption(fd, SOL_SOCKET, SO_RCVLOWAT, bytes)
 }
 
 /** Whether an address of 16 bytes is one of IPv4. */

@@ -8,57 +8,66 @@ import { get } from '../../test/support/running.ts'
 
 export const BARE_PORTS = { http: 8001, tcp: 8002 } as const
 
+const CLUSTER = 'server'
 const TYPES = 'type.googleapis.com/envoy.extensions.filters'
 
 /** Envoy with one worker in the server's own namespace, dialled by its address: no redirect, no rules, no log. @returns its pid */
 export async function startBareEnvoy(machine: Machine, server: Workload, client: Workload): Promise<number> {
-  const listener = (name: keyof typeof BARE_PORTS, typedConfig: Record<string, unknown>) => ({
-    name,
-    address: { socketAddress: { address: server.address, portValue: BARE_PORTS[name] } },
-    filterChains: [{ filters: [{ name, typedConfig }] }],
+  const pid = runBareEnvoy(machine, server, {
+    serverPort: 80,
+    listeners: [httpListener(server.address), tcpProxyListener({ name: 'tcp', address: server.address, port: BARE_PORTS.tcp })],
   })
-  const config = {
-    staticResources: {
-      clusters: [
-        {
-          name: 'server',
-          loadAssignment: {
-            clusterName: 'server',
-            endpoints: [{ lbEndpoints: [{ endpoint: { address: { socketAddress: { address: server.address, portValue: 80 } } } }] }],
-          },
-        },
-      ],
-      listeners: [
-        listener('http', {
-          '@type': `${TYPES}.network.http_connection_manager.v3.HttpConnectionManager`,
-          statPrefix: 'bare',
-          generateRequestId: false,
-          routeConfig: {
-            virtualHosts: [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: 'server' } }] }],
-          },
-          httpFilters: [{ name: 'router', typedConfig: { '@type': `${TYPES}.http.router.v3.Router`, suppressEnvoyHeaders: true } }],
-        }),
-        listener('tcp', { '@type': `${TYPES}.network.tcp_proxy.v3.TcpProxy`, statPrefix: 'bare', cluster: 'server' }),
-      ],
-    },
-    statsConfig: { statsMatcher: { rejectAll: true } },
-  }
-  const file = join(machine.folder, 'bare-envoy.json')
-  writeFileSync(file, JSON.stringify(config))
-  const child = machine.start(server.netns, [
-    findEnvoy(''),
-    '-c',
-    file,
-    '--concurrency',
-    '1',
-    '--log-level',
-    'error',
-    '--disable-hot-restart',
-  ])
   for (let tries = 0; tries < 100; tries++) {
-    if (child.exitCode !== null) throw new Error(`bare Envoy ended with ${child.exitCode}`)
-    if ((await get(machine, client, `http://${server.address}:${BARE_PORTS.http}/`, '-m', '0.5')).status === 200) return child.pid ?? 0
+    if ((await get(machine, client, `http://${server.address}:${BARE_PORTS.http}/`, '-m', '0.5')).status === 200) return pid
     await delay(50)
   }
   throw new Error('bare Envoy does not answer')
+}
+
+/** @param listeners whose cluster is `server`, a port of the workload's own address @returns its pid */
+export function runBareEnvoy(
+  machine: Machine,
+  server: Workload,
+  { listeners, serverPort }: { readonly listeners: readonly unknown[]; readonly serverPort: number },
+): number {
+  const endpoint = { address: { socketAddress: { address: server.address, portValue: serverPort } } }
+  const config = {
+    staticResources: {
+      clusters: [{ name: CLUSTER, loadAssignment: { clusterName: CLUSTER, endpoints: [{ lbEndpoints: [{ endpoint }] }] } }],
+      listeners,
+    },
+    statsConfig: { statsMatcher: { rejectAll: true } },
+  }
+  const file = join(machine.folder, `bare-envoy-${server.name}.json`)
+  writeFileSync(file, JSON.stringify(config))
+  const command = [findEnvoy(''), '-c', file, '--concurrency', '1', '--log-level', 'error', '--disable-hot-restart']
+  const child = machine.start(server.netns, command)
+  for (const stream of [child.stdout, child.stderr]) stream?.resume()
+  return child.pid ?? 0
+}
+
+export function tcpProxyListener({ name, address, port }: { name: string; address: string; port: number }): unknown {
+  return listener({ name, address, port }, { '@type': `${TYPES}.network.tcp_proxy.v3.TcpProxy`, statPrefix: 'bare', cluster: CLUSTER })
+}
+
+function httpListener(address: string): unknown {
+  const virtualHosts = [{ name: 'all', domains: ['*'], routes: [{ match: { prefix: '/' }, route: { cluster: CLUSTER } }] }]
+  return listener(
+    { name: 'http', address, port: BARE_PORTS.http },
+    {
+      '@type': `${TYPES}.network.http_connection_manager.v3.HttpConnectionManager`,
+      statPrefix: 'bare',
+      generateRequestId: false,
+      routeConfig: { virtualHosts },
+      httpFilters: [{ name: 'router', typedConfig: { '@type': `${TYPES}.http.router.v3.Router`, suppressEnvoyHeaders: true } }],
+    },
+  )
+}
+
+function listener({ name, address, port }: { name: string; address: string; port: number }, typedConfig: unknown): unknown {
+  return {
+    name,
+    address: { socketAddress: { address, portValue: port } },
+    filterChains: [{ filters: [{ name, typedConfig }] }],
+  }
 }

@@ -58,6 +58,7 @@ export async function startSlotsEnvoy(
     accessLog: { mode: 'denied', sampleRate: 0 },
     upstream: { address: server.address, port: 80 },
     extHostSocket,
+    l7Transport: 'relay',
     relaySockets: [],
     extHostTimeoutMs: 2000,
     ruleCounters: false,

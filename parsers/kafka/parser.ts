@@ -17,6 +17,7 @@ import {
   type StreamDirection,
 } from '../contract.ts'
 import { API_KEYS, apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
+import { encodeUnsupportedApiVersions, filterApiVersions } from './api-versions.ts'
 import { Cursor, decodeMessage, type KafkaStruct, type Place, skipTagged } from './decode.ts'
 import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial, encodeResponse } from './denial.ts'
 import { IncompleteError, KafkaParseError } from './errors.ts'
@@ -26,6 +27,7 @@ import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
 import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
 import { isAboutResources, namedIn } from './named.ts'
 import { decodeProduceHead } from './produce.ts'
+import { isFollowedByTokens, tokenFrameBytes, tokensOf } from './sasl.ts'
 import { type MessagePlan, planOf } from './schema.ts'
 import { prependEntries, type SplitRequest, splitTopics } from './split.ts'
 import { TopicIds } from './topic-ids.ts'
@@ -63,6 +65,8 @@ export function kafkaParser(mixedRequests: MixedRequests = 'split'): ParserDefin
   }
 }
 
+const ERROR_BYTES = 2
+
 interface ReadRequest extends KafkaRequest {
   readonly otherTransactions: readonly string[]
 }
@@ -78,6 +82,10 @@ class KafkaParser implements Parser {
   readonly #ids = new TopicIds()
   readonly #sessions = new FetchSessions()
   readonly #mixedRequests: MixedRequests
+  /** The client has sent a handshake that tokens follow, if the broker agrees. */
+  #isHandshaking = false
+  /** How many tokens of it come next. */
+  #tokens = 0
 
   constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>, mixedRequests: MixedRequests) {
     this.#connection = connection
@@ -104,18 +112,23 @@ class KafkaParser implements Parser {
 
   /** @returns how many bytes the ops are about; more than there are: the rest goes the same way */
   #request(bytes: Buffer, ops: Op[]): number {
+    if (this.#isHandshaking) {
+      ops.push({ op: 'wait' })
+      return 0
+    }
+    if (this.#tokens > 0) return this.#token(bytes, ops)
     if (bytes.length < SIZE_BYTES) throw new IncompleteError(SIZE_BYTES)
     const frameBytes = SIZE_BYTES + decodeSize(bytes)
     const header = decodeRequestHeader(bytes, frameBytes)
     const kind = apiKeyOfNumber(header.apiKey)
     const plan = planOf('request', header.apiKey, header.apiVersion)
     // Before it, nothing is known of the other side.
-    if (header.apiKey === API_KEYS.API_VERSIONS)
-      return this.#let(header, frameBytes, ops, { ...headOf(header, kind), topics: [], groups: [], verdict: ALLOWED })
+    if (header.apiKey === API_KEYS.API_VERSIONS) return this.#apiVersions(header, plan !== undefined, frameBytes, ops)
     if (kind === undefined || plan === undefined) return this.#unknown(header, frameBytes, ops)
     if (header.apiKey === API_KEYS.PRODUCE) return this.#produce(header, plan, kind, bytes, frameBytes, ops)
     const message = decodeBody(bytes, frameBytes, header, plan)
     const decoded = { plan, message, bytes, frameBytes }
+    if (header.apiKey === API_KEYS.SASL_HANDSHAKE && isFollowedByTokens(plan.version)) return this.#handshake(header, decoded, kind, ops)
     if (isTopicList(header.apiKey)) return this.#topicList(header, decoded, kind, ops)
     const session = this.#session(decoded)
     if (session !== undefined && 'errorCode' in session) {
@@ -124,6 +137,44 @@ class KafkaParser implements Parser {
       return frameBytes
     }
     return this.#judged(header, decoded, kind, ops, { isAnswered: true, session })
+  }
+
+  #handshake(header: RequestHeader, decoded: DecodedFrame, kind: KafkaApiKey, ops: Op[]): number {
+    const tokens = tokensOf(String(decoded.message.values.mechanism))
+    const judged = this.#judge({ ...headOf(header, kind), topics: [], groups: [] })
+    if (!judged.verdict.isAllowed) return this.#deny(header, decoded, judged, ops)
+    this.#report(header, judged)
+    this.#isHandshaking = true
+    this.#open.push({ correlationId: header.correlationId, tokens })
+    ops.push(pass(decoded.frameBytes, 'opens'))
+    return decoded.frameBytes
+  }
+
+  #token(bytes: Buffer, ops: Op[]): number {
+    const frameBytes = tokenFrameBytes(bytes)
+    this.#tokens--
+    this.#open.push({ correlationId: undefined })
+    ops.push(pass(frameBytes, 'opens'))
+    return frameBytes
+  }
+
+  /** The broker's answer to a handshake: with an error, it will take no tokens. */
+  #learnHandshake(tokens: number, bytes: Buffer, frameBytes: number): void {
+    const neededBytes = SIZE_BYTES + CORRELATION_BYTES + ERROR_BYTES
+    if (frameBytes < neededBytes) throw new KafkaParseError(`an answer to a handshake of ${frameBytes} bytes`)
+    if (bytes.length < neededBytes) throw new IncompleteError(neededBytes)
+    this.#isHandshaking = false
+    this.#tokens = bytes.readInt16BE(SIZE_BYTES + CORRELATION_BYTES) === 0 ? tokens : 0
+  }
+
+  #apiVersions(header: RequestHeader, isKnown: boolean, frameBytes: number, ops: Op[]): number {
+    const { apiVersion, correlationId } = header
+    this.#report(header, { ...headOf(header, apiKeyOfNumber(header.apiKey)), topics: [], groups: [], verdict: ALLOWED })
+    if (isKnown) {
+      this.#open.push({ correlationId, transform: (frame) => filterApiVersions(frame, apiVersion) })
+      ops.push(pass(frameBytes, 'opens'))
+    } else ops.push(drop(frameBytes), answer(encodeUnsupportedApiVersions(correlationId)))
+    return frameBytes
   }
 
   /** A request that is read whole. */
@@ -192,8 +243,9 @@ class KafkaParser implements Parser {
   #produce(header: RequestHeader, plan: MessagePlan, kind: KafkaApiKey, bytes: Buffer, frameBytes: number, ops: Op[]): number {
     const head = decodeProduceHead(bytes.subarray(0, frameBytes), header, plan, frameBytes)
     const how = { isAnswered: head.acks !== 0, session: undefined }
-    if (head.isWhole) {
-      const topics = head.topic === undefined ? [] : [head.topic]
+    const { topic = head.topicId && this.#ids.nameOf(head.topicId) } = head
+    if (head.isWhole && (topic !== undefined || head.topicId === undefined || !this.#connection.rules().asksTopics)) {
+      const topics = topic === undefined ? [] : [topic]
       const judged = this.#judge({ ...headOf(header, kind), topics, groups: [], ...transactionOf(head.transactionalId) })
       // Of what is denied, the partitions have to be known for an answer.
       if (judged.verdict.isAllowed) return this.#let(header, frameBytes, ops, judged, how)
@@ -311,6 +363,13 @@ class KafkaParser implements Parser {
   }
 
   #reply(bytes: Buffer, ops: Op[]): number {
+    const [first] = this.#open
+    if (first !== undefined && first.correlationId === undefined) {
+      const frameBytes = tokenFrameBytes(bytes)
+      this.#open.shift()
+      ops.push(pass(frameBytes, 'closes'))
+      return frameBytes
+    }
     if (bytes.length < SIZE_BYTES + CORRELATION_BYTES) throw new IncompleteError(SIZE_BYTES + CORRELATION_BYTES)
     const frameBytes = SIZE_BYTES + decodeSize(bytes)
     const correlationId = bytes.readInt32BE(SIZE_BYTES)
@@ -318,6 +377,7 @@ class KafkaParser implements Parser {
     if (request?.correlationId !== correlationId)
       throw new KafkaParseError(`an answer to request ${correlationId} where that to ${request?.correlationId ?? 'none'} comes`)
     if (request.transform !== undefined && bytes.length < frameBytes) throw new IncompleteError(frameBytes)
+    if (request.tokens !== undefined) this.#learnHandshake(request.tokens, bytes, frameBytes)
     if (request.session !== undefined) this.#learnSession(request.session, bytes, frameBytes)
     const prepended = request.prepended && prependEntries(bytes, frameBytes, request.prepended.plan, request.prepended.split)
     this.#open.shift()
@@ -342,7 +402,10 @@ interface BeginningSession {
 }
 
 interface OpenRequest {
-  readonly correlationId: number
+  /** Undefined for a token, whose answer is one too. */
+  readonly correlationId: number | undefined
+  /** Of a handshake: how many tokens follow it. */
+  readonly tokens?: number
   readonly session?: BeginningSession
   /** Errors for what of it did not go on. */
   readonly prepended?: { readonly plan: MessagePlan; readonly split: SplitRequest }

@@ -6,6 +6,11 @@
 /** Type of the PROXY header's value in which Envoy names the slot of a connection (slotName in proxy/xds/resources.ts); of those for private use. */
 export const SLOT_VALUE_TYPE = 0xe0
 
+/** Metadata of a network ext_proc stream in which Envoy names the slot of its connection and who connected to whom. */
+export const SLOT_METADATA = 'x-headgate-slot'
+export const SOURCE_METADATA = 'x-headgate-source'
+export const DESTINATION_METADATA = 'x-headgate-destination'
+
 /** Metadata of the gRPC stream in which Envoy names the ruleset of a request: Slot.ext_host_key. */
 export const RULESET_METADATA = 'x-headgate-ruleset'
 

@@ -3,8 +3,7 @@
  * and by which slot. Envoy reads none of it, so the slot's rules are not here.
  */
 import { create } from '@bufbuild/protobuf'
-import { type Cluster, Cluster_DiscoveryType, Cluster_LbPolicy, ClusterSchema } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
-import { AddressSchema } from '#api/gen/envoy/config/core/v3/address_pb.js'
+import type { Cluster } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { TransportSocketSchema } from '#api/gen/envoy/config/core/v3/base_pb.js'
 import {
   ProxyProtocolConfig_Version,
@@ -13,16 +12,15 @@ import {
   ProxyProtocolPassThroughTLVsSchema,
   TlvEntrySchema,
 } from '#api/gen/envoy/config/core/v3/proxy_protocol_pb.js'
-import { ClusterLoadAssignmentSchema } from '#api/gen/envoy/config/endpoint/v3/endpoint_pb.js'
 import { type Filter, FilterSchema } from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
 import { TcpProxySchema } from '#api/gen/envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy_pb.js'
 import { ProxyProtocolUpstreamTransportSchema } from '#api/gen/envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol_pb.js'
 import { RawBufferSchema } from '#api/gen/envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer_pb.js'
 import { SLOT_VALUE_TYPE } from '../ext-host/contract.ts'
-import { withoutLimits } from './limits.ts'
+import { pipeCluster } from './pipe-cluster.ts'
 import { packAny } from './resource.ts'
 
-export const RELAY_CLUSTER = 'relay'
+const RELAY_CLUSTER = 'relay'
 
 /** A worker that is being started again takes no connection: another one does. */
 const CONNECT_ATTEMPTS = 3
@@ -58,20 +56,11 @@ export function relayCluster(sockets: readonly string[]): Cluster {
       configType: { case: 'typedConfig', value: packAny(RawBufferSchema, create(RawBufferSchema)) },
     }),
   })
-  const endpoints = sockets.map((path) => {
-    const address = create(AddressSchema, { address: { case: 'pipe', value: { path } } })
-    return { hostIdentifier: { case: 'endpoint' as const, value: { address } } }
-  })
-  return create(ClusterSchema, {
-    name: RELAY_CLUSTER,
-    connectTimeout: { seconds: 1n },
-    circuitBreakers: withoutLimits(),
-    lbPolicy: Cluster_LbPolicy.LEAST_REQUEST,
-    clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.STATIC },
-    loadAssignment: create(ClusterLoadAssignmentSchema, { clusterName: RELAY_CLUSTER, endpoints: [{ lbEndpoints: endpoints }] }),
+  return {
+    ...pipeCluster(RELAY_CLUSTER, sockets),
     transportSocket: create(TransportSocketSchema, {
       name: 'envoy.transport_sockets.upstream_proxy_protocol',
       configType: { case: 'typedConfig', value: packAny(ProxyProtocolUpstreamTransportSchema, transport) },
     }),
-  })
+  }
 }

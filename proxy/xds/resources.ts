@@ -44,11 +44,14 @@ import {
   HttpProtocolOptionsSchema as UpstreamHttpProtocolOptionsSchema,
 } from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
 import { Direction, type Ruleset, RulesetSchema, type Slot } from '#api/gen/headgate/v1/control_pb.js'
+import type { Config } from '#config/schema.ts'
 import { type AccessLogSettings, accessLogOf } from '../access-log/config.ts'
 import { slotName } from '../slot-name.ts'
 import type { DeniedAnswer } from './denied-answer.ts'
 import { EXT_HOST_CLUSTER } from './ext-host-filter.ts'
 import { withoutLimits } from './limits.ts'
+import { networkExtProcCluster, networkExtProcFilters } from './network-ext-proc.ts'
+import { grpcPipeCluster } from './pipe-cluster.ts'
 import { relayCluster, relayFilter } from './relay.ts'
 import { createResource, createSealedResource, packAny, type Resource } from './resource.ts'
 import { COMPILER_VERSION, compileRuleset, denyAll, RULESET_TYPE_URLS } from './ruleset.ts'
@@ -73,11 +76,14 @@ export interface ResourceSettings {
   /** Where the extension host answers, and how long a request waits for it. */
   readonly extHostSocket: string
   readonly extHostTimeoutMs: number
-  /** Where the workers of the relay take connections. */
+  /** How connections come to parsers, and where their workers take them. */
+  readonly l7Transport: L7Transport
   readonly relaySockets: readonly string[]
   /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
   readonly upstream?: { readonly address: string; readonly port: number }
 }
+
+export type L7Transport = Config['l7Transport']
 
 export const CLUSTER_NAME = 'original-destination'
 
@@ -114,12 +120,15 @@ export function listenerResource(slot: Slot, settings: ResourceSettings, attempt
 
 /** Where requests go, who is asked about some of them, and who parses what is no HTTP. */
 export function clusterResources(settings: ResourceSettings): Resource[] {
-  return [clusterOf(settings), extHostCluster(settings), relayCluster(settings.relaySockets)].map((cluster) =>
+  const { extHostSocket, l7Transport, relaySockets } = settings
+  const parsers = l7Transport === 'relay' ? relayCluster(relaySockets) : networkExtProcCluster(relaySockets)
+  return [clusterOf(settings), grpcPipeCluster(EXT_HOST_CLUSTER, [extHostSocket]), parsers].map((cluster) =>
     createResource(CLUSTER_TYPE, cluster.name, ClusterSchema, cluster),
   )
 }
 
 function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attempt: number): Listener {
+  const isHandedOver = slot.relayed && settings.l7Transport === 'relay'
   const networkNamespaceFilepath = slot.direction === Direction.INGRESS ? (settings.ingressNetns ?? '') : ''
   return create(ListenerSchema, {
     name,
@@ -128,10 +137,16 @@ function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attemp
     address: socketAddress('127.0.0.1', slot.port, networkNamespaceFilepath),
     transparent: true,
     socketOptions: [intOption(SO_MARK, slot.mark), intOption(SO_KEEPALIVE, 1)],
-    listenerFilters: slot.relayed ? [originalDestination()] : [originalDestination(), originalSource(slot)],
-    filterChains: [create(FilterChainSchema, { filters: [slot.relayed ? relayFilter(name) : connectionManagerFilter(name, settings)] })],
+    // The relay connects to servers itself.
+    listenerFilters: isHandedOver ? [originalDestination()] : [originalDestination(), originalSource(slot)],
+    filterChains: [create(FilterChainSchema, { filters: filtersOf(name, slot, settings) })],
     ...(attempt === 0 ? {} : { metadata: { filterMetadata: { headgate: { attempt } } } }),
   })
+}
+
+function filtersOf(name: string, slot: Slot, settings: ResourceSettings): Filter[] {
+  if (!slot.relayed) return [connectionManagerFilter(name, settings)]
+  return settings.l7Transport === 'relay' ? [relayFilter(name)] : networkExtProcFilters(name, CLUSTER_NAME)
 }
 
 function originalDestination(): ListenerFilter {
@@ -203,26 +218,6 @@ function clusterOf(settings: ResourceSettings): Cluster {
       'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(UpstreamHttpProtocolOptionsSchema, protocol),
     },
     ...destinationOf(settings.upstream),
-  })
-}
-
-function extHostCluster({ extHostSocket }: ResourceSettings): Cluster {
-  const protocol = create(UpstreamHttpProtocolOptionsSchema, {
-    upstreamProtocolOptions: {
-      case: 'explicitHttpConfig',
-      value: { protocolConfig: { case: 'http2ProtocolOptions', value: {} } },
-    },
-  })
-  const address = create(AddressSchema, { address: { case: 'pipe', value: { path: extHostSocket } } })
-  return create(ClusterSchema, {
-    name: EXT_HOST_CLUSTER,
-    connectTimeout: { seconds: 1n },
-    // One stream a request: Envoy's own limit would refuse the 1,025th at a time.
-    circuitBreakers: withoutLimits(),
-    typedExtensionProtocolOptions: {
-      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(UpstreamHttpProtocolOptionsSchema, protocol),
-    },
-    ...staticEndpoint(EXT_HOST_CLUSTER, address),
   })
 }
 

@@ -5,6 +5,7 @@ import test from 'ava'
 import { KafkaClient, kafkaTool, runKafkaTool, startKafka } from '../support/kafka.ts'
 import { policyOf, withMachine } from '../support/running.ts'
 
+const TRANSPORTS = ['relay', 'ext-proc'] as const
 const TOPIC_DENIED = 'TOPIC_AUTHORIZATION_FAILED'
 
 function brokerPolicy(...kafka: readonly Record<string, string>[]): Record<string, unknown> {
@@ -12,103 +13,109 @@ function brokerPolicy(...kafka: readonly Record<string, string>[]): Record<strin
   return policyOf('broker', 'broker', { ingress: [{ fromEndpoints: [{ matchLabels: { app: 'shop' } }], toPorts }] })
 }
 
-test.serial('a client of Kafka does what its rules let it do, and is told what it may not as the broker would tell it', async (t) => {
-  t.timeout(180_000)
-  await withMachine(async (machine, headgate) => {
-    const shop = machine.addWorkload('shop')
-    const broker = machine.addWorkload('broker')
-    machine.writeWorkloads()
-    machine.setConfig({ flows: { mode: 'all' } })
-    headgate.start()
-    const address = await startKafka(machine, broker, 'orders', 'secret')
-    await headgate.wait()
-    await headgate.apply(
-      'broker.json',
-      brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders', group: 'books' }),
-    )
-    const client = new KafkaClient(machine, shop, address)
-    const resultOf = async (...question: Parameters<KafkaClient['ask']>) => (await client.ask(...question)).result
+for (const l7Transport of TRANSPORTS) {
+  test.serial(
+    `a client of Kafka does what its rules let it do, and is told what it may not as the broker would tell it (${l7Transport})`,
+    async (t) => {
+      t.timeout(180_000)
+      await withMachine(async (machine, headgate) => {
+        const shop = machine.addWorkload('shop')
+        const broker = machine.addWorkload('broker')
+        machine.writeWorkloads()
+        machine.setConfig({ flows: { mode: 'all' }, l7Transport })
+        headgate.start()
+        const { address } = await startKafka(machine, broker, ['orders', 'secret'])
+        await headgate.wait()
+        await headgate.apply(
+          'broker.json',
+          brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders', group: 'books' }),
+        )
+        const client = new KafkaClient(machine, shop, address)
+        const resultOf = async (...question: Parameters<KafkaClient['ask']>) => (await client.ask(...question)).result
 
-    t.is(await resultOf('produce', 'orders'), 'ok')
-    t.is(await resultOf('produce', 'secret'), TOPIC_DENIED)
-    t.is(await resultOf('produce', 'orders'), 'ok')
-    t.deepEqual((await client.ask('topics')).values, ['orders'])
-    t.deepEqual((await client.ask('consume', 'orders', 'books')).values, ['hello orders'])
-    t.is(await resultOf('consume', 'orders', 'theirs'), 'GROUP_AUTHORIZATION_FAILED')
-    t.is(await resultOf('consume', 'secret', 'books'), TOPIC_DENIED)
-    const denied = await headgate.flowThat(({ kafka, verdict }) => verdict === 'dropped' && kafka?.topics.includes('secret') === true)
-    t.like(denied, { kind: 'kafka', where: 'relay', direction: 'ingress', kafka: { clientId: 'shop', errorCode: 29 } })
+        t.is(await resultOf('produce', 'orders'), 'ok')
+        t.is(await resultOf('produce', 'secret'), TOPIC_DENIED)
+        t.is(await resultOf('produce', 'orders'), 'ok')
+        t.deepEqual((await client.ask('topics')).values, ['orders'])
+        t.like(await client.ask('consume', 'orders', 'books'), { result: 'ok', values: ['hello orders'] })
+        t.is(await resultOf('consume', 'orders', 'theirs'), 'GROUP_AUTHORIZATION_FAILED')
+        t.is(await resultOf('consume', 'secret', 'books'), TOPIC_DENIED)
+        const denied = await headgate.flowThat(({ kafka, verdict }) => verdict === 'dropped' && kafka?.topics.includes('secret') === true)
+        t.like(denied, { kind: 'kafka', where: 'relay', direction: 'ingress', kafka: { clientId: 'shop', errorCode: 29 } })
 
-    // Rules hold for the next request of connections that are open.
-    await headgate.apply('broker.json', brokerPolicy({ role: 'produce' }))
-    t.is(await resultOf('produce', 'secret'), 'ok')
-    await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'secret' }))
-    t.is(await resultOf('produce', 'orders'), TOPIC_DENIED)
-    t.is(await resultOf('produce', 'secret'), 'ok')
-    await headgate.apply('broker.json', brokerPolicy({ apiKey: 'fetch' }))
-    t.is(await resultOf('produce', 'secret'), TOPIC_DENIED)
-    await client.close()
-  })
-})
-
-test.serial('Kafka’s own clients, which name topics by ids, meet the same rules', async (t) => {
-  t.timeout(180_000)
-  await withMachine(async (machine, headgate) => {
-    const shop = machine.addWorkload('shop')
-    const broker = machine.addWorkload('broker')
-    machine.writeWorkloads()
-    headgate.start()
-    const address = await startKafka(machine, broker, 'orders', 'secret')
-    await headgate.wait()
-    await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders' }))
-    const produce = (topic: string) =>
-      runKafkaTool(
-        machine,
-        shop,
-        'ConsoleProducer',
-        ['--bootstrap-server', address, '--topic', topic, '--command-property', 'max.block.ms=5000'],
-        `hello ${topic}\n`,
-      )
-    const consume = (topic: string, protocol: string) =>
-      runKafkaTool(machine, shop, 'consumer.ConsoleConsumer', [
-        ...['--bootstrap-server', address, '--topic', topic, '--from-beginning', '--max-messages', '1', '--timeout-ms', '8000'],
-        ...['--command-property', `group.protocol=${protocol}`],
-      ])
-    // Whichever of its requests it is that is refused first.
-    const DENIED = /TopicAuthorizationException/
-    const sent = await produce('orders')
-    t.notRegex(sent.stdout + sent.stderr, /Exception/)
-    const refused = await produce('secret')
-    t.regex(refused.stdout + refused.stderr, DENIED)
-    for (const protocol of ['classic', 'consumer']) {
-      t.regex((await consume('orders', protocol)).stdout, /^hello orders$/m, protocol)
-      const { stdout, stderr } = await consume('secret', protocol)
-      t.notRegex(stdout, /hello/)
-      t.regex(stdout + stderr, DENIED, protocol)
-    }
-
-    // A consumer in the middle of its fetches, whose requests name no topics any more.
-    const reader = machine.start(
-      shop.netns,
-      kafkaTool('consumer.ConsoleConsumer', ['--bootstrap-server', address, '--topic', 'orders', '--from-beginning']),
-    )
-    let said = ''
-    for (const stream of [reader.stdout, reader.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => {
-        said += text
+        // Rules hold for the next request of connections that are open.
+        await headgate.apply('broker.json', brokerPolicy({ role: 'produce' }))
+        t.is(await resultOf('produce', 'secret'), 'ok')
+        await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'secret' }))
+        t.is(await resultOf('produce', 'orders'), TOPIC_DENIED)
+        t.is(await resultOf('produce', 'secret'), 'ok')
+        await headgate.apply('broker.json', brokerPolicy({ apiKey: 'fetch' }))
+        t.is(await resultOf('produce', 'secret'), TOPIC_DENIED)
+        await client.close()
       })
-    }
-    const until = async (wanted: RegExp) => {
-      for (const deadline = performance.now() + 15_000; !wanted.test(said); await delay(50))
-        if (performance.now() > deadline) throw new Error(said)
-    }
-    await until(/^hello orders$/m)
-    await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'secret' }))
-    await runKafkaTool(machine, broker, 'ConsoleProducer', ['--bootstrap-server', address, '--topic', 'orders'], 'too late\n')
-    await until(/Not authorized to access topics: \[orders\]/)
-    t.notRegex(said, /too late/)
+    },
+  )
+
+  test.serial(`Kafka’s own clients, which name topics by ids, meet the same rules (${l7Transport})`, async (t) => {
+    t.timeout(180_000)
+    await withMachine(async (machine, headgate) => {
+      const shop = machine.addWorkload('shop')
+      const broker = machine.addWorkload('broker')
+      machine.writeWorkloads()
+      machine.setConfig({ l7Transport })
+      headgate.start()
+      const { address } = await startKafka(machine, broker, ['orders', 'secret'])
+      await headgate.wait()
+      await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders' }))
+      const produce = (topic: string) =>
+        runKafkaTool(
+          machine,
+          shop,
+          'ConsoleProducer',
+          ['--bootstrap-server', address, '--topic', topic, '--command-property', 'max.block.ms=5000'],
+          `hello ${topic}\n`,
+        )
+      const consume = (topic: string, protocol: string) =>
+        runKafkaTool(machine, shop, 'consumer.ConsoleConsumer', [
+          ...['--bootstrap-server', address, '--topic', topic, '--from-beginning', '--max-messages', '1', '--timeout-ms', '8000'],
+          ...['--command-property', `group.protocol=${protocol}`],
+        ])
+      // Whichever of its requests it is that is refused first.
+      const DENIED = /TopicAuthorizationException/
+      const sent = await produce('orders')
+      t.notRegex(sent.stdout + sent.stderr, /Exception/)
+      const refused = await produce('secret')
+      t.regex(refused.stdout + refused.stderr, DENIED)
+      for (const protocol of ['classic', 'consumer']) {
+        t.regex((await consume('orders', protocol)).stdout, /^hello orders$/m, protocol)
+        const { stdout, stderr } = await consume('secret', protocol)
+        t.notRegex(stdout, /hello/)
+        t.regex(stdout + stderr, DENIED, protocol)
+      }
+
+      // A consumer in the middle of its fetches, whose requests name no topics any more.
+      const reader = machine.start(
+        shop.netns,
+        kafkaTool('consumer.ConsoleConsumer', ['--bootstrap-server', address, '--topic', 'orders', '--from-beginning']),
+      )
+      let said = ''
+      for (const stream of [reader.stdout, reader.stderr]) {
+        stream?.setEncoding('utf8').on('data', (text: string) => {
+          said += text
+        })
+      }
+      const until = async (wanted: RegExp) => {
+        for (const deadline = performance.now() + 15_000; !wanted.test(said); await delay(50))
+          if (performance.now() > deadline) throw new Error(said)
+      }
+      await until(/^hello orders$/m)
+      await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'secret' }))
+      await runKafkaTool(machine, broker, 'ConsoleProducer', ['--bootstrap-server', address, '--topic', 'orders'], 'too late\n')
+      await until(/Not authorized to access topics: \[orders\]/)
+      t.notRegex(said, /too late/)
+    })
   })
-})
+}
 
 test.serial('a worker that is killed takes its own connections with it, and what policy says goes on without the agent', async (t) => {
   t.timeout(120_000)
@@ -118,7 +125,7 @@ test.serial('a worker that is killed takes its own connections with it, and what
     machine.writeWorkloads()
     machine.setConfig({ relay: { workers: 2 } })
     headgate.start()
-    const address = await startKafka(machine, broker, 'orders', 'secret')
+    const { address } = await startKafka(machine, broker, ['orders', 'secret'])
     await headgate.wait()
     await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }))
     const client = new KafkaClient(machine, shop, address)

@@ -31,6 +31,7 @@ class Bench {
         denied: { status: 403, body: 'no' },
         accessLog: { mode: 'all', sampleRate: 1 },
         extHostSocket: '/run/ext-host.sock',
+        l7Transport: 'relay',
         relaySockets: ['/run/relay/0.sock'],
         extHostTimeoutMs: 1000,
         ruleCounters: false,

@@ -122,6 +122,7 @@ test('no request is ended for its age, and a slot can take any number of connect
     denied: { status: 403, body: 'x' },
     accessLog: { mode: 'all', sampleRate: 1 },
     extHostSocket: '/run/ext-host.sock',
+    l7Transport: 'relay',
     relaySockets: ['/run/relay/0.sock'],
     extHostTimeoutMs: 1000,
     ruleCounters: false,

@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { ReceivedEntries, resetReceived } from '#proxy/access-log/received.ts'
 import { askAdmin } from '#proxy/envoy/admin.ts'
-import { OTHER_RULES, VerdictCounter } from '#proxy/ext-host/verdict-counter.ts'
+import { OTHER_RULES, VerdictCounter } from '#proxy/ext-host/http/verdict-counter.ts'
 import { countsOf, parseRuleStat, readEnvoyCounts } from '#proxy/verdict-counts.ts'
 
 const PREFIX = 'http.slots.rbac.policy.'

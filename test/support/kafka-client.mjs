@@ -3,7 +3,8 @@ import { createInterface } from 'node:readline'
 import { Kafka, logLevel } from 'kafkajs'
 
 const [broker] = process.argv.slice(2)
-const WAIT_MS = 5000
+/** The first consumer of a broker waits for the topic of offsets to be made. */
+const WAIT_MS = 15_000
 const kafka = new Kafka({
   clientId: 'shop',
   brokers: [broker],

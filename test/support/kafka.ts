@@ -1,4 +1,5 @@
 /** A real broker in a workload, and clients that are asked to do things: kafkajs, and the tools that come with Kafka. */
+import type { ChildProcess } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -9,7 +10,8 @@ const READY_MS = 30_000
 const TOOL_MS = 30_000
 const PORT = 9092
 const CLUSTER_ID = 'MkU3OEVBNTcwNTJENDM2Qk'
-const JAVA = ['java', '-Xmx384m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', join(ROOT, '.cache/kafka/*')]
+/** For what runs for seconds: a JVM that does not take its time to compile. */
+const SHORT_LIVED = ['-Xmx384m', '-XX:TieredStopAtLevel=1']
 
 /** What kafkajs made of it: `ok`, or the type of its error. */
 export interface ClientAnswer {
@@ -18,21 +20,54 @@ export interface ClientAnswer {
   readonly values: readonly string[]
 }
 
-/** Starts it, with these topics of two partitions. @returns its address, host and port */
-export async function startKafka(machine: Machine, workload: Workload, ...topics: readonly string[]): Promise<string> {
+/** Kafka's jars in a JVM. */
+function java(...options: readonly string[]): string[] {
+  return ['java', '-XX:+UseSerialGC', ...options, '-cp', join(ROOT, '.cache/kafka/*')]
+}
+
+export interface KafkaOptions {
+  /** Ports more to listen on, and what clients that come there are told to connect to: a port of this address that a proxy listens on. */
+  readonly behindProxies?: Readonly<Record<string, { readonly port: number; readonly advertisedPort: number }>>
+  readonly settings?: Readonly<Record<string, string>>
+  readonly jvm?: readonly string[]
+}
+
+export interface KafkaBroker {
+  /** Host and port. */
+  readonly address: string
+  readonly process: ChildProcess
+}
+
+/** Starts it, with these topics of two partitions. */
+export async function startKafka(
+  machine: Machine,
+  workload: Workload,
+  topics: readonly string[],
+  { behindProxies = {}, settings: own = {}, jvm = SHORT_LIVED }: KafkaOptions = {},
+): Promise<KafkaBroker> {
   const folder = join(machine.folder, `kafka-${workload.name}`)
   mkdirSync(folder)
   const properties = join(folder, 'server.properties')
   const address = `${workload.address}:${PORT}`
+  const proxies = Object.entries(behindProxies)
   const settings = {
     'process.roles': 'broker,controller',
     'node.id': '1',
     'controller.quorum.voters': '1@127.0.0.1:9093',
-    listeners: `PLAINTEXT://${address},CONTROLLER://127.0.0.1:9093`,
-    'advertised.listeners': `PLAINTEXT://${address}`,
+    listeners: [
+      `PLAINTEXT://${address}`,
+      'CONTROLLER://127.0.0.1:9093',
+      ...proxies.map(([name, { port }]) => `${name}://${workload.address}:${port}`),
+    ].join(),
+    'advertised.listeners': [
+      `PLAINTEXT://${address}`,
+      ...proxies.map(([name, { advertisedPort }]) => `${name}://${workload.address}:${advertisedPort}`),
+    ].join(),
     'controller.listener.names': 'CONTROLLER',
     'inter.broker.listener.name': 'PLAINTEXT',
-    'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT',
+    'listener.security.protocol.map': ['CONTROLLER', 'PLAINTEXT', ...proxies.map(([name]) => name)]
+      .map((name) => `${name}:PLAINTEXT`)
+      .join(),
     'log.dirs': join(folder, 'data'),
     'num.partitions': '2',
     'num.network.threads': '2',
@@ -45,6 +80,7 @@ export async function startKafka(machine: Machine, workload: Workload, ...topics
     'group.initial.rebalance.delay.ms': '0',
     'auto.create.topics.enable': 'false',
     'log.cleaner.enable': 'false',
+    ...own,
   }
   writeFileSync(
     properties,
@@ -52,9 +88,17 @@ export async function startKafka(machine: Machine, workload: Workload, ...topics
       .map(([name, value]) => `${name}=${value}\n`)
       .join(''),
   )
-  const formatted = await machine.run(workload.netns, [...JAVA, 'kafka.tools.StorageTool', 'format', '-t', CLUSTER_ID, '-c', properties])
+  const formatted = await machine.run(workload.netns, [
+    ...java(...SHORT_LIVED),
+    'kafka.tools.StorageTool',
+    'format',
+    '-t',
+    CLUSTER_ID,
+    '-c',
+    properties,
+  ])
   if (formatted.code !== 0) throw new Error(`no storage for Kafka: ${formatted.stderr}`)
-  const child = machine.start(workload.netns, [...JAVA, 'kafka.Kafka', properties])
+  const child = machine.start(workload.netns, [...java(...jvm), 'kafka.Kafka', properties])
   let log = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
@@ -70,7 +114,7 @@ export async function startKafka(machine: Machine, workload: Workload, ...topics
     await delay(200)
   }
   await admin.close()
-  return address
+  return { address, process: child }
 }
 
 /** kafkajs in a workload, with connections that stay. */
@@ -78,10 +122,10 @@ export class KafkaClient {
   readonly #child: ReturnType<Machine['start']>
   readonly #lines: AsyncIterator<string>
 
-  constructor(machine: Machine, workload: Workload, broker: string) {
-    this.#child = machine.start(workload.netns, [join(ROOT, 'bin/node'), join(ROOT, 'test/support/kafka-client.mjs'), broker], {
-      stdin: true,
-    })
+  /** @param prefix of its command */
+  constructor(machine: Machine, workload: Workload, broker: string, prefix: readonly string[] = []) {
+    const command = [...prefix, join(ROOT, 'bin/node'), join(ROOT, 'test/support/kafka-client.mjs'), broker]
+    this.#child = machine.start(workload.netns, command, { stdin: true })
     this.#child.stderr?.resume()
     this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]()
   }
@@ -101,8 +145,8 @@ export class KafkaClient {
 }
 
 /** The command of one of Kafka's own tools, which ends after a while in any case. */
-export function kafkaTool(tool: string, options: readonly string[]): string[] {
-  return ['timeout', String(TOOL_MS / 1000), ...JAVA, `org.apache.kafka.tools.${tool}`, ...options]
+export function kafkaTool(tool: string, options: readonly string[], jvm: readonly string[] = SHORT_LIVED, timeoutMs = TOOL_MS): string[] {
+  return ['timeout', String(timeoutMs / 1000), ...java(...jvm), `org.apache.kafka.tools.${tool}`, ...options]
 }
 
 /** One of Kafka's own tools, in a workload. @param input what it reads */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import test from 'ava'
 import { MismatchAction, type RulesetSchema } from '#api/gen/headgate/v1/control_pb.js'
-import { frameMessage } from '#proxy/ext-host/grpc-framing.ts'
+import { frameMessage } from '#proxy/ext-host/grpc/grpc-framing.ts'
 import { ExtHostStack } from '../support/ext-host-stack.ts'
 import { get, Load } from '../support/http.ts'
 

@@ -16,7 +16,7 @@ import { isAnswering } from '#api/unix-socket.ts'
 import { type Config, configSchema } from '#config/schema.ts'
 import { findEnvoy } from '#proxy/envoy/binary.ts'
 import { METADATA_NAMESPACE, RULESET_METADATA } from '#proxy/ext-host/contract.ts'
-import { RulesetStore } from '#proxy/ext-host/ruleset-store.ts'
+import { RulesetStore } from '#proxy/ext-host/http/ruleset-store.ts'
 import { proxyPaths } from '#proxy/paths.ts'
 
 const ROOT = join(import.meta.dirname, '../../..')

@@ -17,6 +17,7 @@ const settings = {
   denied: { status: 403, body: 'no' },
   accessLog: { mode: 'denied', sampleRate: 0 },
   extHostSocket: '/run/ext-host.sock',
+  l7Transport: 'relay',
   relaySockets: ['/run/relay/0.sock'],
   extHostTimeoutMs: 1000,
   ruleCounters: false,

@@ -15,11 +15,9 @@
  */
 import type { HeaderEdit, HeaderNote } from '#parsers/http/judge.ts'
 import type { HttpRequest } from '#parsers/http/match.ts'
-import { DENIED_DETAILS, DENIED_STATUS, METADATA_FIELDS, METADATA_NAMESPACE, RESULT_ALLOWED, RESULT_DENIED } from './contract.ts'
-import { frameMessage } from './grpc-framing.ts'
-
-/** A message that this program does not understand, or that has no place where it stands. */
-export class ProcessingError extends Error {}
+import { DENIED_DETAILS, DENIED_STATUS, METADATA_FIELDS, METADATA_NAMESPACE, RESULT_ALLOWED, RESULT_DENIED } from '../contract.ts'
+import { frameMessage } from '../grpc/grpc-framing.ts'
+import { LENGTH_DELIMITED, MessageError, ProtobufCursor, VARINT } from '../grpc/protobuf-cursor.ts'
 
 /** Envoy takes 100 unless it is told otherwise. */
 export const HEADERS_COUNT_MAX = 1024
@@ -27,37 +25,30 @@ export const HEADERS_COUNT_MAX = 1024
 const PERMISSION_DENIED = 7
 const OVERWRITE_IF_EXISTS_OR_ADD = 2
 
-const UINT32_MAX = 0xffff_ffff
-
-const VARINT = 0
-const FIXED64 = 1
-const LENGTH_DELIMITED = 2
-const FIXED32 = 5
-
 const REQUEST_HEADERS = 2
 const LAST_PHASE = 7
 
 const NO_HEADERS: ReadonlyMap<string, readonly string[]> = new Map()
 
-/** Reads a ProcessingRequest that has to be about a request's headers. @throws ProcessingError for anything else */
+/** Reads a ProcessingRequest that has to be about a request's headers. @throws MessageError for anything else */
 export function decodeRequestHeaders(message: Buffer): HttpRequest {
-  const cursor = new Cursor(message)
+  const cursor = new ProtobufCursor(message)
   let headers: HttpRequest | undefined
   while (cursor.at < cursor.end) {
     const tag = cursor.varint()
     const field = tag >>> 3
     if (field === REQUEST_HEADERS) {
-      if (headers !== undefined) throw new ProcessingError('headers come twice')
+      if (headers !== undefined) throw new MessageError('headers come twice')
       headers = cursor.message(tag, decodeHttpHeaders)
     } else if (field > REQUEST_HEADERS && field <= LAST_PHASE) {
-      throw new ProcessingError('only headers of requests are judged')
+      throw new MessageError('only headers of requests are judged')
     } else cursor.skip(tag)
   }
-  if (headers === undefined) throw new ProcessingError('nothing to judge')
+  if (headers === undefined) throw new MessageError('nothing to judge')
   return headers
 }
 
-function decodeHttpHeaders(cursor: Cursor): HttpRequest {
+function decodeHttpHeaders(cursor: ProtobufCursor): HttpRequest {
   let request: HttpRequest | undefined
   while (cursor.at < cursor.end) {
     const tag = cursor.varint()
@@ -65,14 +56,14 @@ function decodeHttpHeaders(cursor: Cursor): HttpRequest {
       cursor.skip(tag)
       continue
     }
-    if (request !== undefined) throw new ProcessingError('headers come twice')
+    if (request !== undefined) throw new MessageError('headers come twice')
     request = cursor.message(tag, decodeHeaderMap)
   }
-  if (request === undefined) throw new ProcessingError('a request without headers')
+  if (request === undefined) throw new MessageError('a request without headers')
   return request
 }
 
-function decodeHeaderMap(cursor: Cursor): HttpRequest {
+function decodeHeaderMap(cursor: ProtobufCursor): HttpRequest {
   let method: string | undefined
   let path: string | undefined
   let authority: string | undefined
@@ -85,20 +76,20 @@ function decodeHeaderMap(cursor: Cursor): HttpRequest {
       continue
     }
     count += 1
-    if (count > HEADERS_COUNT_MAX) throw new ProcessingError(`a request may have ${HEADERS_COUNT_MAX} headers`)
+    if (count > HEADERS_COUNT_MAX) throw new MessageError(`a request may have ${HEADERS_COUNT_MAX} headers`)
     cursor.message(tag, decodeHeaderValue)
     const { key, value } = decoded
     switch (key) {
       case ':method':
-        if (method !== undefined) throw new ProcessingError('two methods')
+        if (method !== undefined) throw new MessageError('two methods')
         method = value
         break
       case ':path':
-        if (path !== undefined) throw new ProcessingError('two paths')
+        if (path !== undefined) throw new MessageError('two paths')
         path = value
         break
       case ':authority':
-        if (authority !== undefined) throw new ProcessingError('two authorities')
+        if (authority !== undefined) throw new MessageError('two authorities')
         authority = value
         break
       default: {
@@ -109,7 +100,7 @@ function decodeHeaderMap(cursor: Cursor): HttpRequest {
       }
     }
   }
-  if (method === undefined) throw new ProcessingError('a request without method')
+  if (method === undefined) throw new MessageError('a request without method')
   // Envoy sends what the rules ask for; a CONNECT has no path in any case.
   return { method, path: path ?? '', authority: authority ?? '', headers: others ?? NO_HEADERS }
 }
@@ -117,7 +108,7 @@ function decodeHeaderMap(cursor: Cursor): HttpRequest {
 /** Of the header that was read last: an object a header is more than this needs. */
 const decoded = { key: '', value: '' }
 
-function decodeHeaderValue(cursor: Cursor): void {
+function decodeHeaderValue(cursor: ProtobufCursor): void {
   decoded.key = ''
   decoded.value = ''
   let isRaw = false
@@ -132,81 +123,6 @@ function decodeHeaderValue(cursor: Cursor): void {
       const value = cursor.text(tag)
       if (!isRaw) decoded.value = value
     } else cursor.skip(tag)
-  }
-}
-
-/** A position in a message, and the end of the part of it that is being read. */
-class Cursor {
-  at = 0
-  end: number
-  readonly #bytes: Buffer
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes
-    this.end = bytes.length
-  }
-
-  /** Lengths, tags and small numbers: 32 bits. Whatever is larger is the largest of these, which is no length and no tag. */
-  varint(): number {
-    let value = 0
-    let isLarge = false
-    for (let shift = 0; shift < 70; shift += 7) {
-      if (this.at >= this.end) throw new ProcessingError('the message ends inside of a number')
-      const byte = this.#bytes[this.at++] ?? 0
-      if (shift < 28) value |= (byte & 0x7f) << shift
-      else if (shift === 28) value |= (byte & 0x0f) << 28
-      if (shift >= 28 && (byte & 0x7f) > (shift === 28 ? 0x0f : 0)) isLarge = true
-      if (byte < 0x80) return isLarge ? UINT32_MAX : value >>> 0
-    }
-    throw new ProcessingError('a number that does not end')
-  }
-
-  text(tag: number): string {
-    const end = this.#endOf(tag)
-    const text = this.#bytes.toString('utf8', this.at, end)
-    this.at = end
-    return text
-  }
-
-  message<T>(tag: number, decode: (cursor: Cursor) => T): T {
-    const outer = this.end
-    this.end = this.#endOf(tag)
-    const value = decode(this)
-    this.at = this.end
-    this.end = outer
-    return value
-  }
-
-  skip(tag: number): void {
-    if (tag >>> 3 === 0) throw new ProcessingError('a field without number')
-    switch (tag & 7) {
-      case VARINT:
-        this.varint()
-        return
-      case FIXED64:
-        this.#advance(8)
-        return
-      case LENGTH_DELIMITED:
-        this.at = this.#endOf(tag)
-        return
-      case FIXED32:
-        this.#advance(4)
-        return
-      default:
-        throw new ProcessingError('a field of unknown type')
-    }
-  }
-
-  #advance(length: number): void {
-    if (length > this.end - this.at) throw new ProcessingError('a field is longer than its message')
-    this.at += length
-  }
-
-  #endOf(tag: number): number {
-    if ((tag & 7) !== LENGTH_DELIMITED) throw new ProcessingError('a field of another type')
-    const length = this.varint()
-    if (length > this.end - this.at) throw new ProcessingError('a field is longer than its message')
-    return this.at + length
   }
 }
 

@@ -9,16 +9,10 @@ import {
 } from '#api/gen/envoy/service/ext_proc/v3/external_processor_pb.js'
 import { HttpJudge } from '#parsers/http/judge.ts'
 import { METADATA_NAMESPACE } from '#proxy/ext-host/contract.ts'
-import { PREFIX_LENGTH } from '#proxy/ext-host/grpc-framing.ts'
-import { answerTo } from '#proxy/ext-host/http-service.ts'
-import {
-  Answers,
-  decodeRequestHeaders,
-  encodeAllowed,
-  encodeDenied,
-  HEADERS_COUNT_MAX,
-  ProcessingError,
-} from '#proxy/ext-host/processing.ts'
+import { PREFIX_LENGTH } from '#proxy/ext-host/grpc/grpc-framing.ts'
+import { MessageError } from '#proxy/ext-host/grpc/protobuf-cursor.ts'
+import { answerTo } from '#proxy/ext-host/http/http-service.ts'
+import { Answers, decodeRequestHeaders, encodeAllowed, encodeDenied, HEADERS_COUNT_MAX } from '#proxy/ext-host/http/processing.ts'
 
 type Headers = readonly (readonly [string, string])[]
 
@@ -87,11 +81,11 @@ test('any headers are read back', (t) => {
 
 test('a request has a method, at most one target, and one set of headers', (t) => {
   for (const headers of [TARGET.slice(1), [...TARGET, TARGET[1]!], [...TARGET, TARGET[0]!], [...TARGET, TARGET[2]!]])
-    t.throws(() => decodeRequestHeaders(headersOf(headers)), { instanceOf: ProcessingError })
+    t.throws(() => decodeRequestHeaders(headersOf(headers)), { instanceOf: MessageError })
   t.like(decodeRequestHeaders(headersOf([TARGET[0]!])), { path: '', authority: '' })
-  t.throws(() => decodeRequestHeaders(Buffer.concat([headersOf(TARGET), headersOf(TARGET)])), { instanceOf: ProcessingError })
+  t.throws(() => decodeRequestHeaders(Buffer.concat([headersOf(TARGET), headersOf(TARGET)])), { instanceOf: MessageError })
   const many = Array.from({ length: HEADERS_COUNT_MAX }, (): [string, string] => ['x-a', ''])
-  t.throws(() => decodeRequestHeaders(headersOf([...TARGET, ...many])), { instanceOf: ProcessingError })
+  t.throws(() => decodeRequestHeaders(headersOf([...TARGET, ...many])), { instanceOf: MessageError })
 })
 
 test('other phases have no place here', (t) => {
@@ -102,8 +96,8 @@ test('other phases have no place here', (t) => {
     { case: 'requestTrailers', value: {} },
     { case: 'responseTrailers', value: {} },
   ] as const)
-    t.throws(() => decodeRequestHeaders(messageOf(request)), { instanceOf: ProcessingError, message: /only headers of requests/ })
-  t.throws(() => decodeRequestHeaders(Buffer.alloc(0)), { instanceOf: ProcessingError })
+    t.throws(() => decodeRequestHeaders(messageOf(request)), { instanceOf: MessageError, message: /only headers of requests/ })
+  t.throws(() => decodeRequestHeaders(Buffer.alloc(0)), { instanceOf: MessageError })
 })
 
 test('whatever is cut or damaged is refused or read, and nothing else happens', (t) => {
@@ -112,11 +106,11 @@ test('whatever is cut or damaged is refused or read, and nothing else happens', 
     try {
       decodeRequestHeaders(bytes)
     } catch (error) {
-      if (!(error instanceof ProcessingError)) throw error
+      if (!(error instanceof MessageError)) throw error
     }
   }
   for (let length = 0; length < whole.length; length++)
-    t.throws(() => decodeRequestHeaders(whole.subarray(0, length)), { instanceOf: ProcessingError })
+    t.throws(() => decodeRequestHeaders(whole.subarray(0, length)), { instanceOf: MessageError })
   for (let bit = 0; bit < whole.length * 8; bit++) {
     const damaged = Buffer.from(whole)
     damaged[bit >> 3]! ^= 1 << (bit & 7)
@@ -128,7 +122,7 @@ test('whatever is cut or damaged is refused or read, and nothing else happens', 
   )
   // Lengths of four gigabytes and of more than a number holds.
   for (const length of [[0xff, 0xff, 0xff, 0xff, 0x0f], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], Array(12).fill(0xff)])
-    t.throws(() => decodeRequestHeaders(Buffer.from([0x12, ...length, ...whole])), { instanceOf: ProcessingError })
+    t.throws(() => decodeRequestHeaders(Buffer.from([0x12, ...length, ...whole])), { instanceOf: MessageError })
 })
 
 test('a request that passes is told with its rule', (t) => {
@@ -194,6 +188,6 @@ test('a request that comes without what the rules ask for is not judged', (t) =>
   t.true(judged({ path: false, host: false }, method))
   t.true(judged({ path: true, host: true }, method, [':path', '/'], [':authority', 'a']))
   t.true(judged({ path: true, host: false }, [':method', 'CONNECT']))
-  t.throws(() => judged({ path: true, host: false }, method), { instanceOf: ProcessingError })
-  t.throws(() => judged({ path: false, host: true }, method), { instanceOf: ProcessingError })
+  t.throws(() => judged({ path: true, host: false }, method), { instanceOf: MessageError })
+  t.throws(() => judged({ path: false, host: true }, method), { instanceOf: MessageError })
 })

@@ -13,7 +13,7 @@ import {
   type GrpcHandler,
   MESSAGE_BYTES_MAX,
   serveGrpc,
-} from '#proxy/ext-host/grpc-framing.ts'
+} from '#proxy/ext-host/grpc/grpc-framing.ts'
 
 const PATH = '/test.Echo/Call'
 

@@ -52,6 +52,8 @@ export interface DriverLimits {
   readonly budget: MemoryBudget
 }
 
+/** Of a transport that cannot wait: what it brings of a direction although it is not wanted. */
+const UNWANTED_BYTES_MAX = 4 << 20
 const FIRST_CAPACITY = 4096
 const EMPTY = new Uint8Array()
 
@@ -69,6 +71,8 @@ class Half {
   isRestPassed = false
   restTurn: Turn | undefined
   hasEnded = false
+  /** Came although nothing was wanted, since the last that was. */
+  unwantedBytes = 0
   /** The parser was told. */
   isEndTold = false
 }
@@ -104,10 +108,13 @@ export class StreamDriver {
     return direction === 'reply' || this.#openedTurns - this.#closedTurns < this.#limits.turnsMax
   }
 
-  /** @param chunk is handed over: what passes of it is written as it is */
+  /** @param chunk may be written over once this returns and the sink has let go of what it was given of it */
   push(direction: StreamDirection, chunk: Uint8Array): void {
     const half = this.#halves[direction]
-    if (!this.#isClosed && !half.hasEnded) this.#add(direction, half, chunk)
+    if (this.#isClosed || half.hasEnded) return
+    half.unwantedBytes = this.wants(direction) ? 0 : half.unwantedBytes + chunk.length
+    if (half.unwantedBytes > UNWANTED_BYTES_MAX) this.#close('more came than can be held back')
+    else this.#add(direction, half, chunk)
   }
 
   #add(direction: StreamDirection, half: Half, chunk: Uint8Array): void {
@@ -116,6 +123,19 @@ export class StreamDriver {
     if (this.#isBusy || half.isWaiting || half.heldBytes > 0 || bytes.length < half.neededBytes) {
       if (this.#hold(half, bytes)) this.#runHeld(direction, half)
     } else this.#parse(direction, half, { bytes, budgetBytes: 0 })
+  }
+
+  /** How many of the bytes that come next pass, whatever they are: a transport may move them itself, where all before them has been written. */
+  passing(direction: StreamDirection): number {
+    const half = this.#halves[direction]
+    return this.#isClosed || half.hasEnded || !half.isRestPassed ? 0 : half.restBytes
+  }
+
+  /** So many of those have passed. */
+  passed(direction: StreamDirection, bytes: number): void {
+    const half = this.#halves[direction]
+    half.restBytes -= bytes
+    if (half.restBytes === 0) this.#boundary(direction, half.restTurn)
   }
 
   /** Nothing more comes of this direction. */
@@ -197,7 +217,8 @@ export class StreamDriver {
     while (!this.#isClosed && !half.isWaiting && (isEnd || (rest.length > 0 && rest.length >= half.neededBytes))) {
       const ops = this.#call(direction, rest, isEnd)
       if (ops instanceof Promise) {
-        this.#await(direction, half, ops, { bytes: rest, budgetBytes })
+        // What was not held is the transport's memory, and true until push returns.
+        this.#await(direction, half, ops, { bytes: budgetBytes > 0 ? rest : rest.slice(), budgetBytes })
         return
       }
       rest = this.#carryOut(direction, half, ops, rest)

@@ -37,11 +37,17 @@ const CLOSE_GRACE_MS = 200
 export interface GrpcHandler {
   /** @param message a view of what was received: to be copied if it is kept */
   onMessage(message: Buffer): void
+  /** The stream is gone, whoever ended it. */
+  onClosed?(): void
 }
 
 export interface GrpcMethod {
   /** `/package.Service/Method` */
   readonly path: string
+  /** MESSAGE_BYTES_MAX when not given. */
+  readonly messageBytesMax?: number
+  /** Streams last as long as what they are about, and may be quiet. */
+  readonly isLongLived?: boolean
   open(call: GrpcCall): GrpcHandler
 }
 
@@ -103,13 +109,15 @@ export class GrpcCall {
 /** Cuts messages out of chunks. */
 export class FrameReader {
   readonly #onMessage: (message: Buffer) => void
+  readonly #bytesMax: number
   #held: Buffer[] = []
   #heldLength = 0
   /** Of the message that is held, with its prefix; unknown while that is not complete. */
   #wantedLength = PREFIX_LENGTH
 
-  constructor(onMessage: (message: Buffer) => void) {
+  constructor(onMessage: (message: Buffer) => void, bytesMax = MESSAGE_BYTES_MAX) {
     this.#onMessage = onMessage
+    this.#bytesMax = bytesMax
   }
 
   /** @throws FrameError for what cannot become a message */
@@ -124,7 +132,7 @@ export class FrameReader {
       this.#heldLength = 0
     }
     for (;;) {
-      this.#wantedLength = wantedLength(bytes)
+      this.#wantedLength = wantedLength(bytes, this.#bytesMax)
       if (bytes.length < this.#wantedLength) break
       this.#onMessage(bytes.subarray(PREFIX_LENGTH, this.#wantedLength))
       bytes = bytes.subarray(this.#wantedLength)
@@ -136,11 +144,11 @@ export class FrameReader {
 }
 
 /** Length that bytes have to have to hold a message, or first of all its prefix. */
-function wantedLength(bytes: Buffer): number {
+function wantedLength(bytes: Buffer, bytesMax: number): number {
   if (bytes.length < PREFIX_LENGTH) return PREFIX_LENGTH
   if (bytes[0] !== 0) throw new FrameError(GRPC_STATUS.unimplemented, 'compressed messages are not understood')
   const length = bytes.readUInt32BE(1)
-  if (length > MESSAGE_BYTES_MAX) throw new FrameError(GRPC_STATUS.resourceExhausted, `a message may have ${MESSAGE_BYTES_MAX} bytes`)
+  if (length > bytesMax) throw new FrameError(GRPC_STATUS.resourceExhausted, `a message may have ${bytesMax} bytes`)
   return PREFIX_LENGTH + length
 }
 
@@ -165,6 +173,8 @@ export function frameMessage(message: Uint8Array): Buffer {
 export interface GrpcServer {
   /** Streams that are open now. */
   readonly streamCount: number
+  /** Takes no more connections, and no more streams on those that are open. */
+  stop(): void
   /** Lets go of everything. What has no answer yet is reset, and Envoy refuses it. */
   close(): Promise<void>
 }
@@ -172,15 +182,22 @@ export interface GrpcServer {
 /** Serves on a UNIX socket that only root may use. @throws ApiError when a living process answers there */
 export async function serveGrpc(path: string, { methods, onError }: GrpcServerOptions): Promise<GrpcServer> {
   const byPath = new Map(methods.map((method) => [method.path, method]))
-  const calls = new Map<GrpcCall, number>()
+  const calls = new Set<GrpcCall>()
+  /** Those that have to be done soon, in the order in which they were opened. */
+  const openedAt = new Map<GrpcCall, number>()
   const connections = new Set<Http2Connection>()
   const open = (stream: Http2Stream, headers: HeaderList) => {
     const call = new GrpcCall(stream, headers)
     const method = byPath.get(call.metadata(':path') ?? '')
     if (method === undefined) return call.fail(GRPC_STATUS.unimplemented, 'no such method')
     if (calls.size >= STREAMS_MAX) return call.fail(GRPC_STATUS.unavailable, 'too many streams')
-    calls.set(call, sweeps)
-    return new Receiving(call, method.open(call), { onError, onClosed: () => calls.delete(call) })
+    calls.add(call)
+    if (method.isLongLived !== true) openedAt.set(call, sweeps)
+    const onClosed = () => {
+      calls.delete(call)
+      openedAt.delete(call)
+    }
+    return new Receiving(call, method.open(call), { onError, onClosed, messageBytesMax: method.messageBytesMax ?? MESSAGE_BYTES_MAX })
   }
   const server = createServer((socket) => {
     const connection = new Http2Connection(socket, {
@@ -195,7 +212,7 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
   let sweeps = 0
   const sweeper = setInterval(() => {
     sweeps += 1
-    for (const [call, opened] of calls) {
+    for (const [call, opened] of openedAt) {
       if (sweeps - opened < 2) break
       call.endIdle()
     }
@@ -208,15 +225,20 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
   })
   server.on('error', onError)
 
+  const closed = new Promise<void>((resolve) => server.once('close', resolve))
+  const stop = (): void => {
+    remove()
+    server.close()
+    for (const connection of connections) connection.close()
+  }
   return {
     get streamCount() {
       return calls.size
     },
+    stop,
     async close() {
       clearInterval(sweeper)
-      remove()
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      for (const connection of connections) connection.close()
+      stop()
       const timer = setTimeout(() => {
         for (const connection of connections) connection.destroy()
       }, CLOSE_GRACE_MS)
@@ -229,12 +251,14 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
 /** What comes on a stream, for its handler. */
 class Receiving implements StreamSink {
   readonly #call: GrpcCall
+  readonly #handler: GrpcHandler
   readonly #reader: FrameReader
   readonly #options: ReceivingOptions
 
   constructor(call: GrpcCall, handler: GrpcHandler, options: ReceivingOptions) {
     this.#call = call
-    this.#reader = new FrameReader((message) => handler.onMessage(message))
+    this.#handler = handler
+    this.#reader = new FrameReader((message) => handler.onMessage(message), options.messageBytesMax)
     this.#options = options
   }
 
@@ -257,10 +281,12 @@ class Receiving implements StreamSink {
 
   onClosed(): void {
     this.#options.onClosed()
+    this.#handler.onClosed?.()
   }
 }
 
 interface ReceivingOptions {
   readonly onError: (error: Error) => void
   readonly onClosed: () => void
+  readonly messageBytesMax: number
 }

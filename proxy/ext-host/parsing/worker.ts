@@ -19,13 +19,23 @@ import { acquireLock } from '#sys/flock.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { proxyPaths, relayPaths } from '../../paths.ts'
-import { closedFlow, requestFlow } from './flows.ts'
-import { RelayServer } from './server.ts'
+import { serveGrpc } from '../grpc/grpc-framing.ts'
+import { networkService } from '../network/network-service.ts'
+import { RelayServer } from '../relay/server.ts'
+import { closedFlow, isReported, requestFlow } from './flows.ts'
+import { ParserHost } from './parser-host.ts'
 import { RelaySlots } from './slots.ts'
 import { type RelayChange, RelayState } from './state.ts'
 
 /** For the agent to say what is in force now, before connections are taken by what was in force the last time. */
 const AGENT_WAIT_MS = 1000
+
+/** How connections come from Envoy. */
+interface Transport {
+  /** Takes no more. */
+  stop(): void
+  close(): void | Promise<void>
+}
 
 /** Runs until the signal, and until its connections have ended or their time is over. @throws LockHeldError while another has its number */
 export async function runRelayWorker(config: Config, worker: number, signal: AbortSignal): Promise<void> {
@@ -40,14 +50,21 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const slots = new RelaySlots(config.kafka.mixedRequests, ({ id }, error) =>
     log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody'),
   )
-  let server: RelayServer | undefined
+  const host = new ParserHost({
+    slots,
+    onRecord: (connection, record) => {
+      if (isReported(record as KafkaRecord, config.flows)) flows.add(requestFlow(connection, record as KafkaRecord))
+    },
+    onFailure: (connection, reason) => flows.add(closedFlow(connection, reason)),
+    onRefused: (reason) => log.warn({ reason }, 'a connection was refused'),
+  })
+  let server: Transport | undefined
   let appliedRevision = 0n
   const stated = Promise.withResolvers<void>()
 
   const bringIn = (change: RelayChange): void => {
     slots.changeEndpoints(change.endpoints)
-    const ended = slots.change(change.slots)
-    server?.end(ended)
+    host.end(slots.change(change.slots))
     appliedRevision = state.revision
   }
   const control = new ControlClient({
@@ -73,6 +90,18 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     onError: (error) => log.error({ err: error }, 'what the agent states cannot be written to disk'),
   })
 
+  const serve = async (egressNetns: string): Promise<Transport> => {
+    if (config.l7Transport === 'ext-proc') {
+      return await serveGrpc(paths.socket, {
+        methods: [networkService(host)],
+        onError: (error) => log.error({ err: error }, 'a connection could not be judged'),
+      })
+    }
+    const relay = new RelayServer({ path: paths.socket, host, inNetns: (run) => inNetns(egressNetns, run) })
+    await relay.listen()
+    return relay
+  }
+
   const flows = new FlowReporter('relayed', control.client, stopped.signal)
   try {
     const restored = state.load()
@@ -85,23 +114,16 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(allPaths.netns), { signal })
     await Promise.race([stated.promise, delay(AGENT_WAIT_MS)])
     if (namespaces === undefined || signal.aborted) return
-    server = new RelayServer({
-      path: paths.socket,
-      slots,
-      inNetns: (run) => inNetns(namespaces.egress, run),
-      onRecord: (connection, record) => flows.add(requestFlow(connection, record as KafkaRecord)),
-      onFailure: (connection, reason) => flows.add(closedFlow(connection, reason)),
-      onRefused: (reason) => log.warn({ reason }, 'a connection was refused'),
-    })
-    await server.listen()
+    server = await serve(namespaces.egress)
     log.info({ worker, revision: state.revision }, 'relaying')
     if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
-    const drained = server.drain(config.relay.drainSeconds * 1000)
+    const drained = host.idle(config.relay.drainSeconds * 1000)
+    server.stop()
     // The number, and with it the socket's name, is another's from now on.
     lock.release()
     await drained
   } finally {
-    server?.close()
+    await server?.close()
     stopped.abort()
     await controlling
   }

@@ -4,9 +4,10 @@
  */
 import type { HttpJudge } from '#parsers/http/judge.ts'
 import { TUNNEL_METHOD } from '#parsers/http/match.ts'
-import { RULESET_METADATA } from './contract.ts'
-import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from './grpc-framing.ts'
-import { type Answers, decodeRequestHeaders, encodeAllowed, ProcessingError } from './processing.ts'
+import { RULESET_METADATA } from '../contract.ts'
+import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from '../grpc/grpc-framing.ts'
+import { MessageError } from '../grpc/protobuf-cursor.ts'
+import { type Answers, decodeRequestHeaders, encodeAllowed } from './processing.ts'
 import type { VerdictCounter } from './verdict-counter.ts'
 
 export const PROCESS_PATH = '/envoy.service.ext_proc.v3.ExternalProcessor/Process'
@@ -60,17 +61,17 @@ class Processing implements GrpcHandler {
     try {
       this.#call.send(answerTo(ruleset, message, this.#options.counter))
     } catch (error) {
-      if (!(error instanceof ProcessingError)) throw error
+      if (!(error instanceof MessageError)) throw error
       this.#call.fail(GRPC_STATUS.invalidArgument, error.message)
     }
   }
 }
 
-/** The verdict on the request in a message, framed. @throws ProcessingError when there is none in it */
+/** The verdict on the request in a message, framed. @throws MessageError when there is none in it */
 export function answerTo({ judge, needs, answers }: LoadedRuleset, message: Buffer, counter?: VerdictCounter): Buffer {
   const request = decodeRequestHeaders(message)
   const lacksPath = needs.path && request.path === '' && request.method !== TUNNEL_METHOD
-  if (lacksPath || (needs.host && request.authority === '')) throw new ProcessingError('a request without what rules ask for')
+  if (lacksPath || (needs.host && request.authority === '')) throw new MessageError('a request without what rules ask for')
   // RE2 in Envoy would match no pattern with what is no text, and here that would be a character like another.
   const isText = !request.path.includes(NO_TEXT) && !request.authority.includes(NO_TEXT) && !request.method.includes(NO_TEXT)
   const { allowed, rule, edits, notes } = isText ? judge.judge(request) : NOT_JUDGED

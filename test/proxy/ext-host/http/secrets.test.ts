@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, wr
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { readSecret, SECRET_BYTES_MAX, SecretFolder } from '#proxy/ext-host/secrets.ts'
+import { readSecret, SECRET_BYTES_MAX, SecretFolder } from '#proxy/ext-host/http/secrets.ts'
 
 const TOKEN = { namespace: 'shop', name: 'token' }
 

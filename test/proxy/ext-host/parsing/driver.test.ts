@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { answer, drop, fail, insert, more, type Op, type Ops, type Parser, pass, type StreamDirection } from '#parsers/contract.ts'
-import { type DriverLimits, MemoryBudget, StreamDriver } from '#proxy/ext-host/driver.ts'
+import { type DriverLimits, MemoryBudget, StreamDriver } from '#proxy/ext-host/parsing/driver.ts'
 
 /** Lines: `a…` is asked of the other side, `d…` is denied with an answer of its own, `n…` needs no answer, `x` is an error. Each reply is a line. */
 class LineParser implements Parser {

@@ -92,6 +92,8 @@ export class Http2Stream {
   window: number
   /** @internal What waits for that. */
   readonly waiting: { payload: Buffer; isLast: boolean }[] = []
+  /** @internal Of those. */
+  waitingBytes = 0
   /** @internal Received and not yet made up for. */
   consumed = 0
   /** @internal */
@@ -180,11 +182,11 @@ export class Http2Connection {
   /** @internal */
   sendData(stream: Http2Stream, payload: Buffer, isLast: boolean): void {
     stream.waiting.push({ payload, isLast })
+    stream.waitingBytes += payload.length
     this.#sendWaiting(stream)
     if (stream.waiting.length > 0) {
       this.#blocked.add(stream)
-      const bytes = stream.waiting.reduce((sum, { payload: each }) => sum + each.length, 0)
-      if (bytes > WAITING_BYTES_MAX) this.reset(stream, HTTP2_ERROR.flowControlError)
+      if (stream.waitingBytes > WAITING_BYTES_MAX) this.reset(stream, HTTP2_ERROR.flowControlError)
     }
     this.#flushSoon()
   }
@@ -397,6 +399,7 @@ export class Http2Connection {
       const isWhole = length === next.payload.length
       this.#frame(FRAME.data, isWhole && next.isLast ? END_STREAM : 0, stream.id, isWhole ? next.payload : next.payload.subarray(0, length))
       this.#window -= length
+      stream.waitingBytes -= length
       stream.window -= length
       if (!isWhole) {
         next.payload = next.payload.subarray(length)

@@ -1,15 +1,21 @@
 /** What the relay tells the agent of requests and connections. */
 import { create } from '@bufbuild/protobuf'
 import { type RelayFlow, RelayFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
+import type { Config } from '#config/schema.ts'
 import type { KafkaRecord } from '#parsers/kafka/parser.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
-import type { RelayedConnection } from './server.ts'
+import type { ParsedConnection } from './parser-host.ts'
 
 const MS_TO_NS = 1_000_000n
 /** A flow is a line to people: of more topics, the first. */
 const TOPICS_MAX = 32
 
-export function requestFlow(connection: RelayedConnection, record: KafkaRecord): RelayFlow {
+/** What is denied, or would be, is always told of; of the rest, as much as is asked for. */
+export function isReported({ isAllowed, isAudited }: KafkaRecord, { mode, sampleRate }: Config['flows']): boolean {
+  return mode === 'all' || !isAllowed || isAudited || (mode === 'sampled' && Math.random() < sampleRate)
+}
+
+export function requestFlow(connection: ParsedConnection, record: KafkaRecord): RelayFlow {
   const { apiKey, apiVersion, correlationId, clientId, topics, errorCode, isAllowed: allowed, rule, isAudited: audit } = record
   return create(RelayFlowSchema, {
     ...sidesOf(connection),
@@ -20,11 +26,11 @@ export function requestFlow(connection: RelayedConnection, record: KafkaRecord):
   })
 }
 
-export function closedFlow(connection: RelayedConnection, reason: string): RelayFlow {
+export function closedFlow(connection: ParsedConnection, reason: string): RelayFlow {
   return create(RelayFlowSchema, { ...sidesOf(connection), closed: reason })
 }
 
-function sidesOf({ slot, source, sourcePort, destination, destinationPort }: RelayedConnection) {
+function sidesOf({ slot, source, sourcePort, destination, destinationPort }: ParsedConnection) {
   return {
     timeNs: BigInt(Date.now()) * MS_TO_NS,
     slotId: slot.id,

@@ -12,8 +12,8 @@ import {
   RulesetSchema,
 } from '#api/gen/headgate/v1/control_pb.js'
 import type { HttpRequest } from '#parsers/http/match.ts'
-import { RulesetStore } from '#proxy/ext-host/ruleset-store.ts'
-import { Rulesets } from '#proxy/ext-host/rulesets.ts'
+import { RulesetStore } from '#proxy/ext-host/http/ruleset-store.ts'
+import { Rulesets } from '#proxy/ext-host/http/rulesets.ts'
 
 function storePath(t: ExecutionContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'headgate-rulesets-'))

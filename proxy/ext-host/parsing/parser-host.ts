@@ -1,0 +1,127 @@
+/**
+ * The connections that parsers of this worker stand in, whatever transport brings them: by which slot each came, what it may use, and when it
+ * has to end.
+ */
+import { bytesToAddress } from '#sys/addresses.ts'
+import { parseSlotName } from '../../slot-name.ts'
+import { type DriverSink, MemoryBudget, StreamDriver } from './driver.ts'
+import type { LoadedSlot, RelaySlots } from './slots.ts'
+
+const CONNECTIONS_MAX = 16_384
+/** Of a worker, for what has to be held back. */
+const BUDGET_BYTES = 256 << 20
+const ANSWER_BYTES_MAX = 4 << 20
+const TURNS_MAX = 1024
+
+/** Who connected to whom. */
+export interface ConnectionEnds {
+  /** 16 bytes each, IPv4 mapped. */
+  readonly source: Uint8Array
+  readonly sourcePort: number
+  readonly destination: Uint8Array
+  readonly destinationPort: number
+}
+
+/** Which connection something is about. */
+export interface ParsedConnection extends ConnectionEnds {
+  readonly slot: LoadedSlot
+}
+
+export interface OpenedConnection {
+  readonly connection: ParsedConnection
+  /** To be called once. @param sink where the driver's bytes go */
+  drive(sink: DriverSink): StreamDriver
+  /** Tells why it is closed before its end. */
+  fail(reason: string): void
+  /** It is gone. */
+  release(): void
+}
+
+export interface ParserHostParts {
+  readonly slots: RelaySlots
+  /** What a parser tells. */
+  readonly onRecord: (connection: ParsedConnection, record: unknown) => void
+  readonly onFailure: (connection: ParsedConnection, reason: string) => void
+  /** Of a connection that nobody can be told of. */
+  readonly onRefused: (reason: string) => void
+}
+
+export class ParserHost {
+  readonly #parts: ParserHostParts
+  readonly #budget = new MemoryBudget(BUDGET_BYTES)
+  /** How to end each. */
+  readonly #ends = new Map<OpenedConnection, () => void>()
+  #onIdle: (() => void) | undefined
+
+  constructor(parts: ParserHostParts) {
+    this.#parts = parts
+  }
+
+  /** Tells of a connection that cannot be had. */
+  refuse(reason: string): void {
+    this.#parts.onRefused(reason)
+  }
+
+  /**
+   * @param slotName as Envoy gave it @param end how the connection ends when its slot does
+   * @returns undefined for a connection that may not be: nothing of it goes on
+   */
+  open(slotName: string, ends: ConnectionEnds, end: () => void): OpenedConnection | undefined {
+    const { slots } = this.#parts
+    const name = parseSlotName(slotName)
+    const slot = name && slots.get(name)
+    const reason = this.#ends.size >= CONNECTIONS_MAX ? `there are ${CONNECTIONS_MAX} connections already` : undefined
+    if (slot === undefined || reason !== undefined) {
+      this.refuse(reason ?? `no slot has the name ${JSON.stringify(slotName)}`)
+      return undefined
+    }
+    const local = slot.direction === 'egress' ? ends.source : ends.destination
+    if (!slots.isLocal(local)) {
+      this.refuse(`no endpoint has the address ${bytesToAddress(local)}`)
+      return undefined
+    }
+    const opened = this.#opened({ slot, ...ends })
+    this.#ends.set(opened, end)
+    return opened
+  }
+
+  /** Connections of these end. */
+  end(slots: readonly LoadedSlot[]): void {
+    const ended = new Set(slots)
+    for (const [{ connection }, end] of [...this.#ends]) if (ended.has(connection.slot)) end()
+  }
+
+  /** Resolves when the last connection has ended, or after the time. */
+  async idle(timeoutMs: number): Promise<void> {
+    if (this.#ends.size === 0) return
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs)
+      this.#onIdle = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
+  #opened(connection: ParsedConnection): OpenedConnection {
+    const { slot } = connection
+    const opened: OpenedConnection = {
+      connection,
+      drive: (sink) => {
+        const parser = slot.definition.create({ rules: () => slot.rules, report: (record) => this.#parts.onRecord(connection, record) })
+        return new StreamDriver(parser, sink, {
+          bufferBytesMax: slot.definition.bufferBytesMax,
+          answerBytesMax: ANSWER_BYTES_MAX,
+          turnsMax: TURNS_MAX,
+          budget: this.#budget,
+        })
+      },
+      fail: (reason) => this.#parts.onFailure(connection, reason),
+      release: () => {
+        this.#ends.delete(opened)
+        if (this.#ends.size === 0) this.#onIdle?.()
+      },
+    }
+    return opened
+  }
+}

@@ -1,0 +1,43 @@
+/** Clusters of processes beside Envoy, by the UNIX sockets that they listen on. */
+import { create } from '@bufbuild/protobuf'
+import { type Cluster, Cluster_DiscoveryType, Cluster_LbPolicy, ClusterSchema } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
+import { AddressSchema } from '#api/gen/envoy/config/core/v3/address_pb.js'
+import { ClusterLoadAssignmentSchema } from '#api/gen/envoy/config/endpoint/v3/endpoint_pb.js'
+import { HttpProtocolOptionsSchema } from '#api/gen/envoy/extensions/upstreams/http/v3/http_protocol_options_pb.js'
+import { withoutLimits } from './limits.ts'
+import { packAny } from './resource.ts'
+
+const CONNECT_TIMEOUT = { seconds: 1n }
+
+/** What the sockets carry is up to the filter. */
+export function pipeCluster(name: string, sockets: readonly string[]): Cluster {
+  const endpoints = sockets.map((path) => {
+    const address = create(AddressSchema, { address: { case: 'pipe', value: { path } } })
+    return { hostIdentifier: { case: 'endpoint' as const, value: { address } } }
+  })
+  return create(ClusterSchema, {
+    name,
+    connectTimeout: CONNECT_TIMEOUT,
+    // Envoy's own limits would refuse the 1,025th request or connection at a time.
+    circuitBreakers: withoutLimits(),
+    lbPolicy: Cluster_LbPolicy.LEAST_REQUEST,
+    clusterDiscoveryType: { case: 'type', value: Cluster_DiscoveryType.STATIC },
+    loadAssignment: create(ClusterLoadAssignmentSchema, { clusterName: name, endpoints: [{ lbEndpoints: endpoints }] }),
+  })
+}
+
+/** Services of gRPC: streams on few connections. */
+export function grpcPipeCluster(name: string, sockets: readonly string[]): Cluster {
+  const protocol = create(HttpProtocolOptionsSchema, {
+    upstreamProtocolOptions: {
+      case: 'explicitHttpConfig',
+      value: { protocolConfig: { case: 'http2ProtocolOptions', value: {} } },
+    },
+  })
+  return {
+    ...pipeCluster(name, sockets),
+    typedExtensionProtocolOptions: {
+      'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': packAny(HttpProtocolOptionsSchema, protocol),
+    },
+  }
+}
