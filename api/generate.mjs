@@ -32,6 +32,7 @@ const ENVOY_FILES = [
   'envoy/extensions/filters/listener/original_src/v3/original_src.proto',
   'envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto',
   'envoy/extensions/filters/network/ext_proc/v3/network_ext_proc.proto',
+  'envoy/extensions/filters/network/tcp_bandwidth_limit/v3/tcp_bandwidth_limit.proto',
   'envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.proto',
   'envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.proto',
   'envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto',
@@ -53,6 +54,7 @@ for (const name of ['control', 'local']) {
 for (const [name, folder] of [
   ['filter_chain', 'extensions/filters/http/filter_chain'],
   ['network_ext_proc', 'extensions/filters/network/ext_proc'],
+  ['tcp_bandwidth_limit', 'extensions/filters/network/tcp_bandwidth_limit'],
   ['network_external_processor', 'service/network_ext_proc'],
 ]) {
   mkdirSync(join(stage, 'envoy', folder, 'v3'), { recursive: true })

@@ -136,8 +136,20 @@ export const configSchema = z.strictObject({
     .enum(['relay', 'ext-proc'])
     .default('relay')
     .describe(
-      'How connections come to parsers: handed over by Envoy, or by its network ext_proc, which costs more and has no back-pressure. For both processes, proxy and ext-host, to be restarted together.',
+      'How connections come to parsers: handed over by Envoy, or by its network ext_proc, which costs more and has no back-pressure. The processes proxy, ext-host and envoy have to be started anew together.',
     ),
+  networkExtProc: z
+    .strictObject({
+      connectionKbps: z
+        .int()
+        .min(64)
+        .max(10_000_000)
+        .default(32_768)
+        .describe(
+          'KiB a second and direction that a connection may carry with l7Transport ext-proc: what workers have not answered yet is in Envoy’s memory, and nothing else limits it.',
+        ),
+    })
+    .prefault({}),
   relay: z
     .strictObject({
       workers: z

@@ -146,6 +146,7 @@ async function resourceSettings(config: Config, signal: AbortSignal, { resources
     extHostSocket: extHost,
     extHostTimeoutMs,
     l7Transport: config.l7Transport,
+    extProcKbps: config.networkExtProc.connectionKbps,
     relaySockets: relayWorkers(config).map((worker) => relayPaths(paths, worker).socket),
     ...resources,
   }

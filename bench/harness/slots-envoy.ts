@@ -59,6 +59,7 @@ export async function startSlotsEnvoy(
     upstream: { address: server.address, port: 80 },
     extHostSocket,
     l7Transport: 'relay',
+    extProcKbps: 1024,
     relaySockets: [],
     extHostTimeoutMs: 2000,
     ruleCounters: false,

@@ -7,6 +7,8 @@ export interface BootstrapSettings {
   readonly nodeId: string
   readonly xdsSocket: string
   readonly adminSocket: string
+  /** See CLOSE_THROUGH_FILTERS. */
+  readonly closesThroughFilters: boolean
 }
 
 /** Name of the cluster that leads to the proxy process. */
@@ -43,7 +45,7 @@ const STATS_PREFIXES = [
 ]
 
 /** envoy.config.bootstrap.v3.Bootstrap as JSON. */
-export function bootstrapOf({ nodeId, xdsSocket, adminSocket }: BootstrapSettings) {
+export function bootstrapOf({ nodeId, xdsSocket, adminSocket, closesThroughFilters }: BootstrapSettings) {
   const ads = { ads: {}, resourceApiVersion: 'V3' }
   return {
     node: { id: nodeId, cluster: 'headgate' },
@@ -73,6 +75,7 @@ export function bootstrapOf({ nodeId, xdsSocket, adminSocket }: BootstrapSetting
           staticLayer: {
             're2.max_program_size.error_level': RE2_PROGRAM_SIZE_MAX,
             're2.max_program_size.warn_level': RE2_PROGRAM_SIZE_MAX,
+            ...(closesThroughFilters ? { [CLOSE_THROUGH_FILTERS]: true } : {}),
           },
         },
       ],
@@ -80,6 +83,12 @@ export function bootstrapOf({ nodeId, xdsSocket, adminSocket }: BootstrapSetting
     statsConfig: { statsMatcher: { inclusionList: { patterns: STATS_PREFIXES.map((prefix) => ({ prefix })) } } },
   }
 }
+
+/**
+ * A connection that ends waits for filters that are not done with what was on it. Without it network ext_proc loses what a server says before it
+ * closes; Envoy has it off.
+ */
+export const CLOSE_THROUGH_FILTERS = 'envoy.reloadable_features.connection_close_through_filter_manager'
 
 const STATS_KEEPER = 'stats-keeper'
 /** A day; it has nothing to flush. */

@@ -42,7 +42,12 @@ export async function runEnvoy(config: Config, signal?: AbortSignal): Promise<vo
   if (answering === undefined) throw new ProxyError('HG-5003', `the proxy does not answer: ${paths.xds}`)
 
   const nodeId = config.nodeName === '' ? hostname() : config.nodeName
-  const bootstrap = bootstrapOf({ nodeId, xdsSocket: paths.xds, adminSocket: paths.envoyAdmin })
+  const bootstrap = bootstrapOf({
+    nodeId,
+    xdsSocket: paths.xds,
+    adminSocket: paths.envoyAdmin,
+    closesThroughFilters: config.l7Transport === 'ext-proc',
+  })
   writeDurablySync(paths.envoyBootstrap, JSON.stringify(bootstrap, undefined, 2))
   resetReceived(paths.flowsReceived)
   // A socket that a killed Envoy left would keep this one from binding its own.

@@ -2,7 +2,7 @@
  * The other way to parsers than the relay (l7Transport: ext-proc): Envoy connects to the server itself, and what the connection carries goes to
  * a worker and back, both ways, on a gRPC stream that names the slot and the addresses.
  */
-import { create } from '@bufbuild/protobuf'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import type { Cluster } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { GrpcServiceSchema } from '#api/gen/envoy/config/core/v3/grpc_service_pb.js'
 import { type Filter, FilterSchema } from '#api/gen/envoy/config/listener/v3/listener_components_pb.js'
@@ -10,6 +10,7 @@ import {
   NetworkExternalProcessorSchema,
   ProcessingMode_DataSendMode,
 } from '#api/gen/envoy/extensions/filters/network/ext_proc/v3/network_ext_proc_pb.js'
+import { TcpBandwidthLimitSchema } from '#api/gen/envoy/extensions/filters/network/tcp_bandwidth_limit/v3/tcp_bandwidth_limit_pb.js'
 import { TcpProxySchema } from '#api/gen/envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy_pb.js'
 import { DESTINATION_METADATA, SLOT_METADATA, SOURCE_METADATA } from '../ext-host/contract.ts'
 import { grpcPipeCluster } from './pipe-cluster.ts'
@@ -21,8 +22,8 @@ const NETWORK_EXT_PROC_CLUSTER = 'network-ext-proc'
 const MESSAGE_TIMEOUT = { seconds: 10n }
 const ZERO = { seconds: 0n }
 
-/** @param serverCluster leads where the client wanted to go */
-export function networkExtProcFilters(slotName: string, serverCluster: string): Filter[] {
+/** @param serverCluster leads where the client wanted to go @param connectionKbps KiB a second and direction, of each connection */
+export function networkExtProcFilters(slotName: string, serverCluster: string, connectionKbps: number): Filter[] {
   const processor = create(NetworkExternalProcessorSchema, {
     statPrefix: NETWORK_EXT_PROC_CLUSTER,
     grpcService: create(GrpcServiceSchema, {
@@ -46,15 +47,26 @@ export function networkExtProcFilters(slotName: string, serverCluster: string): 
     idleTimeout: ZERO,
   })
   return [
+    bandwidthLimit({ readLimitKbps: BigInt(connectionKbps) }),
     create(FilterSchema, {
       name: 'envoy.filters.network.ext_proc',
       configType: { case: 'typedConfig', value: packAny(NetworkExternalProcessorSchema, processor) },
     }),
+    bandwidthLimit({ writeLimitKbps: BigInt(connectionKbps) }),
     create(FilterSchema, {
       name: 'envoy.filters.network.tcp_proxy',
       configType: { case: 'typedConfig', value: packAny(TcpProxySchema, proxy) },
     }),
   ]
+}
+
+/** Envoy reads on whatever is still to be answered: without a limit its memory is. Each stands where its direction comes before the filter. */
+function bandwidthLimit(limits: MessageInitShape<typeof TcpBandwidthLimitSchema>): Filter {
+  const limit = create(TcpBandwidthLimitSchema, { statPrefix: NETWORK_EXT_PROC_CLUSTER, ...limits })
+  return create(FilterSchema, {
+    name: 'envoy.filters.network.tcp_bandwidth_limit',
+    configType: { case: 'typedConfig', value: packAny(TcpBandwidthLimitSchema, limit) },
+  })
 }
 
 /** @param sockets of the workers */

@@ -79,6 +79,8 @@ export interface ResourceSettings {
   /** How connections come to parsers, and where their workers take them. */
   readonly l7Transport: L7Transport
   readonly relaySockets: readonly string[]
+  /** Of a connection by network ext_proc: KiB a second and direction. */
+  readonly extProcKbps: number
   /** Send every request to this address instead of where the client wanted to go. For tests without a redirecting kernel. */
   readonly upstream?: { readonly address: string; readonly port: number }
 }
@@ -146,7 +148,7 @@ function listenerOf(name: string, slot: Slot, settings: ResourceSettings, attemp
 
 function filtersOf(name: string, slot: Slot, settings: ResourceSettings): Filter[] {
   if (!slot.relayed) return [connectionManagerFilter(name, settings)]
-  return settings.l7Transport === 'relay' ? [relayFilter(name)] : networkExtProcFilters(name, CLUSTER_NAME)
+  return settings.l7Transport === 'relay' ? [relayFilter(name)] : networkExtProcFilters(name, CLUSTER_NAME, settings.extProcKbps)
 }
 
 function originalDestination(): ListenerFilter {

@@ -20,7 +20,12 @@ import { ProxyError } from '#proxy/errors.ts'
 const folder = mkdtempSync(join(tmpdir(), 'hg-bootstrap-'))
 test.after.always(() => rmSync(folder, { recursive: true, force: true }))
 
-const bootstrap = bootstrapOf({ nodeId: 'n1', xdsSocket: join(folder, 'xds.sock'), adminSocket: join(folder, 'admin.sock') })
+const bootstrap = bootstrapOf({
+  nodeId: 'n1',
+  xdsSocket: join(folder, 'xds.sock'),
+  adminSocket: join(folder, 'admin.sock'),
+  closesThroughFilters: false,
+})
 
 test('the bootstrap is one by the schema, and has the settings that everything depends on', (t) => {
   const registry = createRegistry(

@@ -32,6 +32,7 @@ class Bench {
         accessLog: { mode: 'all', sampleRate: 1 },
         extHostSocket: '/run/ext-host.sock',
         l7Transport: 'relay',
+        extProcKbps: 1024,
         relaySockets: ['/run/relay/0.sock'],
         extHostTimeoutMs: 1000,
         ruleCounters: false,

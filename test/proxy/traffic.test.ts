@@ -123,6 +123,7 @@ test('no request is ended for its age, and a slot can take any number of connect
     accessLog: { mode: 'all', sampleRate: 1 },
     extHostSocket: '/run/ext-host.sock',
     l7Transport: 'relay',
+    extProcKbps: 1024,
     relaySockets: ['/run/relay/0.sock'],
     extHostTimeoutMs: 1000,
     ruleCounters: false,

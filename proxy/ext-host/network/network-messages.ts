@@ -59,9 +59,10 @@ function decodeData(cursor: ProtobufCursor): { readonly data: Buffer; readonly e
 }
 
 /** A ProcessingResponse, framed: in place of what Envoy sent, these go on. None: what it sent is held back. */
-export function encodeStreamData(direction: StreamDirection, data: Uint8Array, endOfStream: boolean): Buffer {
+export function encodeStreamData(direction: StreamDirection, parts: readonly Uint8Array[], endOfStream: boolean): Buffer {
   const end = endOfStream ? ENDS.length : 0
-  const dataBytes = data.length === 0 ? 0 : 1 + varintBytes(data.length) + data.length
+  const length = parts.reduce((sum, part) => sum + part.length, 0)
+  const dataBytes = length === 0 ? 0 : 1 + varintBytes(length) + length
   const bodyBytes = dataBytes + end
   const messageBytes = 1 + varintBytes(bodyBytes) + bodyBytes + MODIFIED.length
   const frame = Buffer.allocUnsafe(PREFIX_LENGTH + messageBytes)
@@ -70,11 +71,13 @@ export function encodeStreamData(direction: StreamDirection, data: Uint8Array, e
   let offset = PREFIX_LENGTH
   frame[offset++] = ((direction === 'original' ? READ_DATA : WRITE_DATA) << 3) | LENGTH_DELIMITED
   offset = writeVarint(frame, offset, bodyBytes)
-  if (data.length > 0) {
+  if (length > 0) {
     frame[offset++] = (DATA << 3) | LENGTH_DELIMITED
-    offset = writeVarint(frame, offset, data.length)
-    frame.set(data, offset)
-    offset += data.length
+    offset = writeVarint(frame, offset, length)
+    for (const part of parts) {
+      frame.set(part, offset)
+      offset += part.length
+    }
   }
   if (endOfStream) {
     frame.set(ENDS, offset)

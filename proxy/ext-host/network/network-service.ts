@@ -2,12 +2,17 @@
  * Envoy's network ext_proc: one stream a connection, on which its bytes come, both ways, and what becomes of them goes. For Envoys that cannot
  * hand connections over to the relay. Envoy names slot and addresses when it opens the stream; it has connected to the server by then.
  *
- * What has to be so (each of these loses bytes, or lets them pass unseen, or keeps connections open otherwise): a stream is never ended while its
- * connection lasts; every message is answered at once, with bytes or, where they are held back, with none; an answer is about one direction; data
- * and the connection's end do not come in one answer; the end of a direction is answered with its end.
+ * What has to be so, for otherwise bytes are lost, or pass unseen, or connections are kept for ever:
+ * - A stream is not ended while its connection lasts, and never with OK: what comes then goes on unseen.
+ * - Every message is answered once, with bytes or, where they are held back, with none: Envoy counts them, and takes a message without an answer
+ *   for one that is on its way, and a connection that has none on its way for one that may close.
+ * - An answer is about one direction, and the end of the connection comes in an answer of its own.
+ * - The end of a direction is answered with its end.
+ * - When both directions have ended the stream is: answers of the parser's own are more than Envoy has counted, and it would wait.
+ * - Envoy closes through its filters (CLOSE_THROUGH_FILTERS in proxy/envoy/bootstrap.ts): what a server says before it closes is lost otherwise.
  */
 import { isIP } from 'node:net'
-import type { StreamDirection } from '#parsers/contract.ts'
+import { STREAM_DIRECTIONS, type StreamDirection } from '#parsers/contract.ts'
 import { addressToBytes } from '#sys/addresses.ts'
 import { DESTINATION_METADATA, SLOT_METADATA, SOURCE_METADATA } from '../contract.ts'
 import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from '../grpc/grpc-framing.ts'
@@ -20,7 +25,6 @@ export const NETWORK_PROCESS_PATH = '/envoy.service.network_ext_proc.v3.NetworkE
 
 /** What Envoy read of a connection at once, which its buffers limit to 1 MiB, and the message around it. */
 const MESSAGE_BYTES_MAX = 4 << 20
-const EMPTY = new Uint8Array()
 
 export function networkService(host: ParserHost): GrpcMethod {
   return {
@@ -31,12 +35,21 @@ export function networkService(host: ParserHost): GrpcMethod {
   }
 }
 
+/** What is to be said of one direction. */
+interface Outgoing {
+  /** Messages that it answers. */
+  messages: number
+  readonly parts: Uint8Array[]
+  endOfStream: boolean
+}
+
 class NetworkProcessing implements GrpcHandler, DriverSink {
   readonly #call: GrpcCall
   readonly #opened: OpenedConnection | undefined
   readonly #driver: StreamDriver | undefined
-  /** Directions that something was said of since the last message came. */
-  readonly #answered = new Set<StreamDirection>()
+  /** What messages lead to, which is said when they have been read and the parser is done with them. */
+  readonly #outgoing = new Map<StreamDirection, Outgoing>()
+  readonly #ended = new Set<StreamDirection>()
   #isClosed = false
 
   constructor(call: GrpcCall, host: ParserHost) {
@@ -52,10 +65,10 @@ class NetworkProcessing implements GrpcHandler, DriverSink {
     if (this.#isClosed || this.#driver === undefined) return
     try {
       const { direction, data, endOfStream } = decodeStreamData(message)
-      this.#answered.clear()
+      this.#of(direction).messages++
       if (data.length > 0) this.#driver.push(direction, data)
       if (endOfStream) this.#driver.pushEnd(direction)
-      if (!this.#isClosed && !this.#answered.has(direction)) this.#send(direction, EMPTY, false)
+      if (!this.#driver.isBusy) this.#flush()
     } catch (error) {
       if (!(error instanceof MessageError)) throw error
       this.#call.fail(GRPC_STATUS.invalidArgument, error.message)
@@ -70,12 +83,12 @@ class NetworkProcessing implements GrpcHandler, DriverSink {
 
   /** The driver's sink. */
   write(direction: StreamDirection, data: Uint8Array): void {
-    this.#send(direction, data, false)
+    this.#say(direction, data)
   }
 
   /** The driver's sink. */
   end(direction: StreamDirection): void {
-    this.#send(direction, EMPTY, true)
+    this.#say(direction)
   }
 
   /** The driver's sink. */
@@ -85,18 +98,45 @@ class NetworkProcessing implements GrpcHandler, DriverSink {
   }
 
   /** The driver's sink. Nothing was stopped: Envoy sends whatever comes. */
-  goOn(): void {}
+  goOn(): void {
+    this.#flush()
+  }
 
   #end(): void {
     if (this.#isClosed) return
+    this.#flush()
     this.#isClosed = true
     this.#driver?.dispose()
     this.#call.send(encodeClose())
   }
 
-  #send(direction: StreamDirection, data: Uint8Array, endOfStream: boolean): void {
-    this.#answered.add(direction)
-    this.#call.send(encodeStreamData(direction, data, endOfStream))
+  /** @param data absent: nothing more comes in this direction */
+  #say(direction: StreamDirection, data?: Uint8Array): void {
+    if (this.#isClosed) return
+    const outgoing = this.#of(direction)
+    if (data === undefined) outgoing.endOfStream = true
+    else outgoing.parts.push(data)
+  }
+
+  #of(direction: StreamDirection): Outgoing {
+    let outgoing = this.#outgoing.get(direction)
+    if (outgoing === undefined) {
+      outgoing = { messages: 0, parts: [], endOfStream: false }
+      this.#outgoing.set(direction, outgoing)
+    }
+    return outgoing
+  }
+
+  #flush(): void {
+    if (this.#isClosed) return
+    for (const [direction, { messages, parts, endOfStream }] of this.#outgoing) {
+      if (endOfStream) this.#ended.add(direction)
+      // What has something in it comes last: behind the last answer the connection may close.
+      for (let count = 1; count < messages; count++) this.#call.send(encodeStreamData(direction, [], false))
+      this.#call.send(encodeStreamData(direction, parts, endOfStream))
+    }
+    this.#outgoing.clear()
+    if (this.#ended.size === STREAM_DIRECTIONS.length) this.#call.fail(GRPC_STATUS.unavailable, 'the connection has ended')
   }
 }
 

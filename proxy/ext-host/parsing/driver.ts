@@ -108,6 +108,11 @@ export class StreamDriver {
     return direction === 'reply' || this.#openedTurns - this.#closedTurns < this.#limits.turnsMax
   }
 
+  /** The parser has not answered. The sink is told to go on when it has. */
+  get isBusy(): boolean {
+    return this.#isBusy
+  }
+
   /** @param chunk may be written over once this returns and the sink has let go of what it was given of it */
   push(direction: StreamDirection, chunk: Uint8Array): void {
     const half = this.#halves[direction]

@@ -38,7 +38,7 @@ export interface OpenedConnection {
 }
 
 export interface ParserHostParts {
-  readonly slots: RelaySlots
+  readonly slots: Pick<RelaySlots, 'get' | 'isLocal'>
   /** What a parser tells. */
   readonly onRecord: (connection: ParsedConnection, record: unknown) => void
   readonly onFailure: (connection: ParsedConnection, reason: string) => void
@@ -55,6 +55,10 @@ export class ParserHost {
 
   constructor(parts: ParserHostParts) {
     this.#parts = parts
+  }
+
+  get connectionCount(): number {
+    return this.#ends.size
   }
 
   /** Tells of a connection that cannot be had. */

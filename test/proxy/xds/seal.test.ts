@@ -18,6 +18,7 @@ const settings = {
   accessLog: { mode: 'denied', sampleRate: 0 },
   extHostSocket: '/run/ext-host.sock',
   l7Transport: 'relay',
+  extProcKbps: 1024,
   relaySockets: ['/run/relay/0.sock'],
   extHostTimeoutMs: 1000,
   ruleCounters: false,
