@@ -10,7 +10,7 @@ import { g2 } from './g2.ts'
 import { g4 } from './g4.ts'
 import { g5Adguard, g5Coredns } from './g5.ts'
 import { g6 } from './g6.ts'
-import { g7Consume, g7Produce } from './g7.ts'
+import { g7Consume, g7ExtProc, g7Produce } from './g7.ts'
 import { g10 } from './g10.ts'
 import { g11 } from './g11.ts'
 import { g12 } from './g12.ts'
@@ -30,6 +30,7 @@ const BENCHES: readonly Bench[] = [
   g6,
   g7Consume,
   g7Produce,
+  g7ExtProc,
   g10,
   g11,
   g12,
