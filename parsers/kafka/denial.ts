@@ -43,8 +43,11 @@ export function encodeDenial({ plan, message, bytes, correlationId }: DeniedRequ
   if (response === undefined || !hasError(response)) return undefined
   const code = ERROR_CODES[kind]
   const context = { apiKey: plan.apiKey, bytes, code, isBelow: kind !== 'topic' || !hasErrorBelow(response) }
-  const values = valuesOf(response, plan, message, context)
-  return encodeResponse(response, correlationId, hasCode(values, code) ? values : { ...values, ...someError(response, code) })
+  const isPlaced = (each: Record<string, Encodable>) => hasCode(each, code)
+  const below = valuesOf(response, plan, message, context)
+  // Where it is with the topics, and none was named, it is with what they would stand in.
+  const values = isPlaced(below) ? below : valuesOf(response, plan, message, { ...context, isBelow: true })
+  return encodeResponse(response, correlationId, isPlaced(values) ? values : { ...values, ...someError(response, code) })
 }
 
 /** The items of a list of the response for those of a request, each with its error. */

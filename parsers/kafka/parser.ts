@@ -26,6 +26,7 @@ import { decodeRequestHeader, decodeSize, type RequestHeader, SIZE_BYTES } from 
 import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
 import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
 import { isAboutResources, namedIn } from './named.ts'
+import { asksAllOffsets, filterOffsets } from './offset-lists.ts'
 import { decodeProduceHead } from './produce.ts'
 import { isFollowedByTokens, tokenFrameBytes, tokensOf } from './sasl.ts'
 import { type MessagePlan, planOf } from './schema.ts'
@@ -130,6 +131,7 @@ class KafkaParser implements Parser {
     const decoded = { plan, message, bytes, frameBytes }
     if (header.apiKey === API_KEYS.SASL_HANDSHAKE && isFollowedByTokens(plan.version)) return this.#handshake(header, decoded, kind, ops)
     if (isTopicList(header.apiKey)) return this.#topicList(header, decoded, kind, ops)
+    if (asksAllOffsets(message, plan) && this.#connection.rules().asksTopics) return this.#allOffsets(header, decoded, kind, ops)
     const session = this.#session(decoded)
     if (session !== undefined && 'errorCode' in session) {
       const response = planOf('response', plan.apiKey, plan.version) as MessagePlan
@@ -308,6 +310,22 @@ class KafkaParser implements Parser {
     return frameBytes
   }
 
+  /** Whoever may ask about the group is told of those topics that it may name. */
+  #allOffsets(header: RequestHeader, decoded: DecodedFrame, kind: KafkaApiKey, ops: Op[]): number {
+    const { plan, message, frameBytes } = decoded
+    const { topics, groups } = namedIn(message, plan)
+    const head = headOf(header, kind)
+    const judged = this.#judge({ ...head, topics, groups })
+    if (!judged.verdict.isAllowed) return this.#deny(header, decoded, judged, ops)
+    this.#report(header, judged)
+    const isVisible = (topic: string, group: string) =>
+      this.#connection.rules().judge({ ...head, topics: [topic], groups: [group] }).isAllowed
+    const transform = (frame: Buffer) => filterOffsets(frame, message, plan, isVisible)
+    this.#open.push({ correlationId: header.correlationId, transform })
+    ops.push(pass(frameBytes, 'opens'))
+    return frameBytes
+  }
+
   #let(header: RequestHeader, frameBytes: number, ops: Op[], judged: Judged, { isAnswered, session }: Answering = ANSWERED): number {
     this.#report(header, judged)
     if (isAnswered) this.#open.push({ correlationId: header.correlationId, ...(session && { session }) })
@@ -331,11 +349,10 @@ class KafkaParser implements Parser {
   /** What of a denied request it is that no rule allows. */
   #deniedKind(request: KafkaRequest): DeniedKind {
     const rules = this.#connection.rules()
-    const isAllowedWithout = (part: Partial<KafkaRequest>) => rules.judge({ ...request, ...part }).isAllowed
-    if (request.topics.length > 0 && isAllowedWithout({ topics: [] })) return 'topic'
-    if (request.groups.length > 0 && isAllowedWithout({ groups: [] })) return 'group'
-    if (request.topics.length > 0) return 'topic'
+    if (request.topics.length > 0 && rules.judge({ ...request, topics: [] }).isAllowed) return 'topic'
+    // It would not be allowed about other topics either: as brokers do, group and transaction come first.
     if (request.groups.length > 0) return 'group'
+    if (request.transactionalId === undefined && request.topics.length > 0) return 'topic'
     return request.transactionalId === undefined ? 'cluster' : 'transactionalId'
   }
 

@@ -3,15 +3,11 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { KafkaClient, kafkaTool, runKafkaTool, startKafka } from '../support/kafka.ts'
-import { policyOf, withMachine } from '../support/running.ts'
+import { kafkaPolicy } from '../support/kafka-scene.ts'
+import { withMachine } from '../support/running.ts'
 
 const TRANSPORTS = ['relay', 'ext-proc'] as const
 const TOPIC_DENIED = 'TOPIC_AUTHORIZATION_FAILED'
-
-function brokerPolicy(...kafka: readonly Record<string, string>[]): Record<string, unknown> {
-  const toPorts = [{ ports: [{ port: '9092', protocol: 'TCP' }], rules: { kafka } }]
-  return policyOf('broker', 'broker', { ingress: [{ fromEndpoints: [{ matchLabels: { app: 'shop' } }], toPorts }] })
-}
 
 for (const l7Transport of TRANSPORTS) {
   test.serial(
@@ -28,7 +24,7 @@ for (const l7Transport of TRANSPORTS) {
         await headgate.wait()
         await headgate.apply(
           'broker.json',
-          brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders', group: 'books' }),
+          kafkaPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders', group: 'books' }),
         )
         const client = new KafkaClient(machine, shop, address)
         const resultOf = async (...question: Parameters<KafkaClient['ask']>) => (await client.ask(...question)).result
@@ -44,12 +40,12 @@ for (const l7Transport of TRANSPORTS) {
         t.like(denied, { kind: 'kafka', where: 'relay', direction: 'ingress', kafka: { clientId: 'shop', errorCode: 29 } })
 
         // Rules hold for the next request of connections that are open.
-        await headgate.apply('broker.json', brokerPolicy({ role: 'produce' }))
+        await headgate.apply('broker.json', kafkaPolicy({ role: 'produce' }))
         t.is(await resultOf('produce', 'secret'), 'ok')
-        await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'secret' }))
+        await headgate.apply('broker.json', kafkaPolicy({ role: 'produce', topic: 'secret' }))
         t.is(await resultOf('produce', 'orders'), TOPIC_DENIED)
         t.is(await resultOf('produce', 'secret'), 'ok')
-        await headgate.apply('broker.json', brokerPolicy({ apiKey: 'fetch' }))
+        await headgate.apply('broker.json', kafkaPolicy({ apiKey: 'fetch' }))
         t.is(await resultOf('produce', 'secret'), TOPIC_DENIED)
         await client.close()
       })
@@ -66,7 +62,7 @@ for (const l7Transport of TRANSPORTS) {
       headgate.start()
       const { address } = await startKafka(machine, broker, ['orders', 'secret'])
       await headgate.wait()
-      await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders' }))
+      await headgate.apply('broker.json', kafkaPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'orders' }))
       const produce = (topic: string) =>
         runKafkaTool(
           machine,
@@ -109,7 +105,7 @@ for (const l7Transport of TRANSPORTS) {
           if (performance.now() > deadline) throw new Error(said)
       }
       await until(/^hello orders$/m)
-      await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'secret' }))
+      await headgate.apply('broker.json', kafkaPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'secret' }))
       await runKafkaTool(machine, broker, 'ConsoleProducer', ['--bootstrap-server', address, '--topic', 'orders'], 'too late\n')
       await until(/Not authorized to access topics: \[orders\]/)
       t.notRegex(said, /too late/)
@@ -127,7 +123,7 @@ test.serial('a worker that is killed takes its own connections with it, and what
     headgate.start()
     const { address } = await startKafka(machine, broker, ['orders', 'secret'])
     await headgate.wait()
-    await headgate.apply('broker.json', brokerPolicy({ role: 'produce', topic: 'orders' }))
+    await headgate.apply('broker.json', kafkaPolicy({ role: 'produce', topic: 'orders' }))
     const client = new KafkaClient(machine, shop, address)
     t.is((await client.ask('produce', 'orders')).result, 'ok')
     await headgate.kill('agent')

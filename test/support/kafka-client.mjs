@@ -1,10 +1,11 @@
-// kafkajs, asked on standard input: a JSON array a line, ["produce", "topic"]; answers with an object a line. Its connections stay.
-import { createInterface } from 'node:readline'
+// kafkajs, asked as kafka-asked.mjs says. Its connections stay.
 import { Kafka, logLevel } from 'kafkajs'
+import { answerQuestions, BulkCheck, bulkRecord } from './kafka-asked.mjs'
 
 const [broker] = process.argv.slice(2)
 /** The first consumer of a broker waits for the topic of offsets to be made. */
 const WAIT_MS = 15_000
+const BATCH_COUNT = 80
 const kafka = new Kafka({
   clientId: 'shop',
   brokers: [broker],
@@ -15,6 +16,39 @@ const kafka = new Kafka({
 let producer
 let admin
 
+async function producerOf(options) {
+  const made = kafka.producer({ allowAutoTopicCreation: false, ...options })
+  await made.connect()
+  return made
+}
+
+/** @param onValue whether that was all */
+async function consumeUntil(topic, groupId, onValue) {
+  const consumer = kafka.consumer({ groupId, retry: { retries: 4, initialRetryTime: 100 } })
+  await consumer.connect()
+  try {
+    await new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(Object.assign(new Error('nothing came'), { type: 'TIMEOUT' })), WAIT_MS)
+      consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
+      consumer
+        .subscribe({ topic, fromBeginning: true })
+        .then(() =>
+          consumer.run({
+            eachMessage: async ({ message }) => {
+              timer.refresh()
+              if (!onValue(message.value)) return
+              clearTimeout(timer)
+              resolve()
+            },
+          }),
+        )
+        .catch(reject)
+    })
+  } finally {
+    await consumer.disconnect()
+  }
+}
+
 const commands = {
   async create(...topics) {
     const maker = kafka.admin()
@@ -24,36 +58,33 @@ const commands = {
     return []
   },
   async produce(...topics) {
-    if (producer === undefined) {
-      const made = kafka.producer({ allowAutoTopicCreation: false })
-      await made.connect()
-      producer = made
-    }
+    producer ??= await producerOf()
     await producer.sendBatch({ topicMessages: topics.map((topic) => ({ topic, messages: [{ value: `hello ${topic}` }] })) })
     return []
   },
-  async consume(topic, groupId) {
-    const consumer = kafka.consumer({ groupId, retry: { retries: 0 } })
-    await consumer.connect()
+  async transact(transactionalId, ...topics) {
+    const transactional = await producerOf({ transactionalId, maxInFlightRequests: 1 })
     try {
-      return await new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(Object.assign(new Error('nothing came'), { type: 'TIMEOUT' })), WAIT_MS)
-        consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
-        consumer
-          .subscribe({ topic, fromBeginning: true })
-          .then(() =>
-            consumer.run({
-              eachMessage: async ({ message }) => {
-                clearTimeout(timer)
-                resolve([String(message.value)])
-              },
-            }),
-          )
-          .catch(reject)
-      })
+      const transaction = await transactional.transaction()
+      try {
+        for (const topic of topics) await transaction.send({ topic, messages: [{ value: `hello ${topic}` }] })
+        await transaction.commit()
+      } catch (error) {
+        await transaction.abort().catch(() => {})
+        throw error
+      }
     } finally {
-      await consumer.disconnect()
+      await transactional.disconnect()
     }
+    return []
+  },
+  async consume(topic, groupId) {
+    let value
+    await consumeUntil(topic, groupId, (first) => {
+      value ??= String(first)
+      return true
+    })
+    return [value]
   },
   async topics() {
     if (admin === undefined) {
@@ -63,17 +94,21 @@ const commands = {
     }
     return await admin.listTopics()
   },
+  async fill(topic, count) {
+    producer ??= await producerOf()
+    for (let left = Number(count); left > 0; left -= BATCH_COUNT) {
+      await producer.send({ topic, messages: Array.from({ length: Math.min(left, BATCH_COUNT) }, () => ({ value: bulkRecord() })) })
+    }
+    return []
+  },
+  async drain(topic, groupId, count) {
+    const check = new BulkCheck()
+    await consumeUntil(topic, groupId, (value) => check.add(value) === Number(count))
+    return check.totals()
+  },
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const [command, ...values] = JSON.parse(line)
-  let answer
-  try {
-    answer = { result: 'ok', message: '', values: await commands[command](...values) }
-  } catch (error) {
-    const cause = error.cause ?? error
-    answer = { result: cause.type ?? error.type ?? error.name, message: error.message, values: [] }
-  }
-  process.stdout.write(`${JSON.stringify(answer)}\n`)
-}
-process.exit(0)
+await answerQuestions(commands, (error) => {
+  const cause = error.cause ?? error
+  return cause.type ?? error.type ?? error.name
+})

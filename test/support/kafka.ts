@@ -1,5 +1,6 @@
 /** A real broker in a workload, and clients that are asked to do things: kafkajs, and the tools that come with Kafka. */
 import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,12 +14,15 @@ const CLUSTER_ID = 'MkU3OEVBNTcwNTJENDM2Qk'
 /** For what runs for seconds: a JVM that does not take its time to compile. */
 const SHORT_LIVED = ['-Xmx384m', '-XX:TieredStopAtLevel=1']
 
-/** What kafkajs made of it: `ok`, or the type of its error. */
+/** What the library made of it: `ok`, or the type of its error. */
 export interface ClientAnswer {
   readonly result: string
   readonly message: string
   readonly values: readonly string[]
+  readonly tookMs: number
 }
+
+export type KafkaCommand = 'create' | 'produce' | 'transact' | 'consume' | 'topics' | 'fill' | 'drain'
 
 /** Kafka's jars in a JVM. */
 function java(...options: readonly string[]): string[] {
@@ -36,6 +40,8 @@ export interface KafkaBroker {
   /** Host and port. */
   readonly address: string
   readonly process: ChildProcess
+  /** Ends it as one does, and starts it again with what it has stored. Its clients have to come back. */
+  restart(): Promise<void>
 }
 
 /** Starts it, with these topics of two partitions. */
@@ -98,39 +104,70 @@ export async function startKafka(
     properties,
   ])
   if (formatted.code !== 0) throw new Error(`no storage for Kafka: ${formatted.stderr}`)
-  const child = machine.start(workload.netns, [...java(...jvm), 'kafka.Kafka', properties])
+  const command = [...java(...jvm), 'kafka.Kafka', properties]
+  const process = machine.start(workload.netns, command)
+  await until(process, () => askFrom(machine, workload, address, 'create', ...topics))
+  const restart = async (): Promise<void> => {
+    const exited = once(process, 'exit')
+    process.kill('SIGTERM')
+    await exited
+    const again = machine.start(workload.netns, command)
+    await until(again, () => askFrom(machine, workload, address, 'topics'))
+  }
+  return { address, process, restart }
+}
+
+/** Resolves when the broker of this process does what it is asked. */
+async function until(broker: ChildProcess, ask: () => Promise<ClientAnswer>): Promise<void> {
   let log = ''
-  for (const stream of [child.stdout, child.stderr]) {
+  for (const stream of [broker.stdout, broker.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
       log = (log + text).slice(-8192)
     })
   }
-  const admin = new KafkaClient(machine, workload, address)
   const deadline = performance.now() + READY_MS
   for (;;) {
-    const { result, message } = await admin.ask('create', ...topics)
-    if (result === 'ok') break
-    if (child.exitCode !== null || performance.now() > deadline) throw new Error(`Kafka does not start: ${message} ${log}`)
+    const { result, message } = await ask()
+    if (result === 'ok') return
+    if (broker.exitCode !== null || performance.now() > deadline) throw new Error(`Kafka does not start: ${message} ${log}`)
     await delay(200)
   }
-  await admin.close()
-  return { address, process: child }
 }
 
-/** kafkajs in a workload, with connections that stay. */
+async function askFrom(
+  machine: Machine,
+  workload: Workload,
+  broker: string,
+  ...question: Parameters<KafkaClient['ask']>
+): Promise<ClientAnswer> {
+  const client = new KafkaClient(machine, workload, broker)
+  const answer = await client.ask(...question)
+  await client.close()
+  return answer
+}
+
+export const KAFKA_LIBRARIES = { kafkajs: ['kafka-client.mjs'], platformatic: ['kafka-platformatic.mjs'] } as const
+
+/** A library in a workload, with connections that stay. */
 export class KafkaClient {
   readonly #child: ReturnType<Machine['start']>
   readonly #lines: AsyncIterator<string>
 
-  /** @param prefix of its command */
-  constructor(machine: Machine, workload: Workload, broker: string, prefix: readonly string[] = []) {
-    const command = [...prefix, join(ROOT, 'bin/node'), join(ROOT, 'test/support/kafka-client.mjs'), broker]
+  /** @param prefix of its command @param library with options of its script */
+  constructor(
+    machine: Machine,
+    workload: Workload,
+    broker: string,
+    prefix: readonly string[] = [],
+    [script = '', ...options]: readonly string[] = KAFKA_LIBRARIES.kafkajs,
+  ) {
+    const command = [...prefix, join(ROOT, 'bin/node'), join(ROOT, 'test/support', script), broker, ...options]
     this.#child = machine.start(workload.netns, command, { stdin: true })
     this.#child.stderr?.resume()
     this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]()
   }
 
-  async ask(command: 'create' | 'produce' | 'consume' | 'topics', ...values: readonly string[]): Promise<ClientAnswer> {
+  async ask(command: KafkaCommand, ...values: readonly string[]): Promise<ClientAnswer> {
     this.#child.stdin?.write(`${JSON.stringify([command, ...values])}\n`)
     const { value, done } = await this.#lines.next()
     if (done) throw new Error('the client ended')

@@ -1,12 +1,12 @@
 import test from 'ava'
 import fc from 'fast-check'
 import type { Op, StreamDirection } from '#parsers/contract.ts'
-import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
+import { decodeMessage, type KafkaStruct } from '#parsers/kafka/decode.ts'
 import { encodeResponse, responseHeadBytes } from '#parsers/kafka/denial.ts'
 import type { Encodable } from '#parsers/kafka/encode.ts'
 import { kafkaParser } from '#parsers/kafka/parser.ts'
 import { knownApiKeys, type MessagePlan, planOf, versionsOf } from '#parsers/kafka/schema.ts'
-import { NAMES, requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
+import { answerOf, first, itemsOf, NAMES, requestFrame, rulesetOf, runOf, sampleOf } from './support.ts'
 
 const PRODUCE = 0
 const FETCH = 1
@@ -26,25 +26,6 @@ function produceFrame(
 ): Buffer {
   const topicData = topics.map((name) => ({ name, partitionData: [{ index: 3, records: Buffer.from(records) }] }))
   return requestFrame(PRODUCE, version, { acks, timeoutMs: 1000, topicData }, { correlationId })
-}
-
-/** What the answer of a denial says. */
-function answerOf(ops: readonly Op[], apiKey: number, version: number): { readonly correlationId: number; readonly message: KafkaStruct } {
-  const op = ops.find((each) => each.op === 'answer')
-  if (op?.op !== 'answer') throw new Error(`no answer in ${JSON.stringify(ops)}`)
-  const frame = Buffer.from(op.data)
-  const plan = planOf('response', apiKey, version) as MessagePlan
-  return { correlationId: frame.readInt32BE(4), message: decodeMessage(frame, 4 + responseHeadBytes(plan), plan) }
-}
-
-function itemsOf(value: KafkaValue | undefined): KafkaStruct[] {
-  return isArray(value) ? value.items.filter(isStruct) : []
-}
-
-function first(value: KafkaValue | undefined): KafkaStruct {
-  const [item] = itemsOf(value)
-  if (item === undefined) throw new Error('no such item')
-  return item
 }
 
 test('what is allowed passes as it is, and what is denied is answered topic by topic', (t) => {

@@ -1,5 +1,7 @@
 /** Requests of every kind and version, made after their plans, and the parser run on them. */
 import type { Op, StreamDirection } from '#parsers/contract.ts'
+import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
+import { responseHeadBytes } from '#parsers/kafka/denial.ts'
 import { type Encodable, encodeMessage } from '#parsers/kafka/encode.ts'
 import { type KafkaRules, KafkaRuleset } from '#parsers/kafka/judge.ts'
 import { type KafkaRecord, kafkaParser } from '#parsers/kafka/parser.ts'
@@ -76,4 +78,27 @@ export function runOf(ruleset: KafkaRuleset): ParserRun {
   const records: KafkaRecord[] = []
   const parser = kafkaParser().create({ rules: () => ruleset, report: (record) => records.push(record) })
   return { push: (direction, bytes) => parser.onData(direction, bytes, false) as readonly Op[], records }
+}
+
+/** What the answer of a denial says. */
+export function answerOf(
+  ops: readonly Op[],
+  apiKey: number,
+  version: number,
+): { readonly correlationId: number; readonly message: KafkaStruct } {
+  const op = ops.find((each) => each.op === 'answer')
+  if (op?.op !== 'answer') throw new Error(`no answer in ${JSON.stringify(ops)}`)
+  const frame = Buffer.from(op.data)
+  const plan = planOf('response', apiKey, version) as MessagePlan
+  return { correlationId: frame.readInt32BE(4), message: decodeMessage(frame, 4 + responseHeadBytes(plan), plan) }
+}
+
+export function itemsOf(value: KafkaValue | undefined): KafkaStruct[] {
+  return isArray(value) ? value.items.filter(isStruct) : []
+}
+
+export function first(value: KafkaValue | undefined): KafkaStruct {
+  const [item] = itemsOf(value)
+  if (item === undefined) throw new Error('no such item')
+  return item
 }
