@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -46,7 +46,6 @@ export class Machine {
     this.#addNetns(this.hostNetns)
     this.inHost('sysctl', '-qw', 'net.ipv4.ip_forward=1')
     this.#rpFilter = this.inHost('cat', '/proc/sys/net/ipv4/conf/all/rp_filter')
-    chmodSync(this.folder, 0o711)
     for (const name of ['run', 'state', 'policies', 'parsers']) mkdirSync(join(this.folder, name))
     writeFileSync(this.workloadsFile, 'apiVersion: headgate.io/v1\n')
     writeFileSync(this.configFile, JSON.stringify(this.config()))
@@ -65,7 +64,6 @@ export class Machine {
     return join(this.folder, 'policies')
   }
 
-  /** Processes of parsers, which are nobody's, read it. */
   get parsersFolder(): string {
     return join(this.folder, 'parsers')
   }

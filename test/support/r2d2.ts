@@ -38,10 +38,10 @@ export class R2d2Client {
 
   /** What came back so far, and what became of the connection. */
   get answers(): string[] {
-    return this.peer.lines.map((line) => line.trim().replace(/^data /, '')).filter((line) => line !== 'open')
+    return this.peer.lines.map((line) => line.trim().replace(/^data /, '')).filter((line) => !/^(open|end|error .*)$/.test(line))
   }
 
-  /** @returns what came back for these lines, one each, or what became of the connection */
+  /** @returns what came back for these lines, one each, and closed where the connection was */
   async say(...lines: readonly string[]): Promise<string[]> {
     this.peer.write(lines.map((line) => `${line}\r\n`).join(''))
     await this.peer.until(() => this.answers.length >= this.#told + lines.length || this.answers.includes('closed'))

@@ -53,7 +53,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const state = new RelayState(paths.state)
   const userParsers = new UserParsers({
     folder: config.paths.parsers,
-    limits: config.parsers,
+    limits: { ...config.parsers, root: allPaths.parserRoot },
     onChange: () => control.touch(),
     onLine: (parser, line) => log.info({ parser }, line),
   })

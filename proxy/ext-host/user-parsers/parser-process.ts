@@ -3,8 +3,8 @@
  * it takes too long over a call, or says what is no frame; whatever it ends by, it says why once.
  */
 import type { ChildProcess } from 'node:child_process'
-import { dirname } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { basename, dirname, extname, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { Ops, StreamDirection } from '#parsers/contract.ts'
 import { dataBytes, spawnConfined } from '#sys/confined-process.ts'
 import {
@@ -23,6 +23,8 @@ import {
 import type { UserRuleset } from './user-ruleset.ts'
 
 export interface UserParserLimits {
+  /** Of their processes: a folder that has nothing in it. */
+  readonly root: string
   readonly callTimeoutMs: number
   readonly memoryMb: number
   readonly bufferBytesMax: number
@@ -57,8 +59,10 @@ const RULESETS_MAX = 256
 const LINES_MAX = 100
 const LINE_LENGTH_MAX = 1000
 const MB = 1 << 20
-const CHILD = new URL(`./child${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url)
-const RE2 = import.meta.resolve('re2js')
+const CHILD = fileURLToPath(new URL(`./child${extname(import.meta.url)}`, import.meta.url))
+const RE2 = fileURLToPath(import.meta.resolve('re2js'))
+const RE2_FOLDER = dirname(dirname(RE2))
+const RE2_MODULE = relative(RE2_FOLDER, RE2)
 
 export class ParserProcess {
   /** What Node itself has of memory before a parser is loaded: mostly what V8 sets aside for code. Asked of the first process. */
@@ -114,9 +118,13 @@ export class ParserProcess {
 
   #spawn(): ChildProcess {
     const { path, limits } = this.#parts
-    const command = [process.execPath, ...nodeFlags(path, limits), fileURLToPath(CHILD), RE2, pathToFileURL(path).href]
     const ownBytes = ParserProcess.#ownBytes
-    const child = spawnConfined(command, ownBytes === undefined ? undefined : ownBytes + limits.memoryMb * MB)
+    const child = spawnConfined({
+      root: limits.root,
+      files: { '/node': process.execPath, '/host': dirname(CHILD), '/re2js': RE2_FOLDER, '/parser': dirname(path) },
+      command: ['/node', ...nodeFlags(limits), `/host/${basename(CHILD)}`, `/re2js/${RE2_MODULE}`, `/parser/${basename(path)}`],
+      ...(ownBytes === undefined ? {} : { dataBytesMax: ownBytes + limits.memoryMb * MB }),
+    })
     const endOf = (reason: string) => {
       if (child === this.#child) this.#end(reason)
     }
@@ -205,14 +213,14 @@ export class ParserProcess {
   }
 
   /** One timer for all calls: they are run one after the other, so something has to be said within the time of one. */
-  #watch(timeoutMs: number): void {
+  #watch(timeoutMs: number, waitMs = timeoutMs): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       if (this.#isLoaded && this.#calls.length === 0) return
       const leftMs = this.#progressMs + timeoutMs - performance.now()
-      if (leftMs > 0) this.#watch(leftMs)
+      if (leftMs > 0) this.#watch(timeoutMs, leftMs)
       else this.#timer = setTimeout(() => this.#onLate(timeoutMs), GRACE_MS)
-    }, timeoutMs)
+    }, waitMs)
   }
 
   #onLate(timeoutMs: number): void {
@@ -246,13 +254,12 @@ export class ParserProcess {
   }
 }
 
-function nodeFlags(path: string, limits: UserParserLimits): string[] {
-  const own = fileURLToPath(new URL('./', import.meta.url))
-  const readable = [own, dirname(dirname(fileURLToPath(RE2))), dirname(path)]
+/** What the process may not by its user and namespaces either: Node says so in its own words. */
+function nodeFlags({ memoryMb }: UserParserLimits): string[] {
   return [
     '--permission',
-    ...readable.map((folder) => `--allow-fs-read=${folder.replace(/\/?$/, '/')}`),
-    `--max-old-space-size=${limits.memoryMb}`,
+    ...['host', 're2js', 'parser'].map((folder) => `--allow-fs-read=/${folder}/`),
+    `--max-old-space-size=${memoryMb}`,
     '--max-semi-space-size=2',
     '--v8-pool-size=1',
     '--disallow-code-generation-from-strings',

@@ -114,6 +114,7 @@ export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
         onLoaded: (facts) => {
           this.#facts = facts
           this.#loading?.resolve()
+          this.#rest()
           onChange()
         },
         onEnd: (reason) => this.#onEnd(reason),
@@ -121,7 +122,6 @@ export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
     } catch (error) {
       this.#onEnd(`its process cannot be started: ${error instanceof Error ? error.message : String(error)}`)
     }
-    this.#rest()
     return this.#process
   }
 
