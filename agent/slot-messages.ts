@@ -9,6 +9,7 @@ import {
   type HttpRule as HttpRuleMessage,
   type HttpRuleSchema,
   type KafkaRuleSchema,
+  type KeyValueRuleSchema,
   type ParserRulesetSchema,
   ProxyCapability,
   type RelaySlot,
@@ -21,7 +22,8 @@ import {
 import { actionNumber } from '#api/mismatch-actions.ts'
 import type { HttpRule } from '#parsers/http/rules.ts'
 import type { KafkaRule } from '#parsers/kafka/rules.ts'
-import { dnsRules, httpRules, kafkaRules, type NamedRule, type ResolvedRuleset } from '#policy/resolved.ts'
+import type { ParserRule } from '#policy/model.ts'
+import { dnsRules, httpRules, kafkaRules, type NamedRule, parserRules, type ResolvedRuleset } from '#policy/resolved.ts'
 import { isRelayed, needsExtHost } from './datapath/needs-ext-host.ts'
 import { type Slot, slotMark, upstreamMark } from './datapath/slots.ts'
 
@@ -73,14 +75,21 @@ function parserRulesetMessage({
   deny,
   shadow,
 }: ResolvedRuleset): MessageInitShape<typeof ParserRulesetSchema> {
+  const name = kind === 'parser' ? parser : kind
   return {
-    parser: kind === 'parser' ? parser : kind,
+    parser: name,
     allowAll,
-    kafka: kafkaRules(allow).map(kafkaRuleMessage),
-    kafkaDeny: kafkaRules(deny).map(kafkaRuleMessage),
+    ...(kind === 'parser'
+      ? { rules: parserRules(allow).map(keyValueRuleMessage), denyRules: parserRules(deny).map(keyValueRuleMessage) }
+      : { kafka: kafkaRules(allow).map(kafkaRuleMessage), kafkaDeny: kafkaRules(deny).map(kafkaRuleMessage) }),
     // One that allows nothing says so by being there.
-    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? { parser: kind } : parserRulesetMessage(shadow) }),
+    ...(shadow === undefined ? {} : { shadow: shadow === 'deny-all' ? { parser: name } : parserRulesetMessage(shadow) }),
   }
+}
+
+function keyValueRuleMessage({ name, rule }: NamedRule<ParserRule>): MessageInitShape<typeof KeyValueRuleSchema> {
+  const values = Object.entries(rule).map(([key, value]) => ({ key, value }))
+  return { name, values: values.sort((a, b) => (a.key < b.key ? -1 : 1)) }
 }
 
 function kafkaRuleMessage({ name, rule }: NamedRule<KafkaRule>): MessageInitShape<typeof KafkaRuleSchema> {

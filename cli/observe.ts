@@ -118,7 +118,11 @@ export function formatFlow(flow: Flow): string {
   return sanitize(line.join(' '))
 }
 
-function formatSubject({ protocol, kind, http, dns, kafka }: Flow): string {
+function formatSubject({ protocol, kind, http, dns, kafka, parsed }: Flow): string {
+  if (parsed !== undefined) {
+    const fields = Object.entries(parsed.fields).map(([name, value]) => `${name}=${value}`)
+    return [parsed.parser, ...(fields.length === 0 ? ['connection'] : fields)].join(' ')
+  }
   if (kind === 'kafka') {
     if (kafka === undefined) return 'Kafka connection'
     const error = kafka.errorCode === 0 ? [] : [`error ${kafka.errorCode}`]

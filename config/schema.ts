@@ -29,6 +29,9 @@ export const configSchema = z.strictObject({
       secrets: absolutePath
         .default('/etc/headgate/secrets')
         .describe('Folder of secrets that rules name, watched: one file each, under NAMESPACE/NAME, or NAMESPACE/NAME/KEY.'),
+      parsers: absolutePath
+        .default('/etc/headgate/parsers')
+        .describe('Folder of parsers that rules name with l7proto: NAME/parser.js each, of root or the user that Headgate runs as.'),
     })
     .prefault({}),
   group: z.string().default('headgate').describe('Group that may use the local socket; root alone if it does not exist.'),
@@ -159,6 +162,29 @@ export const configSchema = z.strictObject({
         .default(0)
         .describe('Processes that parse connections of Kafka and other protocols; 0: as many as there are cores.'),
       drainSeconds: z.int().min(0).max(3600).default(30).describe('How long the connections of a worker that is asked to end may go on.'),
+    })
+    .prefault({}),
+  parsers: z
+    .strictObject({
+      callTimeoutMs: z
+        .int()
+        .min(10)
+        .max(60000)
+        .default(1000)
+        .describe('How long a parser of a user may take over one call; then its process is killed, with its connections.'),
+      memoryMb: z
+        .int()
+        .min(8)
+        .max(4096)
+        .default(64)
+        .describe('Memory that the process of such a parser may take beside what Node itself takes.'),
+      bufferBytesMax: z
+        .int()
+        .min(1024)
+        .max(16777216)
+        .default(1048576)
+        .describe('Bytes of one direction that such a parser may have held back for it; a connection of which it asks for more is closed.'),
+      idleSeconds: z.int().min(1).max(86400).default(60).describe('How long the process of such a parser stays without a connection.'),
     })
     .prefault({}),
   kafka: z

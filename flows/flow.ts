@@ -9,7 +9,7 @@ import type { MismatchAction } from '#parsers/http/rules.ts'
 export const FLOW_VERDICTS = ['forwarded', 'dropped', 'redirected', 'audit', 'error'] as const
 export type FlowVerdict = (typeof FLOW_VERDICTS)[number]
 
-export const FLOW_KINDS = ['l3l4', 'http', 'dns', 'kafka'] as const
+export const FLOW_KINDS = ['l3l4', 'http', 'dns', 'kafka', 'parsed'] as const
 export type FlowKind = (typeof FLOW_KINDS)[number]
 
 /** One side of a flow. */
@@ -83,6 +83,14 @@ export interface KafkaRequestSummary {
   readonly errorCode: number
 }
 
+/** A request of a protocol that a parser of a user reads, or its connection. */
+export interface ParsedRequestSummary {
+  /** Name of the parser, as policy has it. */
+  readonly parser: string
+  /** What it tells of the request; nothing in a flow of a connection that was closed. */
+  readonly fields: Readonly<Record<string, string>>
+}
+
 export interface Flow {
   /** RFC 3339 with milliseconds, UTC. */
   readonly time: string
@@ -105,6 +113,7 @@ export interface Flow {
   readonly dns?: DnsQuerySummary
   /** Absent from a flow of a connection that was closed. */
   readonly kafka?: KafkaRequestSummary
+  readonly parsed?: ParsedRequestSummary
   readonly origins: readonly FlowOrigin[]
   readonly node: string
 }

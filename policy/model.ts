@@ -169,11 +169,14 @@ export interface CassandraRules {
   readonly rules: readonly CassandraRule[]
 }
 
-/** Key-value rules of an extension (`l7proto`, `l7`). */
+/** What its keys and values mean is the parser's. */
+export type ParserRule = Readonly<Record<string, string>>
+
+/** Key-value rules of a parser of a user (`l7proto`, `l7`). */
 export interface ParserRules {
   readonly kind: 'parser'
   readonly parser: string
-  readonly rules: readonly Readonly<Record<string, string>>[]
+  readonly rules: readonly ParserRule[]
 }
 
 export type L7Rules = HttpRules | DnsRules | KafkaRules | CassandraRules | ParserRules

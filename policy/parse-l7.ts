@@ -11,7 +11,8 @@ import { parseDnsFields } from './parse-peers.ts'
 const FIELDS = ['http', 'grpc', 'dns', 'kafka', 'cassandra', 'l7proto'] as const
 /** Both are read as rules of one kind, so they can stand together. */
 const HTTP_FIELDS: readonly string[] = ['http', 'grpc']
-const PARSER_NAME = /^[a-z][a-z0-9.-]{0,62}$/
+/** Of its folder. */
+const PARSER_NAME = /^[a-z][a-z0-9_-]{0,62}$/
 const KEYS_MAX = 100
 const VALUE_LENGTH_MAX = 4096
 
@@ -101,7 +102,7 @@ function parseParserRules(cursor: Cursor, l7Cursor: Cursor | undefined, context:
     return undefined
   }
   if (!PARSER_NAME.test(name)) {
-    cursor.error(`not a name of a parser: ${name}`, 'lower-case letters, digits, . and -, at most 63')
+    cursor.error(`not a name of a parser: ${name}`, 'lower-case letters, digits, _ and -, at most 63')
     return undefined
   }
   if (name === 'cassandra') return (l7Cursor && parseCassandraRules(l7Cursor, context)) ?? { kind: 'cassandra', rules: [{}] }

@@ -12,7 +12,7 @@ import type { HttpRule } from '#parsers/http/rules.ts'
 import type { KafkaRule } from '#parsers/kafka/rules.ts'
 import type { TlsContext } from '#parsers/tls/rules.ts'
 import { DIRECTIONS, type Direction } from './direction.ts'
-import type { L7Kind, L7Rule, ListenerRef } from './model.ts'
+import type { L7Kind, L7Rule, ListenerRef, ParserRule } from './model.ts'
 
 export { DIRECTIONS, type Direction }
 
@@ -108,6 +108,11 @@ export function dnsRules(rules: readonly NamedRule[]): readonly NamedRule<DnsRul
 /** The rules of a ruleset of kind kafka. */
 export function kafkaRules(rules: readonly NamedRule[]): readonly NamedRule<KafkaRule>[] {
   return rules as readonly NamedRule<KafkaRule>[]
+}
+
+/** The rules of a ruleset of kind parser. */
+export function parserRules(rules: readonly NamedRule[]): readonly NamedRule<ParserRule>[] {
+  return rules as readonly NamedRule<ParserRule>[]
 }
 
 /** Policy of all endpoints that are alike. Its maps are live: the engine goes on with the same ones. */

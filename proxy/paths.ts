@@ -11,6 +11,8 @@ export interface ProxyPaths {
   /** Where the workers of the relay take connections, and what they keep, by their numbers. */
   readonly relayFolder: string
   readonly relayStateFolder: string
+  /** Empty: processes of users' parsers have roots of their own there. */
+  readonly parserRoot: string
   readonly envoyAdmin: string
   readonly envoyBootstrap: string
   /** Entries of Envoy's access log that arrived. */
@@ -40,6 +42,7 @@ export function proxyPaths({ paths: { run, state } }: Config): ProxyPaths {
     extHost: join(run, 'ext-host.sock'),
     relayFolder: join(run, 'relay'),
     relayStateFolder: join(state, 'relay'),
+    parserRoot: join(run, 'relay/root'),
     envoyAdmin: join(run, 'envoy-admin.sock'),
     envoyBootstrap: join(run, 'envoy.json'),
     flowsReceived: join(run, 'flows-received'),

@@ -92,6 +92,9 @@ export function splice(from: number, to: number, length: number, flags: number):
   return count < 0 ? -koffi.errno() : count
 }
 
+export const CLONE_NEWUTS = 0x04000000
+export const CLONE_NEWIPC = 0x08000000
+export const CLONE_NEWPID = 0x20000000
 export const CLONE_NEWNET = 0x40000000
 
 /** Moves the calling (main) thread into a namespace. */

@@ -87,7 +87,7 @@ function outcomeOf(ruleset: ResolvedRuleset): Outcome {
 function withShadow(ruleset: ResolvedRuleset): ResolvedRuleset {
   const { shadow, ...rest } = ruleset
   if (shadow === undefined || shadow === 'deny-all') return ruleset
-  if (shadow.kind !== ruleset.kind || !('ruleset' in outcomeOf(shadow))) return rest
+  if (shadow.kind !== ruleset.kind || shadow.parser !== ruleset.parser || !('ruleset' in outcomeOf(shadow))) return rest
   if (shadow.kind !== 'http') return ruleset
   const allow = replaced(shadow.allow, withoutHeaderMatches)
   const deny = replaced(shadow.deny, (rule) => (asksSecret(rule) ? undefined : withoutHeaderMatches(rule)))
@@ -123,13 +123,11 @@ function policiesOf(rules: readonly string[]): string[] {
   return [...new Set(rules.map((rule) => policyOfRule(rule)).filter((policy) => policy !== undefined))]
 }
 
-function whatOf({ kind, parser, serverNames, conflict }: ResolvedRuleset): string {
+function whatOf({ kind, serverNames, conflict }: ResolvedRuleset): string {
   switch (kind) {
     case 'http':
     case 'tls':
       return `${serverNames.length > 0 ? 'rules on server names are' : 'TLS interception is'} not enforced yet`
-    case 'parser':
-      return `rules of the parser ${parser} are not enforced yet`
     case 'listener':
       return 'a redirect to a listener is not enforced yet'
     case 'conflict':

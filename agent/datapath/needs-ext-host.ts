@@ -10,7 +10,7 @@ export const NATIVE_ACTION_RULES_MAX = 16
 
 /** Whether connections have to be parsed by the relay. */
 export function isRelayed({ kind }: Pick<ResolvedRuleset, 'kind'>): boolean {
-  return kind === 'kafka'
+  return kind === 'kafka' || kind === 'parser'
 }
 
 /** Whether the extension host has to judge for a slot: a rule of it asks for a secret, or too many act on headers. */

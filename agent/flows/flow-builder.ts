@@ -53,6 +53,10 @@ function headersOf({ headerNotes }: HttpFlow): HeaderNote[] {
   })
 }
 
+function fieldsOf(request: RelayFlow['request']): Record<string, string> {
+  return request.case === 'parsed' ? Object.fromEntries(request.value.fields.map(({ key, value }) => [key, value])) : {}
+}
+
 /** A request that nobody judged is refused too, but not by policy. */
 function verdictOf({ allowed, audit, failed }: HttpFlow): FlowVerdict {
   if (allowed) return audit ? 'audit' : 'forwarded'
@@ -153,15 +157,15 @@ export class FlowBuilder {
     }
   }
 
-  /** @returns undefined when the flow's slot is gone, or of a parser that this version has no flows for */
+  /** @returns undefined when the flow's slot is gone */
   fromRelay(relayed: RelayFlow): Flow | undefined {
     const direction = this.#context.directionOfSlot(relayed.slotId)
-    if (direction === undefined || relayed.parser !== 'kafka') return undefined
+    if (direction === undefined) return undefined
     const isForwarded = relayed.allowed && relayed.closed === ''
     const { request } = relayed
     return {
       time: new Date(Number(relayed.timeNs / 1_000_000n)).toISOString(),
-      kind: 'kafka',
+      kind: relayed.parser === 'kafka' ? 'kafka' : 'parsed',
       verdict: isForwarded ? (relayed.audit ? 'audit' : 'forwarded') : relayed.closed === '' ? 'dropped' : 'error',
       reason: relayed.closed,
       where: 'relay',
@@ -169,6 +173,7 @@ export class FlowBuilder {
       source: this.#peer(relayed.sourceAddress, relayed.sourcePort, undefined, undefined),
       destination: this.#peer(relayed.destinationAddress, relayed.destinationPort, undefined, undefined),
       protocol: 'TCP',
+      ...(relayed.parser !== 'kafka' && { parsed: { parser: relayed.parser, fields: fieldsOf(request) } }),
       ...(request.case === 'kafka' && {
         kafka: {
           apiKey: request.value.apiKey,

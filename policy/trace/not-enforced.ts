@@ -4,14 +4,14 @@ import { httpRules, type NamedRule, type ResolvedRuleset } from '../resolved.ts'
 
 /** @returns undefined where a node does what the rules say */
 export function notEnforced(ruleset: ResolvedRuleset): string | undefined {
-  const { kind, parser, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
+  const { kind, allowAll, deny, serverNames, terminatingTls, originatingTls } = ruleset
   const isIntercepted = terminatingTls !== undefined || originatingTls !== undefined
   if (kind === 'conflict' || (allowAll && deny.length === 0 && !isIntercepted && kind !== 'listener')) return undefined
   const denied = (what: string) => `${what} not enforced by this version: a node denies this traffic`
   if (isIntercepted) return denied('TLS interception is')
   if (serverNames.length > 0) return denied('rules on server names are')
   if (kind === 'listener') return denied('a redirect to a listener is')
-  return kind === 'http' || kind === 'dns' || kind === 'kafka' ? undefined : denied(`${kind === 'parser' ? parser : kind} rules are`)
+  return kind === 'cassandra' || kind === 'tls' ? denied(`${kind} rules are`) : undefined
 }
 
 /** What a node of this version does not report of the denials of policies in audit. @returns undefined where it reports all of them */

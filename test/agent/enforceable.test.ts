@@ -50,7 +50,7 @@ const CASES: readonly (readonly [string, Partial<ResolvedRuleset>, string])[] = 
   ['Cassandra rules beside a plain allow', { kind: 'cassandra', allow: [named({ action: 'select' })], allowAll: true }, 'allow'],
   ['Cassandra deny rules beside a plain allow', { kind: 'cassandra', deny: [named({ action: 'select' })], allowAll: true }, 'deny'],
   ['DNS rules', { kind: 'dns' }, 'slot'],
-  ['rules of an extension', { kind: 'parser', parser: 'x' }, 'deny'],
+  ['rules of a parser of a user', { kind: 'parser', parser: 'x' }, 'slot'],
   ['server names', { kind: 'tls', serverNames: ['a.example'] }, 'deny'],
   ['server names beside a plain allow', { kind: 'tls', serverNames: ['a.example'], allowAll: true }, 'allow'],
   ['TLS interception beside a plain allow', { terminatingTls: TLS, allowAll: true }, 'deny'],

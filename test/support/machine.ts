@@ -46,7 +46,7 @@ export class Machine {
     this.#addNetns(this.hostNetns)
     this.inHost('sysctl', '-qw', 'net.ipv4.ip_forward=1')
     this.#rpFilter = this.inHost('cat', '/proc/sys/net/ipv4/conf/all/rp_filter')
-    for (const name of ['run', 'state', 'policies']) mkdirSync(join(this.folder, name))
+    for (const name of ['run', 'state', 'policies', 'parsers']) mkdirSync(join(this.folder, name))
     writeFileSync(this.workloadsFile, 'apiVersion: headgate.io/v1\n')
     writeFileSync(this.configFile, JSON.stringify(this.config()))
   }
@@ -62,6 +62,10 @@ export class Machine {
 
   get policiesFolder(): string {
     return join(this.folder, 'policies')
+  }
+
+  get parsersFolder(): string {
+    return join(this.folder, 'parsers')
   }
 
   get configFile(): string {
@@ -81,6 +85,7 @@ export class Machine {
         policies: this.policiesFolder,
         workloads: this.workloadsFile,
         secrets: join(this.folder, 'secrets'),
+        parsers: this.parsersFolder,
       },
       datapath: { conntrackEntriesMax: 65536, ipcacheEntriesMax: 16384 },
       flows: { mode: 'all' },

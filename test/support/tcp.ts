@@ -22,12 +22,17 @@ export class TcpPeer {
 
   /** Resolves with the first line that starts so. @throws Error after the time */
   async saw(start: string, timeoutMs = 5000): Promise<string> {
+    const find = () => this.lines.find((line) => line.startsWith(start))
+    await this.until(() => find() !== undefined, timeoutMs, `no line "${start}"`)
+    return find() as string
+  }
+
+  /** Resolves when lines are as they should be. @throws Error after the time */
+  async until(isSo: () => boolean, timeoutMs = 5000, missing = 'not so'): Promise<void> {
     const deadline = performance.now() + timeoutMs
-    for (;;) {
-      const found = this.lines.find((line) => line.startsWith(start))
-      if (found !== undefined) return found
+    while (!isSo()) {
       const left = deadline - performance.now()
-      if (left <= 0) throw new Error(`no line "${start}" within ${timeoutMs} ms, but: ${this.lines.join(', ')}`)
+      if (left <= 0) throw new Error(`${missing} within ${timeoutMs} ms, but: ${this.lines.join(', ')}`)
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left)
         this.#waiters.push(() => {

@@ -2,6 +2,7 @@
  * The connections that parsers of this worker stand in, whatever transport brings them: by which slot each came, what it may use, and when it
  * has to end.
  */
+import type { Parser, ParserConnection } from '#parsers/contract.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { parseSlotName } from '../../slot-name.ts'
 import { type DriverSink, MemoryBudget, StreamDriver } from './driver.ts'
@@ -25,6 +26,17 @@ export interface ConnectionEnds {
 /** Which connection something is about. */
 export interface ParsedConnection extends ConnectionEnds {
   readonly slot: LoadedSlot
+}
+
+/** What a parser that runs elsewhere needs beside the contract. */
+export interface HostedConnection<Rules, Record> extends ParserConnection<Rules, Record> {
+  /** Closes it, outside of a call. */
+  readonly fail: (reason: string) => void
+}
+
+export interface HostedParser extends Parser {
+  /** The connection is gone. */
+  dispose?(): void
 }
 
 export interface OpenedConnection {
@@ -109,10 +121,16 @@ export class ParserHost {
 
   #opened(connection: ParsedConnection): OpenedConnection {
     const { slot } = connection
+    let parser: HostedParser | undefined
     const opened: OpenedConnection = {
       connection,
       drive: (sink) => {
-        const parser = slot.definition.create({ rules: () => slot.rules, report: (record) => this.#parts.onRecord(connection, record) })
+        const hosted: HostedConnection<unknown, unknown> = {
+          rules: () => slot.rules,
+          report: (record) => this.#parts.onRecord(connection, record),
+          fail: (reason) => sink.close(reason),
+        }
+        parser = slot.definition.create(hosted)
         return new StreamDriver(parser, sink, {
           bufferBytesMax: slot.definition.bufferBytesMax,
           answerBytesMax: ANSWER_BYTES_MAX,
@@ -122,6 +140,7 @@ export class ParserHost {
       },
       fail: (reason) => this.#parts.onFailure(connection, reason),
       release: () => {
+        parser?.dispose?.()
         this.#ends.delete(opened)
         if (this.#ends.size === 0) this.#onIdle?.()
       },

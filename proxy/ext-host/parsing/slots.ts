@@ -13,6 +13,8 @@ import { KAFKA_PARSER, kafkaParser, type MixedRequests } from '#parsers/kafka/pa
 import { KAFKA_ROLES } from '#parsers/kafka/rules.ts'
 import { type AddressKey, addressKey, addressToBytes } from '#sys/addresses.ts'
 import type { SlotName } from '../../slot-name.ts'
+import type { UserParsers } from '../user-parsers/user-parsers.ts'
+import { UserRuleset } from '../user-parsers/user-ruleset.ts'
 
 /** A slot as connections hold it: its rules change while they last. */
 export interface LoadedSlot {
@@ -31,18 +33,31 @@ export class RelaySlots {
   readonly #slots = new Map<number, LoadedSlot>()
   readonly #onBroken: (slot: RelaySlot, error: Error) => void
   readonly #kafka: ReturnType<typeof kafkaParser>
+  readonly #userParsers: UserParsers
+  /** Those that nobody may come by. */
+  readonly #broken = new Map<number, { readonly slot: RelaySlot; readonly error: Error }>()
   /** Ids of endpoints. */
   readonly #endpointOf = new Map<AddressKey, number>()
 
-  /** @param onBroken rules that cannot be compiled: nobody may come by that slot */
-  constructor(mixedRequests: MixedRequests, onBroken: (slot: RelaySlot, error: Error) => void) {
+  /** @param onBroken rules that cannot be compiled, or a parser that is not there: nobody may come by that slot */
+  constructor(mixedRequests: MixedRequests, userParsers: UserParsers, onBroken: (slot: RelaySlot, error: Error) => void) {
     this.#kafka = kafkaParser(mixedRequests)
+    this.#userParsers = userParsers
     this.#onBroken = onBroken
   }
 
   get({ id, generation }: SlotName): LoadedSlot | undefined {
+    const broken = this.#broken.get(id)
+    // What was missing may be there by now.
+    const again = broken?.slot.generation === generation ? this.#load(broken.slot) : undefined
+    if (again !== undefined) this.#slots.set(id, again)
     const slot = this.#slots.get(id)
     return slot?.generation === generation ? slot : undefined
+  }
+
+  /** Why nobody may come by slots, a sentence each. */
+  problems(): string[] {
+    return [...new Set([...this.#broken.values()].map(({ error }) => error.message))]
   }
 
   /** @param address 16 bytes */
@@ -60,6 +75,7 @@ export class RelaySlots {
       ended.push(slot)
       this.#slots.delete(id)
     }
+    for (const { id } of gone) this.#broken.delete(id)
     const coming = new Map(come.map((slot) => [slot.id, slot]))
     for (const { id } of gone) if (!coming.has(id)) remove(id)
     for (const slot of come) {
@@ -87,14 +103,22 @@ export class RelaySlots {
 
   #load(slot: RelaySlot): LoadedSlot | undefined {
     const { id, generation, upstreamMark, ruleset } = slot
+    this.#broken.delete(id)
     try {
-      if (ruleset?.parser !== KAFKA_PARSER) throw new Error(`no parser has the name ${ruleset?.parser ?? ''}`)
+      if (ruleset === undefined) throw new Error('it has no rules')
       const direction = slot.direction === Direction.EGRESS ? 'egress' : 'ingress'
-      return { id, generation, direction, upstreamMark, definition: this.#kafka, rules: kafkaRulesetOf(ruleset), isGone: false }
+      return { id, generation, direction, upstreamMark, ...this.#parserOf(ruleset), isGone: false }
     } catch (error) {
+      this.#broken.set(id, { slot, error: error as Error })
       this.#onBroken(slot, error as Error)
       return undefined
     }
+  }
+
+  #parserOf(ruleset: ParserRuleset): Pick<LoadedSlot, 'definition' | 'rules'> {
+    return ruleset.parser === KAFKA_PARSER
+      ? { definition: this.#kafka, rules: kafkaRulesetOf(ruleset) }
+      : { definition: this.#userParsers.get(ruleset.parser), rules: new UserRuleset(ruleset) }
   }
 }
 

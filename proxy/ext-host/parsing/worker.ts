@@ -14,7 +14,6 @@ import { snapshotWriter } from '#api/snapshot-file.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
-import type { KafkaRecord } from '#parsers/kafka/parser.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
@@ -22,13 +21,18 @@ import { proxyPaths, relayPaths } from '../../paths.ts'
 import { serveGrpc } from '../grpc/grpc-framing.ts'
 import { networkService } from '../network/network-service.ts'
 import { RelayServer } from '../relay/server.ts'
-import { closedFlow, isReported, requestFlow } from './flows.ts'
+import { UserParsers } from '../user-parsers/user-parsers.ts'
+import { closedFlow, isReported, type RequestRecord, requestFlow } from './flows.ts'
 import { ParserHost } from './parser-host.ts'
 import { RelaySlots } from './slots.ts'
 import { type RelayChange, RelayState } from './state.ts'
 
 /** For the agent to say what is in force now, before connections are taken by what was in force the last time. */
 const AGENT_WAIT_MS = 1000
+
+const LOAD_WAIT_MS = 1000
+/** A line for people. */
+const PROBLEM_LENGTH_MAX = 1000
 
 /** How connections come from Envoy. */
 interface Transport {
@@ -47,13 +51,19 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const lock = acquireLock(paths.lock)
   const stopped = new AbortController()
   const state = new RelayState(paths.state)
-  const slots = new RelaySlots(config.kafka.mixedRequests, ({ id }, error) =>
-    log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody'),
-  )
+  const userParsers = new UserParsers({
+    folder: config.paths.parsers,
+    limits: { ...config.parsers, root: allPaths.parserRoot },
+    onChange: () => control.touch(),
+    onLine: (parser, line) => log.info({ parser }, line),
+  })
+  const slots = new RelaySlots(config.kafka.mixedRequests, userParsers, ({ id }, error) => {
+    log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody')
+  })
   const host = new ParserHost({
     slots,
     onRecord: (connection, record) => {
-      if (isReported(record as KafkaRecord, config.flows)) flows.add(requestFlow(connection, record as KafkaRecord))
+      if (isReported(record as RequestRecord, config.flows)) flows.add(requestFlow(connection, record as RequestRecord))
     },
     onFailure: (connection, reason) => flows.add(closedFlow(connection, reason)),
     onRefused: (reason) => log.warn({ reason }, 'a connection was refused'),
@@ -62,24 +72,30 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   let appliedRevision = 0n
   const stated = Promise.withResolvers<void>()
 
-  const bringIn = (change: RelayChange): void => {
+  const bringIn = async (change: RelayChange): Promise<void> => {
     slots.changeEndpoints(change.endpoints)
     host.end(slots.change(change.slots))
-    appliedRevision = state.revision
+    const { epoch, revision } = state
+    // One that does not load is not waited for: others are to be served.
+    await Promise.race([userParsers.loaded(), delay(LOAD_WAIT_MS)])
+    // Of a later one, somebody else says so.
+    if (state.epoch !== epoch || state.revision !== revision) return
+    appliedRevision = revision
+    control.touch()
   }
+  const problem = (): string => [...slots.problems(), ...userParsers.problems()].join('; ').slice(0, PROBLEM_LENGTH_MAX)
   const control = new ControlClient({
     socketPath: allPaths.control,
     signal: stopped.signal,
     open: (client) => client.syncRelay(),
     reportSchema: RelayReportSchema,
-    report: () => create(RelayReportSchema, { epoch: state.epoch, appliedRevision, version, pid: process.pid, worker }),
+    report: () => create(RelayReportSchema, { epoch: state.epoch, appliedRevision, version, pid: process.pid, worker, problem: problem() }),
     onUpdate: (update) => {
       const change = state.apply(update)
       log.debug({ epoch: update.epoch, revision: update.revision, full: update.full, applied: change !== undefined }, 'update of the agent')
       if (change === undefined) return false
-      bringIn(change)
+      void bringIn(change)
       stated.resolve()
-      control.touch()
       void persist()
       return true
     },
@@ -105,7 +121,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const flows = new FlowReporter('relayed', control.client, stopped.signal)
   try {
     const restored = state.load()
-    if (restored !== undefined) bringIn(restored)
+    if (restored !== undefined) void bringIn(restored)
   } catch (error) {
     log.error({ err: error }, 'the copy of what the agent stated cannot be read')
   }
@@ -124,6 +140,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     await drained
   } finally {
     await server?.close()
+    userParsers.close()
     stopped.abort()
     await controlling
   }
