@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 runtime_packages='libbpf1 iproute2 ca-certificates'
 # For building, and for the demo.
 build_packages='clang-19 libbpf-dev linux-libc-dev procps'
-test_packages='nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev default-jre-headless maven'
+kafka_packages='default-jre-headless maven'
+test_packages="nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev $kafka_packages"
 bench_packages='valgrind'
 kernel_floor=6.6
 
@@ -25,24 +26,28 @@ is_checkout=no
 [ ! -f package-lock.json ] || is_checkout=yes
 
 packages=$runtime_packages
-for_tests=no
+with_kafka=no
 [ "$is_checkout" = no ] || packages="$packages $build_packages"
 for argument in "$@"; do
   case $argument in
     --tests)
       packages="$packages $test_packages"
-      for_tests=yes
+      with_kafka=yes
       ;;
     --bench)
       packages="$packages $test_packages $bench_packages"
-      for_tests=yes
+      with_kafka=yes
+      ;;
+    --kafka)
+      packages="$packages $kafka_packages"
+      with_kafka=yes
       ;;
     -h | --help)
-      echo "usage: sh deploy/setup.sh [--tests | --bench]"
-      echo "Installs what Headgate (with --tests: and its tests; with --bench: and its benches) needs: Debian packages, Node 26 and its modules, Envoy, generated code."
+      echo "usage: sh deploy/setup.sh [--tests | --bench | --kafka]"
+      echo "Installs what Headgate (with --tests: and its tests; with --bench: and its benches; with --kafka: and the demo's broker) needs: Debian packages, Node 26 and its modules, Envoy, generated code."
       exit 0
       ;;
-    *) fail "unknown argument $argument" "usage: sh deploy/setup.sh [--tests | --bench]" ;;
+    *) fail "unknown argument $argument" "usage: sh deploy/setup.sh [--tests | --bench | --kafka]" ;;
   esac
 done
 
@@ -215,7 +220,7 @@ generate_code() {
 }
 [ "$is_checkout" = no ] || generate_code
 
-# ---- what tests run against
+# ---- what tests, and the demo with --kafka, run against
 install_kafka() {
   kafka_pom=deploy/kafka-pom.xml
   kafka_hash=$(hash_of $kafka_pom)
@@ -230,7 +235,7 @@ install_kafka() {
     stamp kafka "$kafka_hash"
   fi
 }
-if [ "$is_checkout" = yes ] && [ "$for_tests" = yes ]; then install_kafka; fi
+if [ "$is_checkout" = yes ] && [ "$with_kafka" = yes ]; then install_kafka; fi
 
 if [ "$done_count" -eq 0 ]; then
   say "everything is in place"

@@ -1,13 +1,15 @@
 /**
  * `npm run demo`: starts Headgate, puts workloads and policies in place, sends real HTTP, and shows who was let through, why, and who
- * decided. Ends with 0 only if every verdict was the expected one. `--keep` leaves all of it running, `--stop` ends a kept one.
+ * decided. Ends with 0 only if every verdict was the expected one. `--kafka` adds a broker and clients of it; `--keep` leaves all of it running,
+ * `--stop` ends a kept one.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { parse } from 'yaml'
+import { parse, stringify } from 'yaml'
 import type { Flow } from '#flows/flow.ts'
+import { type Broker, brokerAt } from './kafka/broker.ts'
 import { Stage } from './stage.ts'
 
 const HERE = dirname(fileURLToPath(import.meta.url))
@@ -20,6 +22,12 @@ const NODE = join(ROOT, 'bin/node')
 const START_TIMEOUT_MS = 20_000
 /** Denials reach the flow ring with Envoy's next access-log batch. */
 const FLOW_TIMEOUT_MS = 3000
+const BROKER_TIMEOUT_MS = 60_000
+const KAFKA_CLIENT = join(HERE, 'kafka/client.mjs')
+const KAFKA_PORT = 9092
+const EVENTS = { name: 'events', namespace: 'shop', labels: { app: 'events' }, netns: 'hgdemo-events', ipv4: ['10.70.0.5'] as const }
+/** A kept one is stopped with all that it has. */
+const hasKafka = process.argv.includes('--kafka') || (process.argv.includes('--stop') && existsSync(`/run/netns/${EVENTS.netns}`))
 
 interface DemoRequest {
   readonly from: string
@@ -27,6 +35,8 @@ interface DemoRequest {
   readonly to?: string
   /** Of somebody in the world, to be asked for. */
   readonly name?: string
+  /** What a client of Kafka does: its command, a topic and a group. */
+  readonly kafka?: string
   readonly port: number
   /** Of an HTTP request; a call of gRPC has none. */
   readonly method?: string
@@ -46,14 +56,22 @@ interface WorkloadsFile {
   }[]
 }
 
-const workloads = parse(readFileSync(join(HERE, 'workloads.yaml'), 'utf8')) as WorkloadsFile
-const requests = parse(readFileSync(join(HERE, 'requests.yaml'), 'utf8')) as readonly DemoRequest[]
+const described = parse(readFileSync(join(HERE, 'workloads.yaml'), 'utf8')) as WorkloadsFile
+const workloads: WorkloadsFile = { ...described, endpoints: [...described.endpoints, ...(hasKafka ? [EVENTS] : [])] }
+const requests = [...requestsOf('requests.yaml'), ...(hasKafka ? requestsOf('kafka/requests.yaml') : [])]
 const stage = new Stage(
   HOST_NETNS,
   workloads.endpoints.map(({ name, netns, ipv4 }) => ({ name, netns, address: ipv4[0] })),
   { netns: 'hgdemo-world', gateway: '198.51.100.1', addresses: ['198.51.100.2', '198.51.100.3', '198.51.100.4'] },
 )
 const [NAME_SERVER = '', PAY = '', TRACKER = ''] = stage.world.addresses
+
+function requestsOf(file: string): DemoRequest[] {
+  const list = parse(readFileSync(join(HERE, file), 'utf8')) as readonly DemoRequest[]
+  return list.map((request) =>
+    request.kafka === undefined ? request : { ...request, to: EVENTS.name, port: KAFKA_PORT, path: request.kafka },
+  )
+}
 
 function headgate(...args: string[]): { code: number; stdout: string; stderr: string } {
   const run = spawnSync('nsenter', [`--net=/run/netns/${HOST_NETNS}`, HEADGATE, ...args, '--config', CONFIG], { encoding: 'utf8' })
@@ -75,7 +93,8 @@ function prepareFolder(): void {
   rmSync(FOLDER, { recursive: true, force: true })
   mkdirSync(join(FOLDER, 'state'), { recursive: true })
   cpSync(join(HERE, 'policies'), join(FOLDER, 'policies'), { recursive: true })
-  cpSync(join(HERE, 'workloads.yaml'), join(FOLDER, 'workloads.yaml'))
+  if (hasKafka) cpSync(join(HERE, 'kafka/policy.yaml'), join(FOLDER, 'policies/events.yaml'))
+  writeFileSync(join(FOLDER, 'workloads.yaml'), stringify(workloads))
   const config = {
     apiVersion: 'headgate.io/v1',
     instance: 'hgdemo',
@@ -95,7 +114,9 @@ function prepareFolder(): void {
 async function startServers(kept: boolean): Promise<void> {
   const { netns: world } = stage.world
   stage.start(world, [NODE, join(HERE, 'resolver.mjs'), NAME_SERVER, `pay.example=${PAY}`, `tracker.example=${TRACKER}`], kept)
-  for (const { name, netns, address } of [...stage.workloads, { name: 'world', netns: world, address: PAY }]) {
+  if (hasKafka) await startBroker(kept)
+  const others = stage.workloads.filter(({ name }) => name !== EVENTS.name)
+  for (const { name, netns, address } of [...others, { name: 'world', netns: world, address: PAY }]) {
     stage.start(netns, [NODE, join(HERE, 'server.mjs'), name, '50051', '80', '9090'], kept)
     await until(`server ${name}`, START_TIMEOUT_MS, () => {
       const answers = spawnSync('nsenter', [`--net=/run/netns/${netns}`, NODE, join(HERE, 'client.mjs'), 'GET', `http://${address}/`], {
@@ -104,6 +125,18 @@ async function startServers(kept: boolean): Promise<void> {
       return answers.stdout.startsWith('200 ') ? true : undefined
     })
   }
+}
+
+async function startBroker(kept: boolean): Promise<void> {
+  process.stdout.write('starting Apache Kafka …\n')
+  const { netns, ipv4 } = EVENTS
+  const broker: Broker = brokerAt(ipv4[0], join(FOLDER, 'kafka'), join(ROOT, '.cache/kafka'))
+  await stage.run(netns, broker.format)
+  stage.start(netns, broker.run, kept).stdout?.resume()
+  await until('the broker', BROKER_TIMEOUT_MS, async () => {
+    const said = await stage.run(netns, [NODE, KAFKA_CLIENT, broker.address, 'create', 'orders,payments'])
+    return said === 'ok' ? true : undefined
+  })
 }
 
 interface Row {
@@ -120,13 +153,15 @@ async function ask(request: DemoRequest): Promise<Row> {
   const to = stage.workloads.find(({ name }) => name === request.to)?.address ?? request.to ?? request.name ?? ''
   const target = `${to}:${request.port}`
   const command =
-    request.method === undefined
-      ? [join(HERE, 'grpc-client.mjs'), target, request.path]
-      : [join(HERE, 'client.mjs'), request.method, `http://${target}${request.path}`, JSON.stringify(request.headers ?? {}), NAME_SERVER]
+    request.kafka !== undefined
+      ? [KAFKA_CLIENT, target, ...request.kafka.split(' ')]
+      : request.method === undefined
+        ? [join(HERE, 'grpc-client.mjs'), target, request.path]
+        : [join(HERE, 'client.mjs'), request.method, `http://${target}${request.path}`, JSON.stringify(request.headers ?? {}), NAME_SERVER]
   const output = await stage.run(from.netns, [NODE, ...command])
   const [status = ''] = output.split(' ')
-  const isDenied = ['403', 'PERMISSION_DENIED', 'EREFUSED'].includes(status)
-  const verdict = ['200', 'OK'].includes(status) ? 'allowed' : isDenied ? 'denied' : 'dropped'
+  const isDenied = ['403', 'PERMISSION_DENIED', 'EREFUSED'].includes(status) || status.endsWith('_AUTHORIZATION_FAILED')
+  const verdict = ['200', 'OK', 'ok'].includes(status) ? 'allowed' : isDenied ? 'denied' : 'dropped'
   return { request, status, verdict, isRight: verdict === request.expect && output.includes(request.answer ?? '') }
 }
 
@@ -140,6 +175,13 @@ function explain(flows: readonly Flow[], { request, verdict }: Row): Flow | unde
       [destination.endpoint?.name, destination.address].includes(to) &&
       destination.port === request.port,
   )
+  if (request.kafka !== undefined) {
+    const [, topic = '', group = ''] = request.kafka.split(' ')
+    const [wanted, named] = verdict === 'allowed' ? ['forwarded', topic] : ['dropped', group === '' ? topic : '']
+    return between.findLast(
+      (flow) => flow.kafka !== undefined && flow.verdict === wanted && (named === '' || flow.kafka.topics.includes(named)),
+    )
+  }
   const asked = between.filter(({ http }) => http?.method === (request.method ?? 'POST') && http.path === request.path)
   if (verdict === 'denied') return asked.findLast((flow) => flow.verdict === 'dropped')
   if (verdict === 'dropped') return between.findLast((flow) => flow.verdict === 'dropped' && flow.where === 'kernel')
@@ -208,7 +250,7 @@ async function main(): Promise<number> {
         return [
           request.from,
           `${request.to ?? request.name}:${request.port}`,
-          `${request.method ?? 'gRPC'} ${request.path}`,
+          `${request.kafka === undefined ? (request.method ?? 'gRPC') : 'Kafka'} ${request.path}`,
           `${verdict} (${status})`,
           flow?.where ?? '-',
           why(flow, verdict),
