@@ -5,7 +5,7 @@ import { defineProcess } from './run-process.ts'
 
 const HELP = `
 Judges for Envoy what Envoy cannot judge itself: requests whose rules compare headers with secrets, or change many headers, and, in
-processes of its own (relay.workers), connections of Kafka. Secrets are read from paths.secrets. Runs until SIGTERM or SIGINT. Logs go to
+processes of its own (relay.workers), connections of Kafka and of parsers in paths.parsers. Secrets are read from paths.secrets. Runs until SIGTERM or SIGINT. Logs go to
 standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
 
 const WORKER_OPTION = '--relay-worker'
