@@ -158,7 +158,8 @@ function encodeField(writer: Writer, field: FieldPlan, value: Encodable | undefi
     encodeStruct(writer, field.struct, objectOf(field, value ?? {}))
     return
   }
-  encodeScalar(writer, field, value ?? field.fallback)
+  // Null is something that is said, where it can be.
+  encodeScalar(writer, field, value === undefined || (value === null && !field.isNullable) ? field.fallback : value)
 }
 
 function objectOf({ name }: FieldPlan, value: Encodable): { readonly [name: string]: Encodable } {

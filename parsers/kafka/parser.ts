@@ -87,6 +87,8 @@ class KafkaParser implements Parser {
   #isHandshaking = false
   /** How many tokens of it come next. */
   #tokens = 0
+  /** The broker has not said yet what ids stand for. Whatever else it says meanwhile does not tell. */
+  #isAsking = false
 
   constructor(connection: ParserConnection<KafkaRuleset, KafkaRecord>, mixedRequests: MixedRequests) {
     this.#connection = connection
@@ -113,7 +115,7 @@ class KafkaParser implements Parser {
 
   /** @returns how many bytes the ops are about; more than there are: the rest goes the same way */
   #request(bytes: Buffer, ops: Op[]): number {
-    if (this.#isHandshaking) {
+    if (this.#isHandshaking || this.#isAsking) {
       ops.push({ op: 'wait' })
       return 0
     }
@@ -175,7 +177,8 @@ class KafkaParser implements Parser {
     if (isKnown) {
       this.#open.push({ correlationId, transform: (frame) => filterApiVersions(frame, apiVersion) })
       ops.push(pass(frameBytes, 'opens'))
-    } else ops.push(drop(frameBytes), answer(encodeUnsupportedApiVersions(correlationId)))
+      // The frame may not all be there: what is dropped of it comes last.
+    } else ops.push(answer(encodeUnsupportedApiVersions(correlationId)), drop(frameBytes))
     return frameBytes
   }
 
@@ -202,7 +205,7 @@ class KafkaParser implements Parser {
     const { plan, message, bytes, frameBytes } = decoded
     const { correlationId } = header
     const byTopic = new Map(request.topics.map((topic) => [topic, this.#judge({ ...request, topics: [topic] })]))
-    const isAllowed = (topic: KafkaStruct) => byTopic.get(this.#nameOf(topic, bytes) ?? '')?.verdict.isAllowed === true
+    const isAllowed = (topic: KafkaStruct) => this.#namesOf(topic, bytes).every((name) => byTopic.get(name)?.verdict.isAllowed === true)
     const split = splitTopics({ plan, message, bytes, correlationId }, frameBytes, isAllowed)
     if (split === undefined) return 0
     for (const judged of byTopic.values()) {
@@ -213,12 +216,14 @@ class KafkaParser implements Parser {
     return frameBytes
   }
 
-  #nameOf({ values: { name, topic, topicId } }: KafkaStruct, bytes: Buffer): string | undefined {
+  /** By name, by id, or by both. An id of nothing that is known has the name of no topic. */
+  #namesOf({ values: { name, topic, topicId } }: KafkaStruct, bytes: Buffer): string[] {
     const told = name ?? topic
-    if (typeof told === 'string' && told !== '') return told
-    if (typeof topicId !== 'object' || topicId === null) return undefined
+    const names = typeof told === 'string' && told !== '' ? [told] : []
+    if (typeof topicId !== 'object' || topicId === null) return names
     const { start, end } = topicId as Place
-    return this.#ids.nameOf(bytes.toString('latin1', start, end))
+    const id = bytes.toString('latin1', start, end)
+    return this.#ids.isNone(id) && names.length > 0 ? names : [...names, this.#ids.nameOf(id) ?? '']
   }
 
   /** What goes on with what was named before is judged by what it was allowed by then. @returns an error for one that may not go on */
@@ -268,9 +273,11 @@ class KafkaParser implements Parser {
       const { frame, correlationId } = this.#ids.ask(unknown, header.clientId)
       const transform = (answerFrame: Buffer) => {
         this.#ids.learnAnswer(answerFrame)
+        this.#isAsking = false
         return undefined
       }
       this.#open.push({ correlationId, transform })
+      this.#isAsking = true
       ops.push(insert(frame, 'opens'), { op: 'wait' })
       return undefined
     }

@@ -86,7 +86,7 @@ test('a question in a version that is not known here is answered as a broker doe
   frame.writeInt16BE(5, 6)
   const { push, records } = runOf(NOTHING)
   const ops = push('original', frame)
-  t.deepEqual(ops[0], { op: 'drop', bytes: frame.length })
+  t.deepEqual(ops[1], { op: 'drop', bytes: frame.length })
   const { correlationId, message } = answerOf(ops, API_VERSIONS, 0)
   t.is(correlationId, 77)
   t.is(message.values.errorCode, UNSUPPORTED_VERSION)
@@ -95,6 +95,13 @@ test('a question in a version that is not known here is answered as a broker doe
     [[API_VERSIONS, 0, 4]],
   )
   t.like(records, [{ apiKey: 'apiversions', apiVersion: 5, isAllowed: true }])
+  // Also when it has not all come yet: nothing is said of what is behind it.
+  t.deepEqual(
+    runOf(NOTHING)
+      .push('original', frame.subarray(0, 20))
+      .map(({ op }) => op),
+    ['answer', 'drop'],
+  )
   // The client asks again, and is understood.
   t.is(push('original', requestFrame(API_VERSIONS, 0, {}))[0]?.op, 'pass')
 })

@@ -281,6 +281,8 @@ test('the broker is asked what an id stands for, on the same connection, and its
     ['insert', 'wait'],
   )
   push('reply', Buffer.from('0000000400000028', 'hex'))
+  // That was the answer to something else.
+  t.deepEqual(push('original', fetch(2, 41)), [{ op: 'wait' }])
   push('reply', told([{ name: 'secret', value: 2 }]))
   const denied = push('original', fetch(2, 41))
   const { message } = answerOf(denied, FETCH, 17)
