@@ -215,5 +215,9 @@ test.serial('a name that no folder has lets nobody by and is told of, until ther
     t.deepEqual(await client.say('READ public/secret'), ['OK READ public/secret'])
     const flow = await headgate.flowThat(({ verdict }) => verdict === 'audit')
     t.like(flow.parsed, { fields: { cmd: 'READ', file: 'public/secret' } })
+
+    await headgate.apply('files.json', serverPolicy('r2d2', { cmd: 'READ', colour: 'red' }))
+    t.deepEqual(await client.say('READ public/a'), ['ERROR'])
+    t.regex((await headgate.status()).warnings.join('\n'), /^worker 0 of the relay: the parser r2d2 knows no colour: /m)
   })
 })
