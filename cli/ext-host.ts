@@ -5,8 +5,8 @@ import { defineProcess } from './run-process.ts'
 
 const HELP = `
 Judges for Envoy what Envoy cannot judge itself: requests whose rules compare headers with secrets, or change many headers, and, in
-processes of its own (relay.workers), connections of Kafka and of parsers in paths.parsers. Secrets are read from paths.secrets. Runs until SIGTERM or SIGINT. Logs go to
-standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
+processes of its own (relay.workers), connections of Kafka and of parsers in paths.parsers. Secrets are read from paths.secrets. Runs until
+SIGTERM or SIGINT. Logs go to standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
 
 const WORKER_OPTION = '--relay-worker'
 

@@ -13,6 +13,7 @@ import { KAFKA_PARSER, kafkaParser, type MixedRequests } from '#parsers/kafka/pa
 import { KAFKA_ROLES } from '#parsers/kafka/rules.ts'
 import { type AddressKey, addressKey, addressToBytes } from '#sys/addresses.ts'
 import type { SlotName } from '../../slot-name.ts'
+import { UserParser } from '../user-parsers/user-parser.ts'
 import type { UserParsers } from '../user-parsers/user-parsers.ts'
 import { UserRuleset } from '../user-parsers/user-ruleset.ts'
 
@@ -55,9 +56,16 @@ export class RelaySlots {
     return slot?.generation === generation ? slot : undefined
   }
 
-  /** Why nobody may come by slots, a sentence each. */
+  /** Why nobody may come by slots, or rules do not hold, a sentence each. */
   problems(): string[] {
-    return [...new Set([...this.#broken.values()].map(({ error }) => error.message))]
+    const strange = [...this.#slots.values()].flatMap(({ definition, rules }) => {
+      const known = definition instanceof UserParser && rules instanceof UserRuleset ? definition.keys : undefined
+      const keys = known === undefined ? [] : (rules as UserRuleset).unknownKeys(known)
+      return keys.map(
+        (key) => `the parser ${definition.name} knows no ${key}: allow rules with it allow nothing, deny rules deny everything`,
+      )
+    })
+    return [...new Set([...[...this.#broken.values()].map(({ error }) => error.message), ...strange])]
   }
 
   /** @param address 16 bytes */

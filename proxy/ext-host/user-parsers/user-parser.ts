@@ -14,30 +14,40 @@ export interface UserParserParts {
   readonly name: string
   /** Of its module. */
   readonly path: string
+  /** @returns another text for another module @throws Error when what is there cannot be trusted to be the owner's */
+  readonly versionOf: (path: string) => string
   readonly limits: UserParserLimits
   /** What is known of it changed. */
   readonly onChange: () => void
   readonly onLine: (line: string) => void
 }
 
+/** A process with its connections. */
+interface Running {
+  readonly process: ParserProcess
+  readonly version: string
+  readonly startedMs: number
+  readonly connections: Map<number, RemoteParser>
+  idleTimer?: NodeJS.Timeout
+}
+
 const RESTART_MS_MIN = 100
 const RESTART_MS_MAX = 10_000
 /** One that lived so long had no part in what came before. */
 const STABLE_MS = 30_000
+const IDLE = 'it has no connections'
 
 export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
   readonly name: string
   readonly bufferBytesMax: number
   readonly #parts: UserParserParts
-  readonly #connections = new Map<number, RemoteParser>()
   #lastNumber = 0
-  #process: ParserProcess | undefined
+  /** Of the module as it was when the last connection came. */
+  #running: Running | undefined
   #facts: ParserFacts | undefined
   #problem = ''
-  #startedMs = 0
   #failures = 0
   #notBeforeMs = 0
-  #idleTimer: NodeJS.Timeout | undefined
   #loading: PromiseWithResolvers<void> | undefined
 
   constructor(parts: UserParserParts) {
@@ -62,95 +72,140 @@ export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
 
   /** Of its process. */
   get pid(): number | undefined {
-    return this.#process?.pid
+    return this.#running?.process.pid
   }
 
   /** Starts it, to see whether that can be done and what it says of itself. Resolves when that is known. */
   async load(): Promise<void> {
-    if (this.#facts !== undefined) return
     this.#loading ??= Promise.withResolvers()
     this.#start()
     await this.#loading.promise
   }
 
   create(connection: Connection): HostedParser {
+    const running = this.#start()
+    if (running === undefined || this.#facts === undefined)
+      return refusing(connection, `the parser ${this.name} cannot be used: ${this.#problem || 'it is being loaded'}`)
+    const { connections, process } = running
     const number = this.#nextNumber()
-    const process = this.#start()
-    if (process === undefined || this.#facts === undefined) {
-      const reason = `the parser ${this.name} cannot be used: ${this.#problem || 'it is being loaded'}`
-      // Not from within: whoever opens the connection does not have it yet.
-      setImmediate(() => connection.fail(reason))
-      return { onData: () => [{ op: 'error', reason }] }
-    }
     const parser = new RemoteParser(number, connection, process, () => {
-      if (this.#connections.delete(number) && this.#process === process) process.close(number)
-      this.#rest()
+      if (connections.delete(number)) process.close(number)
+      this.#rest(running)
     })
-    this.#connections.set(number, parser)
-    clearTimeout(this.#idleTimer)
+    connections.set(number, parser)
+    clearTimeout(running.idleTimer)
     return parser
   }
 
   /** With all its connections. */
   close(reason: string): void {
-    this.#process?.kill(reason)
+    this.#running?.process.kill(reason)
   }
 
   #nextNumber(): number {
-    do this.#lastNumber = (this.#lastNumber + 1) >>> 0
-    while (this.#connections.has(this.#lastNumber))
+    this.#lastNumber = (this.#lastNumber + 1) >>> 0
     return this.#lastNumber
   }
 
-  #start(): ParserProcess | undefined {
-    if (this.#process !== undefined || performance.now() < this.#notBeforeMs) return this.#process
-    this.#startedMs = performance.now()
-    const { path, limits, onLine, onChange } = this.#parts
+  /** @returns what a new connection is for; undefined when there is nothing now */
+  #start(): Running | undefined {
+    const nowMs = performance.now()
     try {
-      this.#process = new ParserProcess({
+      const version = this.#parts.versionOf(this.#parts.path)
+      if (this.#running !== undefined && this.#running.version !== version) this.#retire(this.#running)
+      if (this.#running === undefined && nowMs >= this.#notBeforeMs) this.#running = this.#run(version, nowMs)
+    } catch (error) {
+      if (this.#running !== undefined) this.#retire(this.#running)
+      this.#onFailure(error instanceof Error ? error.message : String(error), nowMs)
+    }
+    return this.#running
+  }
+
+  #run(version: string, startedMs: number): Running {
+    const { path, limits, onLine } = this.#parts
+    const running: Running = {
+      version,
+      startedMs,
+      connections: new Map(),
+      process: new ParserProcess({
         path,
         limits,
         onLine,
-        onLoaded: (facts) => {
-          this.#facts = facts
-          this.#loading?.resolve()
-          this.#rest()
-          onChange()
-        },
-        onEnd: (reason) => this.#onEnd(reason),
-      })
-    } catch (error) {
-      this.#onEnd(`its process cannot be started: ${error instanceof Error ? error.message : String(error)}`)
+        onLoaded: (facts) => this.#onLoaded(running, facts),
+        onEnd: (reason) => this.#onEnd(running, reason),
+      }),
     }
-    return this.#process
+    return running
   }
 
-  #onEnd(reason: string): void {
-    this.#process = undefined
+  /** Its connections stay with it; new ones do not come. */
+  #retire(running: Running): void {
+    this.#running = undefined
+    if (running.connections.size === 0) running.process.kill(IDLE)
+  }
+
+  #onLoaded(running: Running, facts: ParserFacts): void {
+    if (this.#facts === undefined) this.#problem = ''
+    this.#facts = facts
     this.#loading?.resolve()
-    clearTimeout(this.#idleTimer)
-    if (reason === IDLE) return
+    this.#rest(running)
+    this.#parts.onChange()
+    setTimeout(() => this.#onStable(running), STABLE_MS).unref()
+  }
+
+  #onStable(running: Running): void {
+    if (this.#running !== running || this.#problem === '') return
+    this.#problem = ''
+    this.#parts.onChange()
+  }
+
+  #onEnd(running: Running, reason: string): void {
+    if (this.#running === running) this.#running = undefined
+    clearTimeout(running.idleTimer)
+    if (reason !== IDLE) this.#onFailure(reason, running.startedMs)
+    for (const parser of [...running.connections.values()]) parser.fail(`the parser ${this.name} failed: ${reason}`)
+    this.#loading?.resolve()
+  }
+
+  #onFailure(reason: string, startedMs: number): void {
     const nowMs = performance.now()
-    this.#failures = nowMs - this.#startedMs > STABLE_MS ? 1 : this.#failures + 1
+    this.#failures = nowMs - startedMs > STABLE_MS ? 1 : this.#failures + 1
     // After the first time, at once.
     const delayMs = this.#failures === 1 ? 0 : Math.min(RESTART_MS_MIN * 2 ** (this.#failures - 2), RESTART_MS_MAX)
     this.#notBeforeMs = nowMs + delayMs
+    this.#loading?.resolve()
+    if (this.#problem === reason) return
     this.#problem = reason
     this.#parts.onChange()
-    for (const parser of [...this.#connections.values()]) parser.fail(`the parser ${this.name} failed: ${reason}`)
-    this.#connections.clear()
   }
 
-  /** Without connections, the process ends after a while. */
-  #rest(): void {
-    clearTimeout(this.#idleTimer)
-    if (this.#connections.size > 0 || this.#process === undefined) return
-    this.#idleTimer = setTimeout(() => this.#process?.kill(IDLE), this.#parts.limits.idleSeconds * 1000)
-    this.#idleTimer.unref()
+  /** Without connections, a process ends after a while, and one that is out of date at once. */
+  #rest(running: Running): void {
+    clearTimeout(running.idleTimer)
+    if (running.connections.size > 0) return
+    const restMs = this.#running === running ? this.#parts.limits.idleSeconds * 1000 : 0
+    running.idleTimer = setTimeout(() => running.process.kill(IDLE), restMs)
+    running.idleTimer.unref()
   }
 }
 
-const IDLE = 'it has no connections'
+/** Of a connection that cannot be had. It is closed with its first bytes, or when whoever opens it has it. */
+function refusing(connection: Connection, reason: string): HostedParser {
+  let isTold = false
+  setImmediate(() => {
+    if (!isTold) connection.fail(reason)
+  })
+  return {
+    onData: () => {
+      isTold = true
+      return [{ op: 'error', reason }]
+    },
+    dispose: () => {
+      isTold = true
+    },
+  }
+}
+
 /** Of what a parser adds of its own, to what it was shown of its connection: more would be memory that nobody asked for. */
 const ADDED_BYTES_FREE = 1 << 20
 const ADDED_BYTES_FACTOR = 64

@@ -1,5 +1,5 @@
 /** The parsers of users that a worker has: found by the name that policy gives them, in a folder that only its owner can write to. */
-import { lstatSync } from 'node:fs'
+import { lstatSync, type Stats } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UserParser, type UserParserParts } from './user-parser.ts'
 
@@ -30,8 +30,8 @@ export class UserParsers {
       const { folder, limits, onChange, onLine } = this.#parts
       if (!NAME.test(name)) throw new Error(`no parser has the name ${name}`)
       const path = join(folder, name, MODULE)
-      assertOwned(path)
-      parser = new UserParser({ name, path, limits, onChange, onLine: (line) => onLine(name, line) })
+      versionOf(path)
+      parser = new UserParser({ name, path, versionOf, limits, onChange, onLine: (line) => onLine(name, line) })
       this.#byName.set(name, parser)
       this.#loading = Promise.all([this.#loading, parser.load()])
     }
@@ -53,18 +53,22 @@ export class UserParsers {
   }
 }
 
-/** The module, its folder and the folder of all, which are what they are called and nothing that leads elsewhere. */
-function assertOwned(path: string): void {
-  const owners = [0, process.geteuid?.() ?? 0]
-  for (const [part, isFolder] of [
-    [dirname(dirname(path)), true],
-    [dirname(path), true],
-    [path, false],
-  ] as const) {
-    const stat = lstatSync(part, { throwIfNoEntry: false })
-    if (stat === undefined) throw new Error(`there is no ${part}`)
-    if (isFolder ? !stat.isDirectory() : !stat.isFile()) throw new Error(`${part} is no ${isFolder ? 'folder' : 'file'}`)
-    if (!owners.includes(stat.uid)) throw new Error(`${part} belongs to user ${stat.uid}`)
-    if ((stat.mode & WRITABLE_BY_OTHERS) !== 0) throw new Error(`${part} can be written by others`)
-  }
+/**
+ * The module, its folder and the folder of all have to be what they are called and nothing that leads elsewhere.
+ * @returns another text for another module @throws Error for what others could have written
+ */
+function versionOf(path: string): string {
+  assertOwned(dirname(dirname(path)), 'folder')
+  assertOwned(dirname(path), 'folder')
+  const { ino, size, mtimeMs } = assertOwned(path, 'file')
+  return `${ino} ${size} ${mtimeMs}`
+}
+
+function assertOwned(path: string, kind: 'folder' | 'file'): Stats {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  if (stat === undefined) throw new Error(`there is no ${path}`)
+  if (kind === 'folder' ? !stat.isDirectory() : !stat.isFile()) throw new Error(`${path} is no ${kind}`)
+  if (stat.uid !== 0 && stat.uid !== process.geteuid?.()) throw new Error(`${path} belongs to user ${stat.uid}`)
+  if ((stat.mode & WRITABLE_BY_OTHERS) !== 0) throw new Error(`${path} can be written by others`)
+  return stat
 }

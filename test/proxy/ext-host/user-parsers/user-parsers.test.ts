@@ -1,5 +1,5 @@
 /** Real processes of parsers, without a relay: what each of them does to itself, and that it does nothing to others. */
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -31,7 +31,7 @@ const RULES = new UserRuleset(
 const folder = mkdtempSync(join(tmpdir(), 'hgt-parsers-'))
 const parsers = new UserParsers({
   folder,
-  limits: { root: join(folder, 'root'), callTimeoutMs: 800, memoryMb: 32, bufferBytesMax: 4096, idleSeconds: 60 },
+  limits: { root: join(folder, 'root'), callTimeoutMs: 1500, memoryMb: 32, bufferBytesMax: 4096, idleSeconds: 60 },
   onChange: () => {},
   onLine: () => {},
 })
@@ -158,7 +158,7 @@ test.serial('a conversation of r2d2 comes to the same wherever it is cut', async
 
 const BENIGN = 'return [{ op: "pass", bytes: bytes.length }]'
 const ENDS: readonly (readonly [string, string, string, RegExp])[] = [
-  ['loops', 'loops', 'for (;;);', /the parser loops failed: it took longer than 800 ms over a call/],
+  ['loops', 'loops', 'for (;;);', /the parser loops failed: it took longer than 1500 ms over a call/],
   ['ends its process', 'exits', 'process.exit(3)', /the parser exits failed: its process ended with code 3/],
   ['kills its process', 'aborts', 'process.abort()', /the parser aborts failed: its process ended with SIG/],
   [
@@ -236,7 +236,7 @@ test.serial('a parser that takes more memory in buffers than it may does not get
   const parser = await parserOf('buffers', 'const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1))')
   const connection = new Connection(parser)
   await connection.push('original', 'now')
-  t.regex(await connection.closed(), /^the parser (failed: .*allocat|buffers failed: its process ended with SIG)/)
+  t.regex(await connection.closed(), /^the parser (failed: .*allocat|buffers failed: (its process ended with SIG|it took longer))/)
   connection.end()
 })
 
@@ -319,10 +319,42 @@ test.serial('a parser that others could write, or that is elsewhere, is not take
     t.throws(() => parsers.get(name), { message }, name)
 })
 
+test.serial('a module that changed is for new connections; those that are open stay with what they began with', async (t) => {
+  const saying = (text: string) => `return [{ op: 'drop', bytes: bytes.length }, { op: 'answer', data: '${text}' }]`
+  const parser = await parserOf('changes', saying('old'))
+  const said = async (connection: Connection): Promise<string> => {
+    const before = connection.written.reply.length
+    await connection.push('original', 'x')
+    await connection.until(() => connection.written.reply.length > before)
+    return connection.written.reply.slice(before)
+  }
+  const first = new Connection(parser)
+  t.is(await said(first), 'old')
+  const { pid } = parser
+  const module = join(folder, 'changes/parser.js')
+  writeFileSync(module, `export default { create: () => ({ onData(direction, bytes) { ${saying('newer')} } }) }\n`)
+  const second = new Connection(parser)
+  t.is(await said(second), 'newer')
+  t.is(await said(first), 'old')
+  t.not(parser.pid, pid)
+  first.end()
+  for (const deadline = performance.now() + 5000; isRunning(pid) && performance.now() < deadline; ) await delay(20)
+  t.false(isRunning(pid), 'the old process ends with its last connection')
+  chmodSync(module, 0o666)
+  t.regex(await new Connection(parser).closed(), /cannot be used: .*can be written by others$/)
+  t.is(await said(second), 'newer')
+  second.end()
+})
+
+function isRunning(pid = 0): boolean {
+  const path = `/proc/${pid}/status`
+  return existsSync(path) && !/^State:\s+Z/m.test(readFileSync(path, 'utf8'))
+}
+
 test.serial('a process without connections ends, and another one takes the next', async (t) => {
   const restless = new UserParsers({
     folder,
-    limits: { root: join(folder, 'root'), callTimeoutMs: 800, memoryMb: 32, bufferBytesMax: 4096, idleSeconds: 0.05 },
+    limits: { root: join(folder, 'root'), callTimeoutMs: 1500, memoryMb: 32, bufferBytesMax: 4096, idleSeconds: 0.05 },
     onChange: () => {},
     onLine: () => {},
   })
