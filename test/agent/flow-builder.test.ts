@@ -1,8 +1,8 @@
-import { create } from '@bufbuild/protobuf'
+import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import test from 'ava'
 import { FlowBuilder, type FlowContext } from '#agent/flows/flow-builder.ts'
 import { HTTPAccessLogEntrySchema } from '#api/gen/envoy/data/accesslog/v3/accesslog_pb.js'
-import { HttpFlowSchema, MismatchAction } from '#api/gen/headgate/v1/control_pb.js'
+import { HttpFlowSchema, MismatchAction, RelayFlowSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { eventCodec, VERDICT_ALLOW, VERDICT_AUDIT, VERDICT_DENY, VERDICT_REDIRECT } from '#bpf/gen/abi.ts'
 import { flowOf } from '#proxy/access-log/entry.ts'
 import { addressToBytes } from '#sys/addresses.ts'
@@ -98,6 +98,26 @@ test('a verdict of the kernel is told by its own word, an unknown one as a drop'
     'dropped',
     'dropped',
   ])
+})
+
+test('a request of a user’s parser has its fields and the policy of its rule, and a closed connection its reason', (t) => {
+  const builder = new FlowBuilder(context('ingress'))
+  const relayed = (rest: MessageInitShape<typeof RelayFlowSchema>) =>
+    builder.fromRelay(create(RelayFlowSchema, { slotId: SLOT, parser: 'r2d2', ...rest }))
+  const fields = [{ key: 'cmd', value: 'READ' }]
+  const rule = 'default/files/ingress/0123456789ab-0'
+  t.like(relayed({ allowed: true, rule, request: { case: 'parsed', value: { fields } } }), {
+    kind: 'parsed',
+    verdict: 'forwarded',
+    parsed: { parser: 'r2d2', fields: { cmd: 'READ' } },
+    origins: [{ policy: 'default/files', rule }],
+  })
+  t.like(relayed({ closed: 'it failed' }), {
+    kind: 'parsed',
+    verdict: 'error',
+    reason: 'it failed',
+    parsed: { parser: 'r2d2', fields: {} },
+  })
 })
 
 test('an origin has the word that its policy wants in its flows', (t) => {

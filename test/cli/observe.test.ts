@@ -24,6 +24,16 @@ test('an audit verdict says that the flow would be denied', (t) => {
   t.is(formatFlow({ ...FLOW, reason: 'policy_denied', origins }), `${START} audit by kernel (would be denied; policy_denied; policy a/b)`)
 })
 
+test('what a parser of a user tells of a request is one safe line', (t) => {
+  const parsed = { parser: 'r2d2', fields: { cmd: 'READ', file: 'a\u001b[2J' } }
+  t.is(
+    formatFlow({ ...FLOW, kind: 'parsed', verdict: 'dropped', parsed }),
+    '03:04:05.678 egress 10.0.0.1:4000 -> 10.0.0.2:80 r2d2 cmd=READ file=a\\x1b[2J dropped by kernel',
+  )
+  const closed = { ...FLOW, kind: 'parsed', verdict: 'error', reason: 'it failed', parsed: { parser: 'r2d2', fields: {} } } as const
+  t.is(formatFlow(closed), '03:04:05.678 egress 10.0.0.1:4000 -> 10.0.0.2:80 r2d2 connection error by kernel (it failed)')
+})
+
 test('a policy is told once, with its own word for the flow', (t) => {
   const origins = [
     { policy: 'a/b', rule: 'a/b/egress/1', log: 'PCI\n' },

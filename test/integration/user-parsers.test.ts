@@ -104,27 +104,27 @@ test.serial('whatever parsers do to themselves, connections of others go on mean
     await headgate.apply('files.json', policyOf('files', 'files', { ingress }))
 
     const calm = new R2d2Client(machine, droid, files)
-    let slowestMs = 0
+    t.deepEqual(await calm.say('READ first'), ['OK READ first'])
+    let answered = 0
     let isDone = false
     const goesOn = (async () => {
       for (let count = 0; !isDone; count++) {
-        const startMs = performance.now()
         t.deepEqual(await calm.say(`READ ${count}`), [`OK READ ${count}`])
-        slowestMs = Math.max(slowestMs, performance.now() - startMs)
+        answered++
         await delay(10)
       }
     })()
     for (const { name, port, reason } of HOSTILE) {
       await startR2d2(machine, files, port)
+      const answeredBefore = answered
       t.deepEqual(await new R2d2Client(machine, droid, files, port).say('READ a'), ['closed'], name)
       const flow = await headgate.flowThat(({ parsed }) => parsed?.parser === name, 5000)
       t.like(flow, { kind: 'parsed', verdict: 'error', parsed: { fields: {} } })
       t.regex(flow.reason, reason)
+      if (name === 'loops') t.true(answered - answeredBefore > 10, `${answered - answeredBefore} answers while a parser looped for 3 s`)
     }
     isDone = true
     await goesOn
-    t.log({ slowestMs: Math.round(slowestMs) })
-    t.true(slowestMs < 2000, 'nobody waited for the parser that loops')
     const { warnings } = await headgate.status()
     t.true(warnings.some((warning) => warning.includes('the parser loops: it took longer than 3000 ms over a call')))
   })

@@ -63,6 +63,14 @@ export const RECORD_VALUE_LENGTH_MAX = 256
 export const REASON_LENGTH_MAX = 256
 const TEXT_BYTES_MAX = 4096
 
+/** What the other side says to people, as one line of theirs. */
+export function lineOf(text: string | Buffer, lengthMax = REASON_LENGTH_MAX): string {
+  return text
+    .toString()
+    .slice(0, lengthMax)
+    .replaceAll(/\p{Cc}/gu, ' ')
+}
+
 /** Something that is no frame, or one that cannot be at that point. */
 export class FrameError extends Error {
   override readonly name = 'FrameError'
@@ -245,7 +253,7 @@ function decodeOp(cursor: FrameCursor, direction: StreamDirection): Op {
     case 'wait':
       return { op: kind }
     case 'error':
-      return { op: kind, reason: cursor.data().toString().slice(0, REASON_LENGTH_MAX) }
+      return { op: kind, reason: lineOf(cursor.data()) }
   }
 }
 

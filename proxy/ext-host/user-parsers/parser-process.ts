@@ -16,6 +16,7 @@ import {
   type Frame,
   FrameError,
   FrameReader,
+  lineOf,
   type ParserFacts,
   TO_PARSER,
   type UserRecord,
@@ -57,6 +58,8 @@ const GRACE_MS = 20
 /** Sets of rules that a process has at once; of more, the oldest goes, and comes again when it is asked for. */
 const RULESETS_MAX = 256
 const LINES_MAX = 100
+/** As of a rule (policy/parse-l7.ts). */
+const KEYS_MAX = 100
 const LINE_LENGTH_MAX = 1000
 const MB = 1 << 20
 const CHILD = fileURLToPath(new URL(`./child${extname(import.meta.url)}`, import.meta.url))
@@ -174,7 +177,7 @@ export class ParserProcess {
     const [call] = this.#calls
     if (type === FROM_PARSER.hello && this.#waiting !== undefined) this.#load(this.#waiting)
     else if (type === FROM_PARSER.loaded && !this.#isLoaded && this.#waiting === undefined) this.#onLoaded(payload)
-    else if (type === FROM_PARSER.unloadable && !this.#isLoaded) this.#end(`it cannot be loaded: ${payload.toString()}`)
+    else if (type === FROM_PARSER.unloadable && !this.#isLoaded) this.#end(`it cannot be loaded: ${lineOf(payload)}`)
     else if (!this.#isLoaded || call?.number !== number) throw new FrameError(`a frame of type ${type} that nobody waits for`)
     else if (type === FROM_PARSER.record) call.onRecord(decodeRecord(payload))
     else if (type === FROM_PARSER.ops) {
@@ -249,7 +252,7 @@ export class ParserProcess {
       if (lines >= LINES_MAX) return
       const parts = (rest + text).split('\n')
       rest = (parts.pop() ?? '').slice(-LINE_LENGTH_MAX)
-      for (const line of parts) if (line !== '' && lines++ < LINES_MAX) this.#parts.onLine(line.slice(0, LINE_LENGTH_MAX))
+      for (const line of parts) if (line !== '' && lines++ < LINES_MAX) this.#parts.onLine(lineOf(line, LINE_LENGTH_MAX))
     })
   }
 }
@@ -279,6 +282,6 @@ function factsOf(payload: Buffer): ParserFacts {
   const { isServerFirst, keys } = (facts ?? {}) as { readonly isServerFirst?: unknown; readonly keys?: unknown }
   return {
     isServerFirst: isServerFirst === true,
-    ...(Array.isArray(keys) ? { keys: keys.filter((key) => typeof key === 'string') } : {}),
+    ...(Array.isArray(keys) ? { keys: keys.slice(0, KEYS_MAX).filter((key) => typeof key === 'string') } : {}),
   }
 }

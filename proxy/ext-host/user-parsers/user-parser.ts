@@ -84,8 +84,7 @@ export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
 
   create(connection: Connection): HostedParser {
     const running = this.#start()
-    if (running === undefined || this.#facts === undefined)
-      return refusing(connection, `the parser ${this.name} cannot be used: ${this.#problem || 'it is being loaded'}`)
+    if (running === undefined) return refusing(connection, `the parser ${this.name} cannot be used: ${this.#problem}`)
     const { connections, process } = running
     const number = this.#nextNumber()
     const parser = new RemoteParser(number, connection, process, () => {
@@ -146,6 +145,9 @@ export class UserParser implements ParserDefinition<UserRuleset, UserRecord> {
 
   #onLoaded(running: Running, facts: ParserFacts): void {
     if (this.#facts === undefined) this.#problem = ''
+    // Connections that came before did not know that their server has to be connected to.
+    if (facts.isServerFirst && !this.isServerFirst)
+      for (const parser of [...running.connections.values()]) parser.fail(`the parser ${this.name} cannot be used: it was being loaded`)
     this.#facts = facts
     this.#loading?.resolve()
     this.#rest(running)

@@ -56,6 +56,11 @@ for (const [what, ops, message] of NO_OPS) {
   })
 }
 
+test('what a parser says to people is one short line', (t) => {
+  const [said] = decodeOps(payloadOf(encodeOps(1, [fail(`a\u001b[2J\r\nb${'c'.repeat(1000)}`)])), 'original')
+  t.deepEqual(said, fail(`a [2J  b${'c'.repeat(248)}`))
+})
+
 test('answer and wait of the reply direction are no ops', (t) => {
   for (const op of [answer(Buffer.from('x')), { op: 'wait' } as const])
     t.throws(() => decodeOps(payloadOf(encodeOps(1, [op])), 'reply'), { instanceOf: FrameError })

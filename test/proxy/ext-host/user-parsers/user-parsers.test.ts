@@ -298,8 +298,26 @@ test.serial('a parser that cannot be loaded says why, and nobody comes by', asyn
     await parser.load()
     t.regex(parser.problem, reason)
     const connection = new Connection(parser)
-    t.regex(await connection.closed(), new RegExp(`^the parser ${name} cannot be used: `))
+    await connection.push('original', 'now')
+    t.regex(await connection.closed(), new RegExp(`^the parser ${name} (failed|cannot be used): it cannot be loaded: `))
   }
+})
+
+test.serial('a connection that comes while its parser is being loaded waits for it, unless its server may speak first', async (t) => {
+  install('late', `export default { create: () => ({ onData(direction, bytes) { ${BENIGN} } }) }`)
+  install('greets', `export default { isServerFirst: true, create: () => ({ onData(direction, bytes) { ${BENIGN} } }) }`)
+  const waiting = new Connection(parsers.get('late'))
+  await waiting.push('original', 'hello')
+  await waiting.until(() => waiting.written.original === 'hello')
+  t.is(waiting.reason, undefined)
+  const greeted = parsers.get('greets')
+  t.is(await new Connection(greeted).closed(), 'the parser greets cannot be used: it was being loaded')
+  t.true(greeted.isServerFirst)
+  const next = new Connection(greeted)
+  await next.push('reply', 'hello')
+  await next.until(() => next.written.reply === 'hello')
+  t.is(next.reason, undefined)
+  for (const connection of [waiting, next]) connection.end()
 })
 
 test.serial('a parser that others could write, or that is elsewhere, is not taken', (t) => {
