@@ -219,7 +219,8 @@ function skipTags(frame: Buffer, start: number): number {
   }
   for (let count = varint(); count > 0; count--) {
     varint()
-    offset += varint()
+    const length = varint()
+    offset += length
     if (offset > frame.length) throw new KafkaParseError('tags')
   }
   return offset
