@@ -29,7 +29,10 @@ async function consumeUntil(topic, groupId, onValue) {
   try {
     await new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(Object.assign(new Error('nothing came'), { type: 'TIMEOUT' })), WAIT_MS)
-      consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
+      consumer.on(consumer.events.CRASH, ({ payload: { error } }) => {
+        // It begins again by itself: the broker is still making its topic of offsets.
+        if (typeOf(error) !== 'GROUP_LOAD_IN_PROGRESS') reject(error)
+      })
       consumer
         .subscribe({ topic, fromBeginning: true })
         .then(() =>
@@ -108,7 +111,9 @@ const commands = {
   },
 }
 
-await answerQuestions(commands, (error) => {
+function typeOf(error) {
   const cause = error.cause ?? error
   return cause.type ?? error.type ?? error.name
-})
+}
+
+await answerQuestions(commands, typeOf)
