@@ -175,23 +175,25 @@ function summaryOf(runs: readonly KafkaRun[]): Record<string, unknown> {
   }
 }
 
-async function directWay(stage: Stage): Promise<KafkaWay> {
+/** A client and a broker on a machine of their own, where Headgate does not run yet. */
+async function placeBroker(stage: Stage) {
   const machine = stage.machine()
   const client = machine.addWorkload('client')
   const server = machine.addWorkload('broker')
   const { address, process } = await startKafka(machine, server, [READ_TOPIC, ALLOWED_TOPIC, DENIED_TOPIC], BROKER)
+  return { machine, client, server, address, broker: process.pid ?? 0 }
+}
+
+async function directWay(stage: Stage): Promise<KafkaWay> {
+  const { machine, client, address, broker } = await placeBroker(stage)
   const checker = new KafkaChecker(machine, client, address)
   await checker.ready()
-  return { name: 'direct', machine, client, bootstrap: address, isEnforced: false, checker, pids: () => ({ broker: process.pid ?? 0 }) }
+  return { name: 'direct', machine, client, bootstrap: address, isEnforced: false, checker, pids: () => ({ broker }) }
 }
 
 /** One machine without Headgate: direct, through Envoy, through Kroxylicious. */
 async function waysOfOthers(stage: Stage, classPath: string): Promise<[KafkaWay, KafkaWay, KafkaWay]> {
-  const machine = stage.machine()
-  const client = machine.addWorkload('client')
-  const server = machine.addWorkload('broker')
-  const { address, process } = await startKafka(machine, server, [READ_TOPIC, ALLOWED_TOPIC, DENIED_TOPIC], BROKER)
-  const broker = process.pid ?? 0
+  const { machine, client, server, address, broker } = await placeBroker(stage)
   const envoy = startTcpProxy(machine, server, BEHIND_ENVOY)
   const kroxylicious = startKroxylicious(machine, server, address, classPath)
   const way = (name: string, port: number | undefined, pids: Readonly<Record<string, number>>): KafkaWay => {
@@ -210,14 +212,11 @@ async function waysOfOthers(stage: Stage, classPath: string): Promise<[KafkaWay,
 
 /** @param settings over what benches run with */
 async function ourWay(stage: Stage, name = 'headgate', settings: Readonly<Record<string, unknown>> = {}): Promise<KafkaWay> {
-  const machine = stage.machine()
-  const client = machine.addWorkload('client')
-  const server = machine.addWorkload('broker')
+  const { machine, client, address, broker } = await placeBroker(stage)
   machine.writeWorkloads()
   machine.setConfig({ ...DEFAULTS, envoy: { concurrency: 1 }, relay: { workers: 1 }, ...settings })
   const headgate = stage.headgateOn(machine)
   headgate.start()
-  const { address, process } = await startKafka(machine, server, [READ_TOPIC, ALLOWED_TOPIC, DENIED_TOPIC], BROKER)
   await headgate.wait()
   const kafka = [
     { role: 'consume', topic: READ_TOPIC },
@@ -231,7 +230,7 @@ async function ourWay(stage: Stage, name = 'headgate', settings: Readonly<Record
     const processes = Object.fromEntries([...headgate.processes].map(([name, child]) => [name, child.pid ?? 0]))
     const workers = descendantsOf(processes['ext-host'] ?? 0)
     return {
-      broker: process.pid ?? 0,
+      broker,
       ...processes,
       ...Object.fromEntries(workers.map((pid, index) => [`relay${index}`, pid])),
     }

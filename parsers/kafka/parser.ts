@@ -387,8 +387,8 @@ class KafkaParser implements Parser {
   }
 
   #reply(bytes: Buffer, ops: Op[]): number {
-    const [first] = this.#open
-    if (first !== undefined && first.correlationId === undefined) {
+    const [request] = this.#open
+    if (request !== undefined && request.correlationId === undefined) {
       const frameBytes = tokenFrameBytes(bytes)
       this.#open.shift()
       ops.push(pass(frameBytes, 'closes'))
@@ -397,7 +397,6 @@ class KafkaParser implements Parser {
     if (bytes.length < SIZE_BYTES + CORRELATION_BYTES) throw new IncompleteError(SIZE_BYTES + CORRELATION_BYTES)
     const frameBytes = SIZE_BYTES + decodeSize(bytes)
     const correlationId = bytes.readInt32BE(SIZE_BYTES)
-    const [request] = this.#open
     if (request?.correlationId !== correlationId)
       throw new KafkaParseError(`an answer to request ${correlationId} where that to ${request?.correlationId ?? 'none'} comes`)
     if (request.transform !== undefined && bytes.length < frameBytes) throw new IncompleteError(frameBytes)

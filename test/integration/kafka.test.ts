@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import { KafkaClient, kafkaTool, runKafkaTool, startKafka } from '../support/kafka.ts'
-import { kafkaPolicy } from '../support/kafka-scene.ts'
+import { KafkaClient, runKafkaTool, startKafka } from '../support/kafka.ts'
+import { kafkaPolicy, RunningTool } from '../support/kafka-scene.ts'
 import { withMachine } from '../support/running.ts'
 
 const TRANSPORTS = ['relay', 'ext-proc'] as const
+const SAID_MS_MAX = 15_000
 const TOPIC_DENIED = 'TOPIC_AUTHORIZATION_FAILED'
 
 for (const l7Transport of TRANSPORTS) {
@@ -90,25 +90,14 @@ for (const l7Transport of TRANSPORTS) {
       }
 
       // A consumer in the middle of its fetches, whose requests name no topics any more.
-      const reader = machine.start(
-        shop.netns,
-        kafkaTool('consumer.ConsoleConsumer', ['--bootstrap-server', address, '--topic', 'orders', '--from-beginning']),
-      )
-      let said = ''
-      for (const stream of [reader.stdout, reader.stderr]) {
-        stream?.setEncoding('utf8').on('data', (text: string) => {
-          said += text
-        })
-      }
-      const until = async (wanted: RegExp) => {
-        for (const deadline = performance.now() + 15_000; !wanted.test(said); await delay(50))
-          if (performance.now() > deadline) throw new Error(said)
-      }
-      await until(/^hello orders$/m)
+      const reader = new RunningTool({ machine, shop }, 'consumer.ConsoleConsumer', [
+        ...['--bootstrap-server', address, '--topic', 'orders', '--from-beginning'],
+      ])
+      await reader.until((said) => /^hello orders$/m.test(said), SAID_MS_MAX)
       await headgate.apply('broker.json', kafkaPolicy({ role: 'produce', topic: 'orders' }, { role: 'consume', topic: 'secret' }))
       await runKafkaTool(machine, broker, 'ConsoleProducer', ['--bootstrap-server', address, '--topic', 'orders'], 'too late\n')
-      await until(/Not authorized to access topics: \[orders\]/)
-      t.notRegex(said, /too late/)
+      const refusal = await reader.until((said) => said.includes('Not authorized to access topics: [orders]'), SAID_MS_MAX)
+      t.notRegex(refusal, /too late/)
     })
   })
 }

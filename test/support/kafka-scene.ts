@@ -56,7 +56,7 @@ export class RunningTool {
   readonly #process: ReturnType<Machine['start']>
   readonly #waiting = new Set<() => void>()
 
-  constructor({ machine, shop }: KafkaScene, tool: string, options: readonly string[]) {
+  constructor({ machine, shop }: Pick<KafkaScene, 'machine' | 'shop'>, tool: string, options: readonly string[]) {
     this.#process = machine.start(shop.netns, kafkaTool(tool, options))
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
@@ -73,13 +73,13 @@ export class RunningTool {
   }
 
   /** Resolves with what was said when it is as wanted. @throws Error when that does not come */
-  async until(isWanted: (said: string) => boolean): Promise<string> {
+  async until(isWanted: (said: string) => boolean, timeoutMs = WAIT_MS): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const look = (): void => {
       if (isWanted(this.said)) resolve()
       else if (this.#process.exitCode !== null) reject(new Error(`it ended, having said: ${this.said}`))
     }
-    const timer = setTimeout(() => reject(new Error(`it does not say that, but: ${this.said}`)), WAIT_MS)
+    const timer = setTimeout(() => reject(new Error(`it does not say that, but: ${this.said}`)), timeoutMs)
     this.#waiting.add(look)
     look()
     try {

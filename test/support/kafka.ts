@@ -107,12 +107,13 @@ export async function startKafka(
   const command = [...java(...jvm), 'kafka.Kafka', properties]
   const process = machine.start(workload.netns, command)
   await until(process, () => askFrom(machine, workload, address, 'create', ...topics))
+  let running = process
   const restart = async (): Promise<void> => {
-    const exited = once(process, 'exit')
-    process.kill('SIGTERM')
+    const exited = once(running, 'exit')
+    running.kill('SIGTERM')
     await exited
-    const again = machine.start(workload.netns, command)
-    await until(again, () => askFrom(machine, workload, address, 'topics'))
+    running = machine.start(workload.netns, command)
+    await until(running, () => askFrom(machine, workload, address, 'topics'))
   }
   return { address, process, restart }
 }

@@ -7,7 +7,7 @@ import { fail, type Op, type Ops, type Parser, STREAM_DIRECTIONS, type StreamDir
 
 /** Where bytes go, and what is to be done about the connection. */
 export interface DriverSink {
-  /** @param data nobody writes over it afterwards */
+  /** @param data what was pushed, or the driver's own: of what was pushed, nothing more may come before this is done with it */
   write(direction: StreamDirection, data: Uint8Array): void
   /** Nothing more goes in this direction. */
   end(direction: StreamDirection): void
@@ -17,7 +17,7 @@ export interface DriverSink {
   goOn(): void
 }
 
-/** Memory of all connections of a worker together. */
+/** Memory of all connections of a worker together, for one purpose. */
 export class MemoryBudget {
   readonly bytesMax: number
   #usedBytes = 0

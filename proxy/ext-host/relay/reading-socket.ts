@@ -3,28 +3,10 @@
  * through its whole heap for: with bulk that is most of what a worker does.
  */
 import { Socket } from 'node:net'
+import type { MemoryBudget } from '../parsing/driver.ts'
 
 const SMALL_BYTES = 4 << 10
 const LARGE_BYTES = 256 << 10
-
-/** How much the large ones of a worker may take together. */
-export class ReadBudget {
-  #leftBytes: number
-
-  constructor(bytesMax: number) {
-    this.#leftBytes = bytesMax
-  }
-
-  takeLarge(): boolean {
-    if (this.#leftBytes < LARGE_BYTES) return false
-    this.#leftBytes -= LARGE_BYTES
-    return true
-  }
-
-  giveLarge(): void {
-    this.#leftBytes += LARGE_BYTES
-  }
-}
 
 /**
  * Bytes are overwritten by the next read: who needs them longer copies them, or pauses the socket until then. Not called when it ends.
@@ -39,18 +21,18 @@ export interface ReadingSocket {
 }
 
 /**
- * @param fd is the socket's from then on; connected, or to be connected
+ * @param fd is the socket's from then on; connected, or to be connected @param budget for large buffers: without, it goes on with its small one
  * @returns half-open, and with `drain` whenever all that was written is with the kernel
  */
-export function readingSocket(fd: number, budget: ReadBudget, onRead: OnRead): ReadingSocket {
+export function readingSocket(fd: number, budget: MemoryBudget, onRead: OnRead): ReadingSocket {
   const small = Buffer.allocUnsafeSlow(SMALL_BYTES)
   let buffer: Buffer = small
   let large: Buffer | undefined
   let isLargeWanted = false
   const nextBuffer = (): Buffer => {
-    if (isLargeWanted && large === undefined && budget.takeLarge()) {
+    if (isLargeWanted && large === undefined && budget.take(LARGE_BYTES)) {
       large = Buffer.allocUnsafeSlow(LARGE_BYTES)
-      socket.once('close', () => budget.giveLarge())
+      socket.once('close', () => budget.giveBack(LARGE_BYTES))
     }
     buffer = isLargeWanted ? (large ?? small) : small
     return buffer

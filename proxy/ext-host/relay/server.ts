@@ -7,10 +7,11 @@ import { SOL_SOCKET, setSocketOptions } from '#sys/socket-options.ts'
 import { Splicer } from '#sys/splice.ts'
 import { bindTcp } from '#sys/tcp.ts'
 import { SLOT_VALUE_TYPE } from '../contract.ts'
+import { MemoryBudget } from '../parsing/driver.ts'
 import type { ParsedConnection, ParserHost } from '../parsing/parser-host.ts'
 import { RelayConnection, type Relayed } from './connection.ts'
 import type { ProxyHeader } from './proxy-header.ts'
-import { type OnRead, ReadBudget, type ReadingSocket, readingSocket } from './reading-socket.ts'
+import { type OnRead, type ReadingSocket, readingSocket } from './reading-socket.ts'
 
 const SO_PEERCRED = 17
 const MODE = 0o600
@@ -33,7 +34,7 @@ export class RelayServer {
   readonly #parts: RelayServerParts
   readonly #server: Server
   readonly #splicer = new Splicer()
-  readonly #readBudget = new ReadBudget(READ_BYTES)
+  readonly #readBudget = new MemoryBudget(READ_BYTES)
   readonly #connections = new Set<RelayConnection>()
   readonly #unopened = new Set<RelayConnection>()
   #removeSocket: (() => void) | undefined
@@ -67,22 +68,19 @@ export class RelayServer {
   }
 
   #accept(socket: Socket): void {
-    const fd = descriptorOf(socket)
-    const reason = this.#unopened.size >= UNOPENED_MAX ? `${UNOPENED_MAX} connections have no header yet` : peerProblem(fd)
-    // node:net lets nobody say what an accepted socket reads into.
-    const own = reason === '' ? duplicate(fd) : -1
     socket.on('error', () => {})
-    socket.destroy()
-    if (reason !== '') {
-      this.#parts.host.refuse(reason)
+    let own: number
+    try {
+      own = this.#take(descriptorOf(socket))
+    } catch (error) {
+      this.#parts.host.refuse(error instanceof Error ? error.message : String(error))
       return
+    } finally {
+      socket.destroy()
     }
     const connection: RelayConnection = new RelayConnection({
       splicer: this.#splicer,
-      accept: (onRead) => {
-        setSocketOptions(own, false, { sendBufferBytes: SEND_BUFFER_BYTES })
-        return readingSocket(own, this.#readBudget, onRead)
-      },
+      accept: (onRead) => readingSocket(own, this.#readBudget, onRead),
       open: (header) => this.#open(connection, header),
       onRefused: (why) => this.#parts.host.refuse(why),
       onClose: () => {
@@ -92,6 +90,14 @@ export class RelayServer {
     })
     this.#connections.add(connection)
     this.#unopened.add(connection)
+  }
+
+  /** @returns another descriptor of the socket: node:net lets nobody say what one that it accepted reads into @throws Error when it is refused */
+  #take(fd: number): number {
+    const reason = this.#unopened.size >= UNOPENED_MAX ? `${UNOPENED_MAX} connections have no header yet` : peerProblem(fd)
+    if (reason !== '') throw new Error(reason)
+    setSocketOptions(fd, false, { sendBufferBytes: SEND_BUFFER_BYTES })
+    return duplicate(fd)
   }
 
   #open(connection: RelayConnection, header: ProxyHeader): Relayed | undefined {

@@ -10,48 +10,27 @@ import { BootstrapSchema } from '#api/gen/envoy/config/bootstrap/v3/bootstrap_pb
 import { Cluster_DiscoveryType, ClusterSchema } from '#api/gen/envoy/config/cluster/v3/cluster_pb.js'
 import { AddressSchema } from '#api/gen/envoy/config/core/v3/address_pb.js'
 import { ListenerSchema } from '#api/gen/envoy/config/listener/v3/listener_pb.js'
-import type { Parser } from '#parsers/contract.ts'
 import { findEnvoy } from '#proxy/envoy/binary.ts'
 import { CLOSE_THROUGH_FILTERS } from '#proxy/envoy/bootstrap.ts'
 import { type GrpcServer, serveGrpc } from '#proxy/ext-host/grpc/grpc-framing.ts'
 import { networkService } from '#proxy/ext-host/network/network-service.ts'
-import { ParserHost } from '#proxy/ext-host/parsing/parser-host.ts'
-import type { LoadedSlot } from '#proxy/ext-host/parsing/slots.ts'
 import { networkExtProcCluster, networkExtProcFilters } from '#proxy/xds/network-ext-proc.ts'
+import { restOf } from '../../support/raw-tcp.ts'
 import { freePort } from './ext-host-stack.ts'
+import { KNOWN_SLOT, TestHost } from './test-host.ts'
 
 /** The default. */
 const CONNECTION_KBPS = 32_768
 const SERVER_CLUSTER = 'server'
-/** slotName of the slot that there is. */
-export const KNOWN_SLOT = 'slot-1-1'
-
-export class NetworkStack {
+export class NetworkStack extends TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'hg-net-'))
   /** Sockets of the server, as they came. */
   readonly accepted: Socket[] = []
-  readonly failures: string[] = []
-  readonly refused: string[] = []
-  /** Addresses of local endpoints: everything comes from loopback here. */
-  isLocal = true
-  readonly slot: LoadedSlot
-  readonly host: ParserHost
   #server: Server | undefined
   #isReady = false
   #grpc: GrpcServer | undefined
   #envoy: ChildProcess | undefined
   readonly #ports = new Map<string, number>()
-
-  constructor(makeParser: () => Parser, { isServerFirst = false, bufferBytesMax = 1 << 20 } = {}) {
-    const definition = { name: 'lines', isServerFirst, bufferBytesMax, create: makeParser }
-    this.slot = { id: 1, generation: 1, direction: 'ingress', upstreamMark: 0, definition, rules: undefined, isGone: false }
-    this.host = new ParserHost({
-      slots: { get: ({ id, generation }) => (id === 1 && generation === 1 ? this.slot : undefined), isLocal: () => this.isLocal },
-      onRecord: () => {},
-      onFailure: (_connection, reason) => this.failures.push(reason),
-      onRefused: (reason) => this.refused.push(reason),
-    })
-  }
 
   /** @param onConnection what the server does */
   async start(onConnection: (socket: Socket) => void, slots: readonly string[] = [KNOWN_SLOT]): Promise<this> {
@@ -152,14 +131,7 @@ export class NetworkStack {
 
 /** All that a socket brings until its end. */
 export async function received(socket: Socket): Promise<string> {
-  let text = ''
-  socket.setEncoding('latin1').on('data', (chunk: string) => {
-    text += chunk
-  })
-  await new Promise<void>((resolve) => {
-    socket.once('end', () => resolve()).once('close', () => resolve())
-  })
-  return text
+  return (await restOf(socket)).toString('latin1')
 }
 
 function loopback(port: number) {

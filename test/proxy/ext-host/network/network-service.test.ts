@@ -6,7 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { type Parser, pass } from '#parsers/contract.ts'
 import { LineParser } from '../../support/line-parser.ts'
-import { KNOWN_SLOT, NetworkStack, received } from '../../support/network-stack.ts'
+import { NetworkStack, received } from '../../support/network-stack.ts'
+import { KNOWN_SLOT } from '../../support/test-host.ts'
 
 const PASSING: Parser = { onData: (_direction, bytes) => (bytes.length === 0 ? [] : [pass(bytes.length)]) }
 

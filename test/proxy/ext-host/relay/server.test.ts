@@ -9,13 +9,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { type Parser, pass } from '#parsers/contract.ts'
 import { SLOT_VALUE_TYPE } from '#proxy/ext-host/contract.ts'
-import { ParserHost } from '#proxy/ext-host/parsing/parser-host.ts'
-import type { LoadedSlot } from '#proxy/ext-host/parsing/slots.ts'
 import { RelayServer } from '#proxy/ext-host/relay/server.ts'
 import { LineParser } from '../../support/line-parser.ts'
 import { received } from '../../support/network-stack.ts'
+import { KNOWN_SLOT, TestHost } from '../../support/test-host.ts'
 
-const SLOT = 'slot-1-1'
 const MEBIBYTE = 1 << 20
 const PASSING: Parser = { onData: (_direction, bytes) => (bytes.length === 0 ? [] : [pass(bytes.length)]) }
 
@@ -28,26 +26,10 @@ class FrameParser implements Parser {
   }
 }
 
-class Relay {
+class Relay extends TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'hg-relay-'))
-  readonly failures: string[] = []
-  readonly refused: string[] = []
-  readonly host: ParserHost
-  readonly slot: LoadedSlot
-  readonly #server: RelayServer
+  readonly #server = new RelayServer({ path: join(this.folder, 'relay.sock'), host: this.host, inNetns: (run) => run() })
   readonly #upstream = createServer({ allowHalfOpen: true })
-
-  constructor(makeParser: () => Parser, { isServerFirst = false, bufferBytesMax = MEBIBYTE } = {}) {
-    const definition = { name: 'test', isServerFirst, bufferBytesMax, create: makeParser }
-    this.slot = { id: 1, generation: 1, direction: 'ingress', upstreamMark: 0, definition, rules: undefined, isGone: false }
-    this.host = new ParserHost({
-      slots: { get: ({ id, generation }) => (id === 1 && generation === 1 ? this.slot : undefined), isLocal: () => true },
-      onRecord: () => {},
-      onFailure: (_connection, reason) => this.failures.push(reason),
-      onRefused: (reason) => this.refused.push(reason),
-    })
-    this.#server = new RelayServer({ path: join(this.folder, 'relay.sock'), host: this.host, inNetns: (run) => run() })
-  }
 
   async start(onConnection: (socket: Socket) => void): Promise<this> {
     this.#upstream.on('connection', (socket) => onConnection(socket.on('error', () => {})))
@@ -58,7 +40,7 @@ class Relay {
   }
 
   /** As Envoy does. */
-  connect(slot = SLOT): Socket {
+  connect(slot = KNOWN_SLOT): Socket {
     const socket = connect({ path: join(this.folder, 'relay.sock'), allowHalfOpen: true }).on('error', () => {})
     socket.write(headerOf(slot, (this.#upstream.address() as AddressInfo).port))
     return socket
@@ -243,7 +225,7 @@ test('a server that is not there closes the client, with the reason', async (t) 
     () => {},
     async (relay) => {
       const client = connect({ path: join(relay.folder, 'relay.sock') }).on('error', () => {})
-      client.write(Buffer.concat([headerOf(SLOT, 1), Buffer.from('hello')]))
+      client.write(Buffer.concat([headerOf(KNOWN_SLOT, 1), Buffer.from('hello')]))
       t.is(await received(client), '')
       t.deepEqual(relay.failures, ['the server cannot be reached: ECONNREFUSED'])
       const stranger = relay.connect('slot-1-2')
