@@ -17,7 +17,7 @@ import { addressToBytes, bytesToAddress } from '#sys/addresses.ts'
 import { SystemCallError } from '#sys/errors.ts'
 import { shrinkMemoryIfGrown } from '#sys/memory.ts'
 import { netnsPath } from '#sys/netns.ts'
-import { COUNTS_TIMEOUT_MS_MAX } from './counts.ts'
+import { type AskOptions, COUNTS_TIMEOUT_MS_MAX } from './counts.ts'
 import { EndpointRows } from './datapath/endpoint-rows.ts'
 import { enforceable, type Gap } from './datapath/enforceable.ts'
 import type { LookedUpPeer } from './datapath/group-rows.ts'
@@ -270,9 +270,10 @@ export class Agent implements LocalBackend, FlowContext {
   }
 
   counts({ totalsOnly, timeoutMs }: Parameters<LocalBackend['counts']>[0]): ReturnType<LocalBackend['counts']> {
-    const { counts, extHost, proxy } = this.#parts.control
-    const expected = [{ source: CountsSource.PROXY, connected: proxy.connected }]
+    const { counts, extHost, proxy, relay } = this.#parts.control
+    const expected: AskOptions['expected'][number][] = [{ source: CountsSource.PROXY, connected: proxy.connected }]
     if (extHost.isNeeded || extHost.state.connected) expected.push({ source: CountsSource.EXT_HOST, connected: extHost.state.connected })
+    expected.push(...relay.workers.map(({ worker }) => ({ source: CountsSource.RELAY, worker, connected: true })))
     return counts.ask({ expected, totalsOnly, timeoutMs: Math.min(timeoutMs || COUNTS_TIMEOUT_MS_MAX, COUNTS_TIMEOUT_MS_MAX) })
   }
 

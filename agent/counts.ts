@@ -18,19 +18,31 @@ type Call = ServerDuplexStream<CountsReport, CountsRequest>
 /** How long a process may think. */
 export const COUNTS_TIMEOUT_MS_MAX = 3000
 
-/** Processes that may count; a sender that makes up sources is turned away. */
-const SOURCES_MAX = 16
+/** Processes that may count; a sender that makes up more is turned away. */
+const COUNTERS_MAX = 1024
+
+/** A process that counts. */
+export interface Counter {
+  readonly source: CountsSource
+  /** Of several that count alike, which one. */
+  readonly worker?: number
+}
 
 export interface AskOptions {
   /** Processes that have to count or be told of, and whether each is there. */
-  readonly expected: readonly { readonly source: CountsSource; readonly connected: boolean }[]
+  readonly expected: readonly (Counter & { readonly connected: boolean })[]
   readonly totalsOnly?: boolean
   readonly timeoutMs?: number
 }
 
 export class CountsCollector {
-  /** One of each source: each of these processes holds a lock, so a second stream is of a process that took the place of the first. */
-  readonly #streams = new Map<CountsSource, CountsStream>()
+  /** One of each: each of these processes holds a lock, so a second stream is of a process that took the place of the first. */
+  readonly #streams = new Map<string, CountsStream>()
+  readonly #countersMax: number
+
+  constructor(countersMax = COUNTERS_MAX) {
+    this.#countersMax = countersMax
+  }
 
   /** Takes a call of ReportCounts. */
   accept(call: Call): void {
@@ -38,7 +50,8 @@ export class CountsCollector {
     const gone = (): void => {
       if (stream === undefined) return
       stream.close()
-      if (this.#streams.get(stream.source) === stream) this.#streams.delete(stream.source)
+      const key = keyOf(stream.counter)
+      if (this.#streams.get(key) === stream) this.#streams.delete(key)
     }
     call.on('data', (report: CountsReport) => {
       if (stream !== undefined) {
@@ -46,14 +59,15 @@ export class CountsCollector {
         return
       }
       // The first one says who it is.
-      const { source } = report
-      const before = this.#streams.get(source)
-      if (source === CountsSource.UNSPECIFIED || (before === undefined && this.#streams.size >= SOURCES_MAX)) {
+      const { source, worker } = report
+      const key = keyOf(report)
+      const before = this.#streams.get(key)
+      if (source === CountsSource.UNSPECIFIED || (before === undefined && this.#streams.size >= this.#countersMax)) {
         call.end()
         return
       }
-      stream = new CountsStream(source, call)
-      this.#streams.set(source, stream)
+      stream = new CountsStream({ source, worker }, call)
+      this.#streams.set(key, stream)
       before?.close()
     })
     call.on('end', () => {
@@ -63,19 +77,20 @@ export class CountsCollector {
     for (const event of ['error', 'close', 'cancelled']) call.on(event, gone)
   }
 
-  /** What everybody has counted, by source; those that do not answer say why. */
+  /** What everybody has counted, by source and worker; those that do not answer say why. */
   async ask({ expected, totalsOnly = false, timeoutMs = COUNTS_TIMEOUT_MS_MAX }: AskOptions): Promise<CountsReport[]> {
-    const sources = [...new Set([...expected.map(({ source }) => source), ...this.#streams.keys()])].sort((a, b) => a - b)
-    return await Promise.all(
-      sources.map((source) => {
-        const stream = this.#streams.get(source)
-        if (stream !== undefined) return stream.ask(totalsOnly, timeoutMs)
-        // One of another version may be there and know nothing of counting.
-        const isThere = expected.some((process) => process.source === source && process.connected)
-        return problem(source, isThere ? 'does not count' : 'is not connected')
-      }),
-    )
+    const absent = expected.filter((counter) => !this.#streams.has(keyOf(counter)))
+    const reports = await Promise.all([
+      ...[...this.#streams.values()].map((stream) => stream.ask(totalsOnly, timeoutMs)),
+      // One of another version may be there and know nothing of counting.
+      ...absent.map((counter) => problem(counter, counter.connected ? 'does not count' : 'is not connected')),
+    ])
+    return reports.sort((a, b) => a.source - b.source || a.worker - b.worker)
   }
+}
+
+function keyOf({ source, worker = 0 }: Counter): string {
+  return `${source}/${worker}`
 }
 
 interface Waiter {
@@ -85,7 +100,7 @@ interface Waiter {
 
 /** One question is on its way at a time: a process that is stuck has nothing pile up before it, and many who ask cost it one answer. */
 class CountsStream {
-  readonly source: CountsSource
+  readonly counter: Counter
   readonly #call: Call
   /** Wait for the answer to the question that was sent, in time or not. */
   #asked: Set<Waiter> | undefined
@@ -94,8 +109,8 @@ class CountsStream {
   #id = 0n
   #isClosed = false
 
-  constructor(source: CountsSource, call: Call) {
-    this.source = source
+  constructor(counter: Counter, call: Call) {
+    this.counter = counter
     this.#call = call
   }
 
@@ -111,7 +126,7 @@ class CountsStream {
       const timer = setTimeout(() => {
         this.#asked?.delete(waiter)
         this.#next.delete(waiter)
-        resolve(problem(this.source, `does not answer within ${timeoutMs} ms`))
+        resolve(problem(this.counter, `does not answer within ${timeoutMs} ms`))
       }, timeoutMs)
       this.#next.add(waiter)
       this.#send()
@@ -122,14 +137,14 @@ class CountsStream {
     if (this.#asked === undefined || report.id !== this.#id) return
     const waiters = this.#asked
     this.#asked = undefined
-    for (const waiter of waiters) waiter.resolve({ ...report, source: this.source })
+    for (const waiter of waiters) waiter.resolve({ ...report, ...this.counter })
     this.#send()
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const waiter of [...(this.#asked ?? []), ...this.#next]) waiter.resolve(problem(this.source, 'went away while it was asked'))
+    for (const waiter of [...(this.#asked ?? []), ...this.#next]) waiter.resolve(problem(this.counter, 'went away while it was asked'))
     this.#asked = undefined
     this.#next.clear()
     this.#call.end()
@@ -145,6 +160,6 @@ class CountsStream {
   }
 }
 
-function problem(source: CountsSource, what: string): CountsReport {
-  return create(CountsReportSchema, { source, problem: what })
+function problem({ source, worker = 0 }: Counter, what: string): CountsReport {
+  return create(CountsReportSchema, { source, worker, problem: what })
 }

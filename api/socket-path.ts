@@ -9,6 +9,8 @@ export interface SocketOptions {
   readonly mode: number
   /** Group that owns the socket; root's if it does not exist or is empty. */
   readonly group?: string
+  /** Whether a lock guards the name, so that who still answers there is about to let go of it. */
+  readonly replaces?: boolean
 }
 
 /** sockaddr_un.sun_path has 108 bytes, one of them for the closing zero. */
@@ -21,14 +23,14 @@ const TEMPORARY_SUFFIX = '.new'
  * permissions, and a socket that a dead process left is replaced in one step.
  * @param bind makes a server listen on the path that it is given
  * @returns removes the socket, unless somebody else's has taken the path meanwhile
- * @throws ApiError when a living process answers on the path
+ * @throws ApiError when a living process answers on the path, and is not to be replaced
  */
 export async function listenAtPath(path: string, options: SocketOptions, bind: (path: string) => Promise<void>): Promise<() => void> {
   const temporary = `${path}${TEMPORARY_SUFFIX}`
   if (Buffer.byteLength(temporary) > SOCKET_PATH_BYTES_MAX) {
     throw new ApiError('HG-5902', `a socket's path may have ${SOCKET_PATH_BYTES_MAX - TEMPORARY_SUFFIX.length} bytes`, path)
   }
-  if (await isAnswering(path)) throw new ApiError('HG-5901', 'another process serves this socket', path)
+  if (options.replaces !== true && (await isAnswering(path))) throw new ApiError('HG-5901', 'another process serves this socket', path)
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o755 })
     if (existsSync(temporary)) unlinkSync(temporary)

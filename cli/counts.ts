@@ -5,8 +5,9 @@ import { CliError } from './errors.ts'
 import type { OutputFormat } from './options.ts'
 import { formatTable, print, printJson } from './output.ts'
 
-/** By CountsSource, as `headgate status` calls the processes. */
-const SOURCE_NAMES = ['', 'proxy', 'ext-host']
+/** By CountsSource, as `headgate status` calls the processes; of the relay, each worker has a number. */
+const RELAY = 'relay'
+const SOURCE_NAMES = ['', 'proxy', 'ext-host', RELAY]
 
 /** In `status`, nobody waits longer for a process that does not answer. */
 const STATUS_PROCESS_MS = 500
@@ -43,6 +44,10 @@ export async function countsForStatus(agent: AgentClient): Promise<StatusCounts>
 }
 
 export function formatCounts(reports: readonly CountsReport[]): string {
+  return [formatRules(reports), formatTopics(reports)].filter((part) => part !== '').join('\n\n')
+}
+
+function formatRules(reports: readonly CountsReport[]): string {
   const rules = new Map<string, bigint[]>()
   for (const { rule, counts } of reports.flatMap((report) => report.rules)) {
     const numbers = [counts?.allowed ?? 0n, counts?.denied ?? 0n, counts?.audited ?? 0n]
@@ -57,6 +62,24 @@ export function formatCounts(reports: readonly CountsReport[]): string {
   return [formatTable(['RULE', 'ALLOWED', 'DENIED', 'AUDITED'], rows), '', formatSources(reports)].join('\n')
 }
 
+/** Empty where no request named one. */
+function formatTopics(reports: readonly CountsReport[]): string {
+  const topics = new Map<string, { readonly name: string; readonly apiKey: string; readonly numbers: bigint[] }>()
+  for (const { topic, apiKey, counts } of reports.flatMap((report) => report.topics)) {
+    const numbers = [counts?.allowed ?? 0n, counts?.denied ?? 0n, counts?.audited ?? 0n]
+    // Neither has a space.
+    const key = `${topic} ${apiKey}`
+    const before = topics.get(key)
+    const total = before === undefined ? numbers : before.numbers.map((number, column) => number + (numbers[column] ?? 0n))
+    topics.set(key, { name: topic === '' ? '(other topics)' : topic, apiKey, numbers: total })
+  }
+  if (topics.size === 0) return ''
+  const rows = [...topics.values()]
+    .sort((a, b) => Number(sum(b.numbers) - sum(a.numbers)) || (a.name < b.name ? -1 : 1) || (a.apiKey < b.apiKey ? -1 : 1))
+    .map(({ name, apiKey, numbers }) => [name, apiKey, ...numbers.map(String)])
+  return formatTable(['TOPIC', 'REQUEST', 'ALLOWED', 'DENIED', 'AUDITED'], rows)
+}
+
 function sum(numbers: readonly bigint[]): bigint {
   return numbers.reduce((total, number) => total + number, 0n)
 }
@@ -65,12 +88,17 @@ function sum(numbers: readonly bigint[]): bigint {
 export function formatSources(reports: readonly CountsReport[]): string {
   return formatTable(
     ['COUNTED BY', 'ALLOWED', 'DENIED', 'AUDITED', 'FAILED', 'SINCE', 'PROBLEM'],
-    reports.map(({ source, totals, sinceNs, problem }) => [
-      SOURCE_NAMES[source] ?? `source ${source}`,
+    reports.map(({ source, worker, totals, sinceNs, problem }) => [
+      nameOf(source, worker),
       ...(totals === undefined ? ['', '', '', '', ''] : [...numbersOf(totals), timeOf(sinceNs)]),
       problem,
     ]),
   )
+}
+
+function nameOf(source: number, worker: number): string {
+  const name = SOURCE_NAMES[source] ?? `source ${source}`
+  return name === RELAY ? `${RELAY} ${worker}` : name
 }
 
 function numbersOf({ allowed, denied, audited, failed }: VerdictCounts): string[] {

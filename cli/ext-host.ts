@@ -6,7 +6,8 @@ import { defineProcess } from './run-process.ts'
 const HELP = `
 Judges for Envoy what Envoy cannot judge itself: requests whose rules compare headers with secrets, or change many headers, and, in
 processes of its own (relay.workers), connections of Kafka and of parsers in paths.parsers. Secrets are read from paths.secrets. Runs until
-SIGTERM or SIGINT. Logs go to standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
+SIGTERM or SIGINT; SIGUSR2 ends it too, but leaves connections of Kafka and parsers, new ones included, to its workers until the next
+extension host has started others. Logs go to standard error. Normally started by \`headgate up\` or a systemd unit of its own.`
 
 const WORKER_OPTION = '--relay-worker'
 
@@ -20,18 +21,13 @@ export function define(command: Command): void {
     const { relayWorker: worker } = command.opts<{ relayWorker?: number }>()
     if (worker !== undefined) {
       const { runRelayWorker } = await loadRelayWorker()
-      return (config, signal) => runRelayWorker(config, worker, AbortSignal.any([signal, parentEnd()]))
+      return (config, signal) => runRelayWorker(config, worker, signal)
     }
     const { runExtHost } = await loadExtHost()
     const workerCommand = [process.execPath, ...process.execArgv, ...process.argv.slice(1), WORKER_OPTION]
-    return (config, signal) => runExtHost(config, signal, workerCommand)
+    const followed = new AbortController()
+    process.once('SIGUSR2', () => followed.abort())
+    return (config, signal) =>
+      runExtHost(config, { signal: AbortSignal.any([signal, followed.signal]), workerCommand, isFollowed: () => !signal.aborted })
   })
-}
-
-/** The parent holds the other end of standard input and writes nothing. */
-function parentEnd(): AbortSignal {
-  const ended = new AbortController()
-  for (const event of ['end', 'error', 'close']) process.stdin.on(event, () => ended.abort())
-  process.stdin.resume()
-  return ended.signal
 }

@@ -195,6 +195,14 @@ export const configSchema = z.strictObject({
         .describe(
           'What becomes of a request that names topics some of which are denied: those that are allowed go on and the others get errors (split), or it is denied whole, as Cilium did (deny).',
         ),
+      topicCountersMax: z
+        .int()
+        .min(0)
+        .max(100_000)
+        .default(1000)
+        .describe(
+          'Topics that a worker counts requests by, each once for each kind of request; further ones are counted together. 0: none.',
+        ),
     })
     .prefault({}),
   dns: z

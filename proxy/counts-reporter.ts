@@ -17,6 +17,8 @@ export interface CountsReporterOptions {
   readonly client: ServiceClient<typeof Control.method>
   readonly signal: AbortSignal
   readonly source: CountsSource
+  /** Of several that count alike, which one this is. */
+  readonly worker?: number
   /** What is counted now; it does not fail. */
   readonly read: (totalsOnly: boolean) => Promise<CountsReport>
 }
@@ -30,7 +32,7 @@ export async function reportCounts(options: CountsReporterOptions): Promise<void
   }
 }
 
-function runStream({ client, signal, source, read }: CountsReporterOptions): Promise<void> {
+function runStream({ client, signal, source, worker = 0, read }: CountsReporterOptions): Promise<void> {
   return new Promise((resolve) => {
     const stream: ClientDuplexStream<CountsReport, CountsRequest> = client.reportCounts()
     let isOpen = true
@@ -47,12 +49,12 @@ function runStream({ client, signal, source, read }: CountsReporterOptions): Pro
       last = last.then(async () => {
         if (!isOpen) return
         const report = await read(totalsOnly)
-        if (isOpen) stream.write(create(CountsReportSchema, { ...report, source, id }))
+        if (isOpen) stream.write(create(CountsReportSchema, { ...report, source, worker, id }))
       })
     })
     // An agent that does not know the call, or is away: there will be another one.
     stream.on('error', end)
     stream.on('end', end)
-    stream.write(create(CountsReportSchema, { source }))
+    stream.write(create(CountsReportSchema, { source, worker }))
   })
 }

@@ -13,23 +13,30 @@ import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
 import { reportCounts } from '../counts-reporter.ts'
-import { proxyPaths, relayWorkers } from '../paths.ts'
+import { proxyPaths, relayPaths, relayWorkers } from '../paths.ts'
 import { serveGrpc } from './grpc/grpc-framing.ts'
 import { httpService } from './http/http-service.ts'
 import { RulesetStore } from './http/ruleset-store.ts'
 import { Rulesets } from './http/rulesets.ts'
 import { SecretFolder } from './http/secrets.ts'
-import { VerdictCounter } from './http/verdict-counter.ts'
 import { RelayWorkers } from './parsing/workers.ts'
+import { VerdictCounter } from './verdict-counter.ts'
 
 const SHRINK_AFTER_MS = 3000
 
+export interface ExtHostOptions {
+  readonly signal: AbortSignal
+  /** Starts a worker of the relay, when its number is added; absent: there is no relay. */
+  readonly workerCommand?: readonly string[]
+  /** When the signal came: whether another extension host follows, until whose workers those of this one serve. */
+  readonly isFollowed?: () => boolean
+}
+
 /**
  * Runs until the signal.
- * @param workerCommand that starts a worker of the relay, when its number is added; absent: there is no relay
  * @throws LockHeldError when another extension host serves this instance @throws ProxyError when its state cannot be read
  */
-export async function runExtHost(config: Config, signal: AbortSignal, workerCommand?: readonly string[]): Promise<void> {
+export async function runExtHost(config: Config, { signal, workerCommand, isFollowed = () => false }: ExtHostOptions): Promise<void> {
   const log = createLogger(config, 'extHost')
   const paths = proxyPaths(config)
   const version = packageVersion()
@@ -37,7 +44,8 @@ export async function runExtHost(config: Config, signal: AbortSignal, workerComm
   const store = new RulesetStore(paths.extHostRulesets)
   store.load()
 
-  const workers = workerCommand && new RelayWorkers(workerCommand, log)
+  const socketOf = (worker: number): string => relayPaths(paths, worker).socket
+  const workers = workerCommand && new RelayWorkers({ command: workerCommand, socketOf, log })
   const secrets = new SecretFolder(config.paths.secrets, () => {
     for (const { secret, reason } of secrets.problems)
       log.warn({ namespace: secret.namespace, name: secret.name, reason }, 'no such secret')
@@ -47,7 +55,7 @@ export async function runExtHost(config: Config, signal: AbortSignal, workerComm
   const bringIn = (): void => {
     rulesets.set(store.rulesets)
     secrets.want(rulesets.secrets())
-    if (store.isRelayNeeded) workers?.start(relayWorkers(config))
+    if (store.isRelayNeeded) void workers?.start(relayWorkers(config))
   }
 
   let appliedRevision = 0n
@@ -83,7 +91,7 @@ export async function runExtHost(config: Config, signal: AbortSignal, workerComm
 
   bringIn()
   appliedRevision = store.revision
-  const counter = new VerdictCounter()
+  const counter = new VerdictCounter(CountsSource.EXT_HOST)
   const read = async (totalsOnly: boolean) => counter.report(totalsOnly)
   const server = await serveGrpc(paths.extHost, {
     methods: [httpService({ rulesetOf: (key) => rulesets.get(key), counter })],
@@ -94,7 +102,7 @@ export async function runExtHost(config: Config, signal: AbortSignal, workerComm
   try {
     await Promise.all([control.run(), reportCounts({ client: control.client, signal, source: CountsSource.EXT_HOST, read })])
   } finally {
-    await Promise.all([server.close(), workers?.close()])
+    await Promise.all([server.close(), isFollowed() ? workers?.leave() : workers?.close()])
     secrets.close()
     lock.release()
   }

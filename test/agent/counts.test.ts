@@ -9,15 +9,18 @@ import { CountsCollector } from '#agent/counts.ts'
 import { Control, type CountsReport, CountsReportSchema, type CountsRequest, CountsSource } from '#api/gen/headgate/v1/control_pb.js'
 import { addService, closeServer, createClient, createServer, listenOnSocket } from '#api/grpc.ts'
 
-const { PROXY, EXT_HOST } = CountsSource
+const { PROXY, EXT_HOST, RELAY } = CountsSource
+const COUNTERS_MAX = 16
 type Stream = ClientDuplexStream<CountsReport, CountsRequest>
 
 /** A collector, and processes that dial it. */
-async function collector(t: ExecutionContext): Promise<{ counts: CountsCollector; dial: (source: CountsSource) => Stream }> {
+async function collector(
+  t: ExecutionContext,
+): Promise<{ counts: CountsCollector; dial: (source: CountsSource, worker?: number) => Stream }> {
   const folder = mkdtempSync(join(tmpdir(), 'headgate-counts-'))
   const path = join(folder, 'control.sock')
   const server = createServer()
-  const counts = new CountsCollector()
+  const counts = new CountsCollector(COUNTERS_MAX)
   addService(server, Control, { reportCounts: (call) => counts.accept(call) })
   await listenOnSocket(server, path, { mode: 0o600 })
   const clients: { close(): void }[] = []
@@ -26,12 +29,12 @@ async function collector(t: ExecutionContext): Promise<{ counts: CountsCollector
     closeServer(server, path)
     rmSync(folder, { recursive: true })
   })
-  const dial = (source: CountsSource): Stream => {
+  const dial = (source: CountsSource, worker = 0): Stream => {
     const client = createClient(Control, path)
     clients.push(client)
     const stream = client.reportCounts()
     stream.on('error', () => {})
-    stream.write(create(CountsReportSchema, { source }))
+    stream.write(create(CountsReportSchema, { source, worker }))
     return stream
   }
   return { counts, dial }
@@ -106,6 +109,24 @@ test('a question that comes while another is under way gets an answer of its own
   t.false(requests.at(-1)?.totalsOnly)
 })
 
+test('workers that count alike are told apart by their numbers', async (t) => {
+  const { counts, dial } = await collector(t)
+  answering(dial(RELAY, 1), 11n)
+  answering(dial(RELAY, 0), 10n)
+  await known(counts, 2)
+  const expected = [0, 1, 2].map((worker) => ({ source: RELAY, worker, connected: true }))
+  const reports = await counts.ask({ expected })
+  t.deepEqual(told(reports), [
+    [RELAY, 10, ''],
+    [RELAY, 11, ''],
+    [RELAY, -1, 'does not count'],
+  ])
+  t.deepEqual(
+    reports.map(({ worker }) => worker),
+    [0, 1, 2],
+  )
+})
+
 test('a process that dies while it is asked is a problem at once, and is forgotten', async (t) => {
   const { counts, dial } = await collector(t)
   const stream = dial(PROXY)
@@ -141,6 +162,6 @@ test('answers that nobody asked for count for nothing, and nobody may speak in a
   nobody.resume()
   await once(nobody, 'end')
   for (let source = 3; source < 30; source++) dial(source as CountsSource).resume()
-  await known(counts, 16)
-  t.is((await counts.ask({ expected: [], timeoutMs: 50 })).length, 16)
+  await known(counts, COUNTERS_MAX)
+  t.is((await counts.ask({ expected: [], timeoutMs: 50 })).length, COUNTERS_MAX)
 })

@@ -136,6 +136,29 @@ test('policy counts shows rules by their requests, and who does not answer', asy
   t.like(json.reports[0], { source: 'COUNTS_SOURCE_PROXY', totals: { allowed: '12', denied: '3' } })
 })
 
+test('policy counts adds up what workers counted of topics', async (t) => {
+  const run = temporaryFolder(t)
+  const topics = (allowed: bigint) => [
+    { topic: 'orders', apiKey: 'produce', counts: { allowed, denied: 1n } },
+    { topic: '', apiKey: 'fetch', counts: { denied: 2n } },
+  ]
+  const reportOf = (worker: number, allowed: bigint) => ({ source: 3, worker, totals: { allowed, denied: 3n }, topics: topics(allowed) })
+  const reports = [reportOf(0, 5n), reportOf(1, 7n)]
+  await serveFakeAgent(t, run, { getCounts: (_call, reply) => reply(null, create(GetCountsResponseSchema, { reports })) })
+  const { stdout } = await headgate(['policy', 'counts', '--set', `paths.run=${run}`])
+  const lines = stdout.split('\n').map((line) => line.replaceAll(/ +/g, ' '))
+  t.deepEqual(
+    lines.filter((line) => /^(TOPIC|orders|\(other|relay)/.test(line)),
+    [
+      'relay 0 5 3 0 0 1970-01-01T00:00:00Z',
+      'relay 1 7 3 0 0 1970-01-01T00:00:00Z',
+      'TOPIC REQUEST ALLOWED DENIED AUDITED',
+      'orders produce 12 2 0',
+      '(other topics) fetch 0 4 0',
+    ],
+  )
+})
+
 test('policy counts fails when nobody has anything to tell', async (t) => {
   const run = temporaryFolder(t)
   await serveFakeAgent(t, run, {

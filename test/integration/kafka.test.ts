@@ -39,6 +39,12 @@ for (const l7Transport of TRANSPORTS) {
         const denied = await headgate.flowThat(({ kafka, verdict }) => verdict === 'dropped' && kafka?.topics.includes('secret') === true)
         t.like(denied, { kind: 'kafka', where: 'relay', direction: 'ingress', kafka: { clientId: 'shop', errorCode: 29 } })
 
+        const counts = (await machine.cli('policy', 'counts')).stdout
+        t.regex(counts, /^orders +produce +2 +0 +0$/m)
+        t.regex(counts, /^secret +(produce|metadata) +0 +[1-9]/m)
+        t.regex(counts, /^relay \d +[1-9]\d* +\d+ +0 +0 /m)
+        t.regex(counts, /^default\/broker\/ingress\/\w+ +[1-9]/m)
+
         // Rules hold for the next request of connections that are open.
         await headgate.apply('broker.json', kafkaPolicy({ role: 'produce' }))
         t.is(await resultOf('produce', 'secret'), 'ok')

@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
+import { CountsSource } from '#api/gen/headgate/v1/control_pb.js'
 import { ReceivedEntries, resetReceived } from '#proxy/access-log/received.ts'
 import { askAdmin } from '#proxy/envoy/admin.ts'
-import { OTHER_RULES, VerdictCounter } from '#proxy/ext-host/http/verdict-counter.ts'
+import { OTHER_RULES, VerdictCounter } from '#proxy/ext-host/verdict-counter.ts'
 import { countsOf, parseRuleStat, readEnvoyCounts } from '#proxy/verdict-counts.ts'
 
 const PREFIX = 'http.slots.rbac.policy.'
@@ -121,7 +122,7 @@ test('an answer that is no statistics is a problem', async (t) => {
 })
 
 test('verdicts of the extension host are counted by rule, and no rule too many', (t) => {
-  const counter = new VerdictCounter(2)
+  const counter = new VerdictCounter(CountsSource.EXT_HOST, 2)
   counter.count('a/b', true)
   counter.count('', false)
   t.is(counter.report(false).problem, '')

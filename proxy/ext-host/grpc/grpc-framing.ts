@@ -55,6 +55,8 @@ export interface GrpcServerOptions {
   readonly methods: readonly GrpcMethod[]
   /** Something is wrong with this program, or with who talks to it. */
   readonly onError: (error: Error) => void
+  /** Whether a lock guards the path. */
+  readonly replaces?: boolean
 }
 
 /** `:status` 200, which is entry 8 of the static table. */
@@ -179,8 +181,8 @@ export interface GrpcServer {
   close(): Promise<void>
 }
 
-/** Serves on a UNIX socket that only root may use. @throws ApiError when a living process answers there */
-export async function serveGrpc(path: string, { methods, onError }: GrpcServerOptions): Promise<GrpcServer> {
+/** Serves on a UNIX socket that only root may use. @throws ApiError when a living process answers there, and is not to be replaced */
+export async function serveGrpc(path: string, { methods, onError, replaces = false }: GrpcServerOptions): Promise<GrpcServer> {
   const byPath = new Map(methods.map((method) => [method.path, method]))
   const calls = new Set<GrpcCall>()
   /** Those that have to be done soon, in the order in which they were opened. */
@@ -217,7 +219,7 @@ export async function serveGrpc(path: string, { methods, onError }: GrpcServerOp
       call.endIdle()
     }
   }, IDLE_MS_MAX).unref()
-  const remove = await listenAtPath(path, { mode: 0o600 }, async (temporary) => {
+  const remove = await listenAtPath(path, { mode: 0o600, replaces }, async (temporary) => {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     server.once('error', reject).listen(temporary, resolve)
     await promise

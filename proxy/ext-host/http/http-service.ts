@@ -7,8 +7,8 @@ import { TUNNEL_METHOD } from '#parsers/http/match.ts'
 import { RULESET_METADATA } from '../contract.ts'
 import { GRPC_STATUS, type GrpcCall, type GrpcHandler, type GrpcMethod } from '../grpc/grpc-framing.ts'
 import { MessageError } from '../grpc/protobuf-cursor.ts'
+import type { VerdictCounter } from '../verdict-counter.ts'
 import { type Answers, decodeRequestHeaders, encodeAllowed } from './processing.ts'
-import type { VerdictCounter } from './verdict-counter.ts'
 
 export const PROCESS_PATH = '/envoy.service.ext_proc.v3.ExternalProcessor/Process'
 

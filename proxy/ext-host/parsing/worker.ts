@@ -1,6 +1,7 @@
 /**
- * A worker of the relay: takes connections of Envoy and parses them. Its parent starts it again when it dies; when the parent dies, or it is
- * asked to end, it takes no more connections, and ends with the last that it has.
+ * A worker of the relay: takes connections of Envoy and parses them. Its parent starts it again when it dies. When the parent is no more, it
+ * serves until a worker of the next one has its place, which takes over the socket's name in one step; then, and when it is asked to end, it
+ * takes no more connections, and ends with the last that it has.
  */
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -8,22 +9,26 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { create } from '@bufbuild/protobuf'
 import { ControlClient } from '#api/control-client.ts'
 import { FlowReporter } from '#api/flow-reporter.ts'
-import { RelayReportSchema } from '#api/gen/headgate/v1/control_pb.js'
+import { CountsSource, RelayReportSchema } from '#api/gen/headgate/v1/control_pb.js'
 import { readNamespaces } from '#api/netns-file.ts'
 import { snapshotWriter } from '#api/snapshot-file.ts'
+import { inodeOf } from '#api/socket-path.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
+import { reportCounts } from '../../counts-reporter.ts'
 import { proxyPaths, relayPaths } from '../../paths.ts'
 import { serveGrpc } from '../grpc/grpc-framing.ts'
 import { networkService } from '../network/network-service.ts'
 import { RelayServer } from '../relay/server.ts'
 import { UserParsers } from '../user-parsers/user-parsers.ts'
 import { closedFlow, isReported, type RequestRecord, requestFlow } from './flows.ts'
+import { ParentLifeline } from './lifeline.ts'
 import { ParserHost } from './parser-host.ts'
+import { RequestCounter } from './request-counter.ts'
 import { RelaySlots } from './slots.ts'
 import { type RelayChange, RelayState } from './state.ts'
 
@@ -31,6 +36,10 @@ import { type RelayChange, RelayState } from './state.ts'
 const AGENT_WAIT_MS = 1000
 
 const LOAD_WAIT_MS = 1000
+/** For an extension host to come, when the last one is gone. */
+const SUCCESSOR_WAIT_MS = 60_000
+/** For connections that Envoy made by the name before another took it. */
+const BACKLOG_WAIT_MS = 100
 /** A line for people. */
 const PROBLEM_LENGTH_MAX = 1000
 
@@ -41,8 +50,12 @@ interface Transport {
   close(): void | Promise<void>
 }
 
-/** Runs until the signal, and until its connections have ended or their time is over. @throws LockHeldError while another has its number */
+/**
+ * Runs until the signal, or until another has its place, and then until its connections have ended or their time is over.
+ * @throws LockHeldError while another has its number
+ */
 export async function runRelayWorker(config: Config, worker: number, signal: AbortSignal): Promise<void> {
+  const parent = new ParentLifeline()
   const log = createLogger(config, 'relay')
   const allPaths = proxyPaths(config)
   const paths = relayPaths(allPaths, worker)
@@ -60,17 +73,25 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const slots = new RelaySlots(config.kafka.mixedRequests, userParsers, ({ id }, error) => {
     log.error({ slot: id, err: error }, 'the rules of a slot cannot be used: it takes nobody')
   })
+  const counter = new RequestCounter(worker, config.kafka.topicCountersMax)
   const host = new ParserHost({
     slots,
-    onRecord: (connection, record) => {
-      if (isReported(record as RequestRecord, config.flows)) flows.add(requestFlow(connection, record as RequestRecord))
+    onRecord: (connection, told) => {
+      const record = told as RequestRecord
+      counter.count(record)
+      if (isReported(record, config.flows)) flows.add(requestFlow(connection, record))
     },
-    onFailure: (connection, reason) => flows.add(closedFlow(connection, reason)),
+    onFailure: (connection, reason) => {
+      counter.countFailure()
+      flows.add(closedFlow(connection, reason))
+    },
     onRefused: (reason) => log.warn({ reason }, 'a connection was refused'),
   })
   let server: Transport | undefined
   let appliedRevision = 0n
   const stated = Promise.withResolvers<void>()
+  /** Whether the copy on disk is this one's to write. */
+  let keepsState = true
 
   const bringIn = async (change: RelayChange): Promise<void> => {
     slots.changeEndpoints(change.endpoints)
@@ -96,7 +117,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
       if (change === undefined) return false
       void bringIn(change)
       stated.resolve()
-      void persist()
+      if (keepsState) void persist()
       return true
     },
     onConnection: (connected, reason) => log.info({ reason }, connected ? 'connected to the agent' : 'connection to the agent lost'),
@@ -110,6 +131,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     if (config.l7Transport === 'ext-proc') {
       return await serveGrpc(paths.socket, {
         methods: [networkService(host)],
+        replaces: true,
         onError: (error) => log.error({ err: error }, 'a connection could not be judged'),
       })
     }
@@ -119,6 +141,16 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   }
 
   const flows = new FlowReporter('relayed', control.client, stopped.signal)
+  const replaced = new AbortController()
+  let counting: Promise<void> | undefined
+  const startCounting = (): Promise<void> =>
+    reportCounts({
+      client: control.client,
+      signal: AbortSignal.any([stopped.signal, replaced.signal]),
+      source: CountsSource.RELAY,
+      worker,
+      read: async (totalsOnly) => counter.report(totalsOnly),
+    })
   try {
     const restored = state.load()
     if (restored !== undefined) void bringIn(restored)
@@ -132,16 +164,34 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     if (namespaces === undefined || signal.aborted) return
     server = await serve(namespaces.egress)
     log.info({ worker, revision: state.revision }, 'relaying')
-    if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    parent.ready()
+    counting = startCounting()
+    const inode = inodeOf(paths.socket)
+    await aborted(AbortSignal.any([signal, parent.ended]))
+    // The number, and with it the socket's name, is another's from now on.
+    keepsState = false
+    lock.release()
+    if (!signal.aborted) {
+      log.info({ worker }, 'serving until there is another worker')
+      const isReplaced = (): true | undefined => (inodeOf(paths.socket) === inode ? undefined : true)
+      await waitInFolder(dirname(paths.socket), isReplaced, { signal, timeoutMs: SUCCESSOR_WAIT_MS })
+      replaced.abort()
+      await delay(BACKLOG_WAIT_MS)
+    }
     const drained = host.idle(config.relay.drainSeconds * 1000)
     server.stop()
-    // The number, and with it the socket's name, is another's from now on.
-    lock.release()
     await drained
   } finally {
     await server?.close()
     userParsers.close()
     stopped.abort()
-    await controlling
+    await Promise.all([controlling, counting])
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
 }

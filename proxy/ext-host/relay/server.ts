@@ -44,9 +44,9 @@ export class RelayServer {
     this.#server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => this.#accept(socket))
   }
 
-  /** @throws ApiError when another process serves the path, or it cannot be served */
+  /** Whoever calls holds the lock of the path. @throws ApiError when it cannot be served */
   async listen(): Promise<void> {
-    this.#removeSocket = await listenAtPath(this.#parts.path, { mode: MODE }, async (path) => {
+    this.#removeSocket = await listenAtPath(this.#parts.path, { mode: MODE, replaces: true }, async (path) => {
       const { promise, resolve, reject } = Promise.withResolvers<void>()
       this.#server.once('error', reject).listen({ path, backlog: BACKLOG }, resolve)
       await promise

@@ -4,4 +4,4 @@ import { runExtHost } from '#proxy/ext-host/main.ts'
 
 const stop = new AbortController()
 process.on('SIGTERM', () => stop.abort())
-await runExtHost(configSchema.parse(JSON.parse(process.argv[2]!)), stop.signal)
+await runExtHost(configSchema.parse(JSON.parse(process.argv[2]!)), { signal: stop.signal })
