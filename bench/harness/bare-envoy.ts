@@ -24,11 +24,15 @@ export async function startBareEnvoy(machine: Machine, server: Workload, client:
   throw new Error('bare Envoy does not answer')
 }
 
-/** @param listeners whose cluster is `server`, a port of the workload's own address @returns its pid */
+/** @param workload where it runs @param listeners whose cluster is `server` @returns its pid */
 export function runBareEnvoy(
   machine: Machine,
-  server: Workload,
-  { listeners, serverPort }: { readonly listeners: readonly unknown[]; readonly serverPort: number },
+  workload: Workload,
+  {
+    listeners,
+    server = workload,
+    serverPort,
+  }: { readonly listeners: readonly unknown[]; readonly server?: Workload; readonly serverPort: number },
 ): number {
   const endpoint = { address: { socketAddress: { address: server.address, portValue: serverPort } } }
   const config = {
@@ -38,10 +42,10 @@ export function runBareEnvoy(
     },
     statsConfig: { statsMatcher: { rejectAll: true } },
   }
-  const file = join(machine.folder, `bare-envoy-${server.name}.json`)
+  const file = join(machine.folder, `bare-envoy-${workload.name}.json`)
   writeFileSync(file, JSON.stringify(config))
   const command = [findEnvoy(''), '-c', file, '--concurrency', '1', '--log-level', 'error', '--disable-hot-restart']
-  const child = machine.start(server.netns, command)
+  const child = machine.start(workload.netns, command)
   for (const stream of [child.stdout, child.stderr]) stream?.resume()
   return child.pid ?? 0
 }

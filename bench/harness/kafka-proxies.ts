@@ -1,4 +1,4 @@
-/** Proxies of others in front of a Kafka broker, in the broker's own namespace: Envoy that copies bytes, and Kroxylicious without filters. */
+/** Proxies of others between clients and a Kafka broker, in a namespace of their own: Envoy that copies bytes, and Kroxylicious without filters. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { say } from './bench.ts'
 /** Where they listen. Kroxylicious counts on from its port, one for each broker. */
 export const PROXY_PORTS = { envoy: 8002, kroxylicious: 9192 } as const
 
-/** Envoy's tcp_proxy with one worker, from its port to another of the same address. @returns its pid */
-export function startTcpProxy(machine: Machine, server: Workload, port: number): number {
-  const listener = tcpProxyListener({ name: 'kafka', address: server.address, port: PROXY_PORTS.envoy })
-  return runBareEnvoy(machine, server, { listeners: [listener], serverPort: port })
+/** Envoy's tcp_proxy with one worker. @param port of the server @returns its pid */
+export function startTcpProxy(machine: Machine, proxy: Workload, server: Workload, port: number): number {
+  const listener = tcpProxyListener({ name: 'kafka', address: proxy.address, port: PROXY_PORTS.envoy })
+  return runBareEnvoy(machine, proxy, { listeners: [listener], server, serverPort: port })
 }
 
 /** Kroxylicious's jars, downloaded once for each version, and the program that runs them. */
@@ -57,8 +57,8 @@ function classPathOf(folder: string): string {
     .join(':')
 }
 
-/** Between its port and the broker's own. @returns its pid */
-export function startKroxylicious(machine: Machine, server: Workload, broker: string, classPath: string): number {
+/** @returns its pid */
+export function startKroxylicious(machine: Machine, proxy: Workload, broker: string, classPath: string): number {
   const file = join(machine.folder, 'kroxylicious.yaml')
   const config = {
     management: { bindAddress: '127.0.0.1', port: 9190 },
@@ -66,12 +66,12 @@ export function startKroxylicious(machine: Machine, server: Workload, broker: st
       {
         name: 'bench',
         targetCluster: { bootstrapServers: broker },
-        gateways: [{ name: 'default', portIdentifiesNode: { bootstrapAddress: `${server.address}:${PROXY_PORTS.kroxylicious}` } }],
+        gateways: [{ name: 'default', portIdentifiesNode: { bootstrapAddress: `${proxy.address}:${PROXY_PORTS.kroxylicious}` } }],
       },
     ],
   }
   writeFileSync(file, JSON.stringify(config))
-  const child = machine.start(server.netns, ['java', '-Xmx512m', '-XX:+UseSerialGC', '-cp', classPath, 'Main', file])
+  const child = machine.start(proxy.netns, ['java', '-Xmx512m', '-XX:+UseSerialGC', '-cp', classPath, 'Main', file])
   for (const stream of [child.stdout, child.stderr]) stream?.resume()
   return child.pid ?? 0
 }

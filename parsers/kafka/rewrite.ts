@@ -5,7 +5,7 @@ import { SIZE_BYTES } from './frame.ts'
 
 /**
  * A frame with other items in one of its lists.
- * @param kept of its own, in their order @param added behind them, encoded
+ * @param kept of its own, in their order @param added behind them, encoded @param rest what follows the list
  */
 export function replaceItems(
   frame: Buffer,
@@ -13,13 +13,14 @@ export function replaceItems(
   kept: readonly Place[],
   added: readonly Uint8Array[],
   isFlexible: boolean,
+  rest: Uint8Array = frame.subarray(list.end),
 ): Buffer {
   const parts = [
     frame.subarray(0, list.start),
     encodeCount(kept.length + added.length, isFlexible),
     ...kept.map(({ start, end }) => frame.subarray(start, end)),
     ...added,
-    frame.subarray(list.end),
+    rest,
   ]
   const changed = Buffer.concat(parts)
   changed.writeInt32BE(changed.length - SIZE_BYTES, 0)

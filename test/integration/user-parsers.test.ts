@@ -193,6 +193,9 @@ test.serial('a name that no folder has lets nobody by and is told of, until ther
     const { warnings } = await headgate.status()
     t.true(warnings.some((warning) => /^worker 0 of the relay: there is no .*\/parsers\/r2d2$/.test(warning)))
 
+    const closed = await headgate.flowThat(({ verdict }) => verdict === 'error')
+    t.regex(closed.reason, /^there is no .*\/parsers\/r2d2$/)
+
     installR2d2(machine)
     let answers: string[] = []
     for (const deadline = performance.now() + 5000; answers[0] !== 'OK READ public/a' && performance.now() < deadline; )

@@ -30,8 +30,8 @@ function java(...options: readonly string[]): string[] {
 }
 
 export interface KafkaOptions {
-  /** Ports more to listen on, and what clients that come there are told to connect to: a port of this address that a proxy listens on. */
-  readonly behindProxies?: Readonly<Record<string, { readonly port: number; readonly advertisedPort: number }>>
+  /** Ports more to listen on, and the address that clients which come there are told to connect to: a proxy's. */
+  readonly behindProxies?: Readonly<Record<string, { readonly port: number; readonly advertised: string }>>
   readonly settings?: Readonly<Record<string, string>>
   readonly jvm?: readonly string[]
 }
@@ -65,10 +65,7 @@ export async function startKafka(
       'CONTROLLER://127.0.0.1:9093',
       ...proxies.map(([name, { port }]) => `${name}://${workload.address}:${port}`),
     ].join(),
-    'advertised.listeners': [
-      `PLAINTEXT://${address}`,
-      ...proxies.map(([name, { advertisedPort }]) => `${name}://${workload.address}:${advertisedPort}`),
-    ].join(),
+    'advertised.listeners': [`PLAINTEXT://${address}`, ...proxies.map(([name, { advertised }]) => `${name}://${advertised}`)].join(),
     'controller.listener.names': 'CONTROLLER',
     'inter.broker.listener.name': 'PLAINTEXT',
     'listener.security.protocol.map': ['CONTROLLER', 'PLAINTEXT', ...proxies.map(([name]) => name)]

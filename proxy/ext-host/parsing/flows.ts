@@ -5,7 +5,7 @@ import type { Config } from '#config/schema.ts'
 import type { KafkaRecord } from '#parsers/kafka/parser.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import type { UserRecord } from '../user-parsers/frames.ts'
-import type { ParsedConnection } from './parser-host.ts'
+import type { FailedConnection, ParsedConnection } from './parser-host.ts'
 
 const MS_TO_NS = 1_000_000n
 /** A flow is a line to people: of more topics, the first. */
@@ -32,11 +32,11 @@ function requestOf(record: RequestRecord): NonNullable<MessageInitShape<typeof R
   return { case: 'kafka', value: { apiKey, apiVersion, correlationId, clientId, topics: topics.slice(0, TOPICS_MAX), errorCode } }
 }
 
-export function closedFlow(connection: ParsedConnection, reason: string): RelayFlow {
+export function closedFlow(connection: FailedConnection, reason: string): RelayFlow {
   return create(RelayFlowSchema, { ...sidesOf(connection), closed: reason })
 }
 
-function sidesOf({ slot, source, sourcePort, destination, destinationPort }: ParsedConnection) {
+function sidesOf({ slot, source, sourcePort, destination, destinationPort }: FailedConnection) {
   return {
     timeNs: BigInt(Date.now()) * MS_TO_NS,
     slotId: slot.id,

@@ -28,6 +28,11 @@ export interface ParsedConnection extends ConnectionEnds {
   readonly slot: LoadedSlot
 }
 
+/** One that ends before its time, or cannot begin. */
+export interface FailedConnection extends ConnectionEnds {
+  readonly slot: { readonly id: number; readonly definition: { readonly name: string } }
+}
+
 /** What a parser that runs elsewhere needs beside the contract. */
 export interface HostedConnection<Rules, Record> extends ParserConnection<Rules, Record> {
   /** Closes it, outside of a call. */
@@ -50,10 +55,10 @@ export interface OpenedConnection {
 }
 
 export interface ParserHostParts {
-  readonly slots: Pick<RelaySlots, 'get' | 'isLocal'>
+  readonly slots: Pick<RelaySlots, 'get' | 'broken' | 'isLocal'>
   /** What a parser tells. */
   readonly onRecord: (connection: ParsedConnection, record: unknown) => void
-  readonly onFailure: (connection: ParsedConnection, reason: string) => void
+  readonly onFailure: (connection: FailedConnection, reason: string) => void
   /** Of a connection that nobody can be told of. */
   readonly onRefused: (reason: string) => void
 }
@@ -63,10 +68,12 @@ export class ParserHost {
   readonly #budget = new MemoryBudget(BUDGET_BYTES)
   /** How to end each. */
   readonly #ends = new Map<OpenedConnection, () => void>()
+  readonly #connectionsMax: number
   #onIdle: (() => void) | undefined
 
-  constructor(parts: ParserHostParts) {
+  constructor(parts: ParserHostParts, connectionsMax = CONNECTIONS_MAX) {
     this.#parts = parts
+    this.#connectionsMax = connectionsMax
   }
 
   get connectionCount(): number {
@@ -86,14 +93,19 @@ export class ParserHost {
     const { slots } = this.#parts
     const name = parseSlotName(slotName)
     const slot = name && slots.get(name)
-    const reason = this.#ends.size >= CONNECTIONS_MAX ? `there are ${CONNECTIONS_MAX} connections already` : undefined
-    if (slot === undefined || reason !== undefined) {
-      this.refuse(reason ?? `no slot has the name ${JSON.stringify(slotName)}`)
+    if (slot === undefined) {
+      const broken = name && slots.broken(name)
+      if (broken === undefined) this.refuse(`no slot has the name ${JSON.stringify(slotName)}`)
+      else this.#parts.onFailure({ slot: broken, ...ends }, broken.reason)
       return undefined
     }
     const local = slot.direction === 'egress' ? ends.source : ends.destination
     if (!slots.isLocal(local)) {
       this.refuse(`no endpoint has the address ${bytesToAddress(local)}`)
+      return undefined
+    }
+    if (this.#ends.size >= this.#connectionsMax) {
+      this.#parts.onFailure({ slot, ...ends }, `there are ${this.#connectionsMax} connections already`)
       return undefined
     }
     const opened = this.#opened({ slot, ...ends })

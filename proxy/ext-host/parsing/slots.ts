@@ -30,6 +30,13 @@ export interface LoadedSlot {
   isGone: boolean
 }
 
+/** A slot that nobody may come by, as a flow names it. */
+export interface BrokenSlot {
+  readonly id: number
+  readonly definition: { readonly name: string }
+  readonly reason: string
+}
+
 export class RelaySlots {
   readonly #slots = new Map<number, LoadedSlot>()
   readonly #onBroken: (slot: RelaySlot, error: Error) => void
@@ -54,6 +61,13 @@ export class RelaySlots {
     if (again !== undefined) this.#slots.set(id, again)
     const slot = this.#slots.get(id)
     return slot?.generation === generation ? slot : undefined
+  }
+
+  /** Why nobody may come by a slot, if that is so. */
+  broken({ id, generation }: SlotName): BrokenSlot | undefined {
+    const broken = this.#broken.get(id)
+    if (broken?.slot.generation !== generation) return undefined
+    return { id, definition: { name: broken.slot.ruleset?.parser ?? '' }, reason: broken.error.message }
   }
 
   /** Why nobody may come by slots, or rules do not hold, a sentence each. */
@@ -111,6 +125,7 @@ export class RelaySlots {
 
   #load(slot: RelaySlot): LoadedSlot | undefined {
     const { id, generation, upstreamMark, ruleset } = slot
+    const before = this.#broken.get(id)
     this.#broken.delete(id)
     try {
       if (ruleset === undefined) throw new Error('it has no rules')
@@ -118,7 +133,8 @@ export class RelaySlots {
       return { id, generation, direction, upstreamMark, ...this.#parserOf(ruleset), isGone: false }
     } catch (error) {
       this.#broken.set(id, { slot, error: error as Error })
-      this.#onBroken(slot, error as Error)
+      // It is tried again with each connection.
+      if (before?.error.message !== (error as Error).message) this.#onBroken(slot, error as Error)
       return undefined
     }
   }

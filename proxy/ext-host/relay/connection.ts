@@ -18,7 +18,7 @@ const SPLICED_BYTES_MIN = 16 << 10
 /** In one turn, for other connections' sake. */
 const SPLICES_MAX = 4
 /** Of bulk that a server sends: how much has to be there for a worker to be woken. */
-const BATCH_BYTES = 256 << 10
+const BATCH_BYTES = 512 << 10
 /** Of what the client does not take; of more, its requests are not read either: some of them are answered here. */
 const CLIENT_BACKLOG_BYTES_MAX = 1 << 20
 

@@ -21,7 +21,7 @@ const UNOPENED_MAX = 4096
 /** Of a worker, to read bulk into. */
 const READ_BYTES = 64 << 20
 /** Room for what one read may bring, as the kernel counts it, so that nothing waits for Envoy to take the first part of it. */
-const SEND_BUFFER_BYTES = 384 << 10
+const SEND_BUFFER_BYTES = 768 << 10
 
 export interface RelayServerParts {
   readonly path: string

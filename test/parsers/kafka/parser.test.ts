@@ -210,6 +210,31 @@ function namesAny(fields: MessagePlan['fields']): boolean {
 const METADATA = 3
 const DESCRIBE_TOPIC_PARTITIONS = 75
 
+test('a list of topics goes on at no name that the client may not see', (t) => {
+  const plan = planOf('response', DESCRIBE_TOPIC_PARTITIONS, 0) as MessagePlan
+  const cursorOf = (names: readonly string[], cursor: string | null, allow = 'orders') => {
+    const run = runOf(rulesetOf({ allow: [{ name: 'all', topicPrefix: allow }] }))
+    run.push('original', requestFrame(DESCRIBE_TOPIC_PARTITIONS, 0, { topics: [], responsePartitionLimit: 2 }))
+    const topics = names.map((name) => ({ name, topicId: Buffer.alloc(16, 5), errorCode: 0 }))
+    const nextCursor = cursor === null ? null : { topicName: cursor, partitionIndex: 1 }
+    const frame = encodeResponse(plan, 77, { topics, nextCursor })
+    const ops = run.push('reply', frame)
+    const inserted = ops.find((op) => op.op === 'insert')
+    const bytes = inserted?.op === 'insert' ? Buffer.from(inserted.data) : frame
+    t.is(bytes.readInt32BE(0), bytes.length - 4)
+    const { values } = decodeMessage(bytes, 4 + responseHeadBytes(plan), plan)
+    const told = (values.nextCursor as KafkaStruct | null)?.values
+    return told === undefined ? undefined : `${told.topicName} ${told.partitionIndex}`
+  }
+  t.is(cursorOf(['orders'], 'orders2'), 'orders2 1')
+  t.is(cursorOf(['a', 'orders'], 'secret'), 'orders- 0')
+  t.is(cursorOf(['orders'], 'secret'), 'orders- 0')
+  t.is(cursorOf(['orders', 'secret'], 'top'), undefined)
+  t.is(cursorOf(['secret'], 'secret'), undefined)
+  t.is(cursorOf([], 'secret'), undefined)
+  t.is(cursorOf(['orders'], null), undefined)
+})
+
 test('what topics there are is told as far as the client may see them', (t) => {
   for (const version of [1, 9, 13]) {
     const plan = planOf('response', METADATA, version) as MessagePlan

@@ -12,7 +12,7 @@ import { SLOT_VALUE_TYPE } from '#proxy/ext-host/contract.ts'
 import { RelayServer } from '#proxy/ext-host/relay/server.ts'
 import { LineParser } from '../../support/line-parser.ts'
 import { received } from '../../support/network-stack.ts'
-import { KNOWN_SLOT, TestHost } from '../../support/test-host.ts'
+import { BROKEN_SLOT, KNOWN_SLOT, TestHost } from '../../support/test-host.ts'
 
 const MEBIBYTE = 1 << 20
 const PASSING: Parser = { onData: (_direction, bytes) => (bytes.length === 0 ? [] : [pass(bytes.length)]) }
@@ -235,5 +235,26 @@ test('a server that is not there closes the client, with the reason', async (t) 
       t.is(await received(garbage), '')
       t.deepEqual(relay.refused, ['no slot has the name "slot-1-2"', 'no PROXY header'])
     },
+  )
+})
+
+test('a connection too many, and one of a slot that cannot be used, are closed with a flow', async (t) => {
+  await withRelay(
+    t,
+    () => PASSING,
+    (socket) => socket.pipe(socket),
+    async (relay) => {
+      const first = relay.connect()
+      first.write('hello')
+      const [echo] = await once(first, 'data')
+      t.is(String(echo), 'hello')
+      t.is(await received(relay.connect()), '')
+      t.deepEqual(relay.failures, ['there are 1 connections already'])
+      t.is(await received(relay.connect(BROKEN_SLOT)), '')
+      t.deepEqual(relay.failures.slice(1), ['it is broken'])
+      t.deepEqual(relay.refused, [])
+      first.destroy()
+    },
+    { connectionsMax: 1 },
   )
 })
