@@ -1,6 +1,6 @@
 /**
  * What the workers of the relay are told (SyncRelay): the slots whose connections they parse, and whose connections may come. Each worker
- * has a stream of its own, and a slot is used only when all that are connected have it: Envoy gives a connection to any of them.
+ * has a stream of its own, and a slot is used only when all that take connections have it: Envoy gives a connection to any of them.
  */
 import { create } from '@bufbuild/protobuf'
 import type { ServerDuplexStream } from '@grpc/grpc-js'
@@ -43,9 +43,12 @@ export class RelayFeed {
     })
   }
 
-  /** What each worker that is connected said last. */
+  /** What each worker said last that takes connections. */
   get workers(): readonly RelayReport[] {
-    return this.#streams.reports().sort((a, b) => a.worker - b.worker)
+    // Of two with one number, the older is about to see that the other has its place.
+    const serving = this.#streams.reports().filter(({ takesNone }) => !takesNone)
+    const byNumber = new Map(serving.map((report) => [report.worker, report] as const))
+    return [...byNumber.values()].sort((a, b) => a.worker - b.worker)
   }
 
   get isNeeded(): boolean {
@@ -100,7 +103,8 @@ export class RelayFeed {
   }
 
   #haveApplied(revision: bigint): boolean {
-    return this.#streams.isConnected && this.#streams.reports().every(({ appliedRevision }) => appliedRevision >= revision)
+    const { workers } = this
+    return workers.length > 0 && workers.every(({ appliedRevision }) => appliedRevision >= revision)
   }
 
   #step(step: Step): void {

@@ -177,7 +177,7 @@ export function define(command: Command): void {
   addOutputOption(addConfigOptions(child('get', 'one document: where it stands, whom it selects, what is wrong with it')))
     .argument('<name>', 'namespace/name of the policy, or name of its file')
     .action((name: string, options: { output: OutputFormat }, self: Command) => get(self, name, options.output))
-  addOutputOption(addConfigOptions(child('counts', 'requests that each rule allowed and denied, as Envoy counts them')))
+  addOutputOption(addConfigOptions(child('counts', 'requests that each rule allowed and denied, as those who judged them count them')))
     .addHelpText('after', COUNTS_HELP)
     .action(async (options: { output: OutputFormat }, self: Command) => {
       const { runCounts } = await import('./counts.ts')

@@ -11,8 +11,8 @@ import { formatTable, print, printJson } from './output.ts'
 
 const HELP = `
 REVISION is what the agent asks for, APPLIED what the process has in force. Refused rules are quoted in Envoy's own words: what they
-would have allowed is denied. Requests are counted by Envoy and the extension host since their own start (headgate policy counts has them
-by rule); Counters are of packets, start with the kernel's maps and survive restarts of Headgate.`
+would have allowed is denied. Requests are counted by Envoy, the extension host and the workers of the relay since their own start (headgate
+policy counts has them by rule); Counters are of packets, start with the kernel's maps and survive restarts of Headgate.`
 
 const DIRECTION_NAMES = ['', 'ingress', 'egress']
 

@@ -151,6 +151,8 @@ export class KafkaChecker {
         await delay(CHECK_EVERY_MS, undefined, { signal: stopped.signal }).catch(() => {})
       }
     })()
+    // Told by end(), when what runs beside it is done.
+    this.#checks.catch(() => {})
   }
 
   async end(): Promise<Oracle> {

@@ -22,8 +22,8 @@ import { packAny } from './resource.ts'
 
 const RELAY_CLUSTER = 'relay'
 
-/** A worker that is being started again takes no connection: another one does. */
-const CONNECT_ATTEMPTS = 3
+/** A worker that is being started again takes no connection: the next one does. */
+const CONNECT_ATTEMPTS = 5
 const ZERO = { seconds: 0n }
 
 export function relayFilter(slotName: string): Filter {

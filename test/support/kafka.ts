@@ -150,6 +150,7 @@ export const KAFKA_LIBRARIES = { kafkajs: ['kafka-client.mjs'], platformatic: ['
 export class KafkaClient {
   readonly #child: ReturnType<Machine['start']>
   readonly #lines: AsyncIterator<string>
+  #complaints = ''
 
   /** @param prefix of its command @param library with options of its script */
   constructor(
@@ -161,14 +162,16 @@ export class KafkaClient {
   ) {
     const command = [...prefix, join(ROOT, 'bin/node'), join(ROOT, 'test/support', script), broker, ...options]
     this.#child = machine.start(workload.netns, command, { stdin: true })
-    this.#child.stderr?.resume()
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#complaints = (this.#complaints + text).slice(-2000)
+    })
     this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[Symbol.asyncIterator]()
   }
 
   async ask(command: KafkaCommand, ...values: readonly string[]): Promise<ClientAnswer> {
     this.#child.stdin?.write(`${JSON.stringify([command, ...values])}\n`)
     const { value, done } = await this.#lines.next()
-    if (done) throw new Error('the client ended')
+    if (done) throw new Error(`the client ended: ${this.#complaints}`)
     return JSON.parse(value as string) as ClientAnswer
   }
 

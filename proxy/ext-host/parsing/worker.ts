@@ -16,7 +16,8 @@ import { inodeOf } from '#api/socket-path.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
-import { acquireLock } from '#sys/flock.ts'
+import { LockHeldError } from '#sys/errors.ts'
+import { acquireLock, type Lock } from '#sys/flock.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { reportCounts } from '../../counts-reporter.ts'
@@ -38,6 +39,9 @@ const AGENT_WAIT_MS = 1000
 const LOAD_WAIT_MS = 1000
 /** For an extension host to come, when the last one is gone. */
 const SUCCESSOR_WAIT_MS = 60_000
+/** For the worker before to see that its parent is gone, and to let go of its number; one that does not hangs. */
+const NUMBER_WAIT_MS = 5000
+const NUMBER_RETRY_MS = 50
 /** For connections that Envoy made by the name before another took it. */
 const BACKLOG_WAIT_MS = 100
 /** A line for people. */
@@ -52,7 +56,7 @@ interface Transport {
 
 /**
  * Runs until the signal, or until another has its place, and then until its connections have ended or their time is over.
- * @throws LockHeldError while another has its number
+ * @throws LockHeldError when another keeps its number
  */
 export async function runRelayWorker(config: Config, worker: number, signal: AbortSignal): Promise<void> {
   const parent = new ParentLifeline()
@@ -61,7 +65,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   const paths = relayPaths(allPaths, worker)
   const version = packageVersion()
   for (const path of [paths.socket, paths.state]) mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  const lock = acquireLock(paths.lock)
+  const lock = await takeNumber(paths.lock)
   const stopped = new AbortController()
   const state = new RelayState(paths.state)
   const userParsers = new UserParsers({
@@ -90,6 +94,7 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
   let server: Transport | undefined
   let appliedRevision = 0n
   const stated = Promise.withResolvers<void>()
+  let isServing = false
   /** Whether the copy on disk is this one's to write. */
   let keepsState = true
 
@@ -110,7 +115,16 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     signal: stopped.signal,
     open: (client) => client.syncRelay(),
     reportSchema: RelayReportSchema,
-    report: () => create(RelayReportSchema, { epoch: state.epoch, appliedRevision, version, pid: process.pid, worker, problem: problem() }),
+    report: () =>
+      create(RelayReportSchema, {
+        epoch: state.epoch,
+        appliedRevision,
+        version,
+        pid: process.pid,
+        worker,
+        problem: problem(),
+        takesNone: !isServing,
+      }),
     onUpdate: (update) => {
       const change = state.apply(update)
       log.debug({ epoch: update.epoch, revision: update.revision, full: update.full, applied: change !== undefined }, 'update of the agent')
@@ -158,16 +172,19 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     log.error({ err: error }, 'the copy of what the agent stated cannot be read')
   }
   const controlling = Promise.all([control.run(), flows.run()])
+  const ended = AbortSignal.any([signal, parent.ended])
   try {
-    const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(allPaths.netns), { signal })
+    const namespaces = await waitInFolder(config.paths.run, () => readNamespaces(allPaths.netns), { signal: ended })
     await Promise.race([stated.promise, delay(AGENT_WAIT_MS)])
-    if (namespaces === undefined || signal.aborted) return
+    if (namespaces === undefined || ended.aborted) return
     server = await serve(namespaces.egress)
     log.info({ worker, revision: state.revision }, 'relaying')
+    isServing = true
+    control.touch()
     parent.ready()
     counting = startCounting()
     const inode = inodeOf(paths.socket)
-    await aborted(AbortSignal.any([signal, parent.ended]))
+    await aborted(ended)
     // The number, and with it the socket's name, is another's from now on.
     keepsState = false
     lock.release()
@@ -180,12 +197,41 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
     }
     const drained = host.idle(config.relay.drainSeconds * 1000)
     server.stop()
+    isServing = false
+    control.touch()
     await drained
   } finally {
     await server?.close()
     userParsers.close()
     stopped.abort()
     await Promise.all([controlling, counting])
+  }
+}
+
+/**
+ * There is one extension host, and it has one worker of each number: who else has it is of an extension host that is gone.
+ * @throws LockHeldError
+ */
+async function takeNumber(path: string): Promise<Lock> {
+  const deadline = performance.now() + NUMBER_WAIT_MS
+  for (;;) {
+    try {
+      return acquireLock(path)
+    } catch (error) {
+      if (!(error instanceof LockHeldError)) throw error
+      if (performance.now() > deadline + NUMBER_WAIT_MS) throw error
+      if (performance.now() > deadline && error.holderPid > 0) kill(error.holderPid)
+    }
+    await delay(NUMBER_RETRY_MS)
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    // It ended just now.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
   }
 }
 

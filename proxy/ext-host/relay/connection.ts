@@ -58,6 +58,9 @@ export class RelayConnection {
   /** How much has to be there for the server's side to be read. */
   #wakeBytes = 1
   #isClosed = false
+  /** The driver has what was read, and says what becomes of it. */
+  #isReading = false
+  readonly #unwritten: Record<StreamDirection, Uint8Array | undefined> = { original: undefined, reply: undefined }
 
   constructor(parts: RelayConnectionParts) {
     this.#parts = parts
@@ -71,21 +74,29 @@ export class RelayConnection {
     client.on('close', () => this.#onClientClosed())
   }
 
-  /** The driver's sink. */
+  /** The driver's sink. What lies side by side in what was read is written at once: each write may wake somebody. */
   write(direction: StreamDirection, data: Uint8Array): void {
     if (this.#isClosed) return
-    if (direction === 'reply') this.#client.socket.write(data)
-    else this.#dial()?.socket.write(data)
+    const before = this.#unwritten[direction]
+    if (before !== undefined && before.buffer === data.buffer && before.byteOffset + before.length === data.byteOffset) {
+      this.#unwritten[direction] = new Uint8Array(before.buffer, before.byteOffset, before.length + data.length)
+      return
+    }
+    this.#flush(direction)
+    if (this.#isReading) this.#unwritten[direction] = data
+    else this.#send(direction, data)
   }
 
   /** The driver's sink. */
   end(direction: StreamDirection): void {
+    this.#flush(direction)
     if (direction === 'reply') this.#client.socket.end()
     else this.#dial()?.socket.end()
   }
 
   /** The driver's sink. */
   close(reason: string): void {
+    this.#flushAll()
     this.#relayed?.onFailure(reason)
     this.destroy()
   }
@@ -159,8 +170,28 @@ export class RelayConnection {
     return this.#upstream
   }
 
+  #send(direction: StreamDirection, data: Uint8Array): void {
+    if (direction === 'reply') this.#client.socket.write(data)
+    else this.#dial()?.socket.write(data)
+  }
+
+  #flush(direction: StreamDirection): void {
+    const data = this.#unwritten[direction]
+    if (data === undefined) return
+    this.#unwritten[direction] = undefined
+    if (!this.#isClosed) this.#send(direction, data)
+  }
+
+  #flushAll(): void {
+    this.#flush('original')
+    this.#flush('reply')
+  }
+
   #onData(direction: StreamDirection, bytes: Buffer): boolean {
+    this.#isReading = true
     this.#driver?.push(direction, bytes)
+    this.#isReading = false
+    this.#flushAll()
     const isSpliced = this.#splice(direction)
     if (direction === 'reply') this.#wakeForBatches()
     this.#regulate()
