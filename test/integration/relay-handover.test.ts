@@ -146,7 +146,7 @@ class Load {
     socket.write(QUESTION)
     const answer = await answerOf(socket)
     if (answer === QUESTION_ID) this.#answers++
-    else this.failures.push(`after ${this.#answers}: ${answer}`)
+    else this.failures.push(`after ${this.#answers} at ${new Date().toISOString()}: ${answer}`)
     socket.destroy()
   }
 }

@@ -51,6 +51,9 @@ const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
 /** What a stream may have waiting for a peer that does not take it. */
 const WAITING_BYTES_MAX = 4 * 1024 * 1024
 const UNSENT_BYTES_MAX = 64 * 1024 * 1024
+const STREAM_ID_MAX = 2 ** 31 - 1
+/** For streams that the peer opened before it knew that this end goes: a peer of the same machine. */
+const GO_AWAY_GRACE_MS = 50
 
 const FRAME = {
   data: 0,
@@ -142,6 +145,7 @@ export class Http2Connection {
   #out: Buffer[] = []
   #isReading = false
   #isFlushDue = false
+  #isAskedToGo = false
   #isEnding = false
 
   constructor(socket: Socket, options: ConnectionOptions) {
@@ -160,8 +164,19 @@ export class Http2Connection {
     this.#flush()
   }
 
-  /** Takes no more streams, and ends with the last of those that are open. */
+  /**
+   * Takes no more streams, and ends with the last of those that are open. Those that the peer opens before it can know are taken: it is
+   * asked first to open no more, and only then told which was the last (RFC 9113, 6.8).
+   */
   close(): void {
+    if (this.#isEnding || this.#isAskedToGo) return
+    this.#isAskedToGo = true
+    this.#sayGoAway(STREAM_ID_MAX, HTTP2_ERROR.noError)
+    this.#flush()
+    setTimeout(() => this.#closeNow(), GO_AWAY_GRACE_MS).unref()
+  }
+
+  #closeNow(): void {
     if (this.#isEnding) return
     this.#goAway(HTTP2_ERROR.noError)
     this.#flush()
@@ -433,7 +448,11 @@ export class Http2Connection {
 
   #goAway(code: Http2ErrorCode): void {
     this.#isEnding = true
-    this.#frame(FRAME.goAway, 0, 0, Buffer.concat([uint32(this.#lastId), uint32(code)]))
+    this.#sayGoAway(this.#lastId, code)
+  }
+
+  #sayGoAway(lastId: number, code: Http2ErrorCode): void {
+    this.#frame(FRAME.goAway, 0, 0, Buffer.concat([uint32(lastId), uint32(code)]))
   }
 
   #onClose(): void {

@@ -1,8 +1,14 @@
 /**
- * What a worker of the relay and its parent know of each other: each holds an end of two pipes. The worker says that it is alive, and when it
+ * What a worker of the relay and its parent know of each other: each holds an end of a socket. The worker says that it is alive, and when it
  * takes connections; the parent says nothing, and that its end is closed means that it is no more.
  */
+import { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
+
+/** The worker's end. */
+const LIFELINE_FD = 3
+/** Of the worker, for who starts it. */
+export const WORKER_STDIO = ['ignore', 'inherit', 'inherit', 'pipe'] as const
 
 const BEAT_MS = 1000
 /** One that says nothing for so long hangs, whatever it was that began it. */
@@ -11,16 +17,14 @@ const SILENT_MS_MAX = 15_000
 const ALIVE = '.'
 const READY = '+'
 
-/** The worker's end: its standard input and output. */
 export class ParentLifeline {
   readonly #ended = new AbortController()
-  readonly #beats = setInterval(() => process.stdout.write(ALIVE), BEAT_MS).unref()
+  readonly #socket = new Socket({ fd: LIFELINE_FD, readable: true, writable: true })
+  readonly #beats = setInterval(() => this.#socket.write(ALIVE), BEAT_MS).unref()
 
   constructor() {
-    for (const event of ['end', 'error', 'close']) process.stdin.on(event, () => this.#end())
-    process.stdin.resume()
-    // That nobody reads any more is what standard input tells.
-    process.stdout.on('error', () => {})
+    for (const event of ['end', 'error', 'close']) this.#socket.on(event, () => this.#end())
+    this.#socket.resume().unref()
   }
 
   /** Aborts when the parent is no more. */
@@ -30,18 +34,19 @@ export class ParentLifeline {
 
   /** This worker takes connections. */
   ready(): void {
-    if (!this.ended.aborted) process.stdout.write(READY)
+    if (!this.ended.aborted) this.#socket.write(READY)
   }
 
   #end(): void {
     clearInterval(this.#beats)
+    this.#socket.destroy()
     this.#ended.abort()
   }
 }
 
 /**
  * The parent's end.
- * @param output standard output of the worker
+ * @param output what the worker says
  * @param onReady it takes connections @param onSilent it hangs
  */
 export function watchWorker(output: Readable, onReady: () => void, onSilent: () => void): void {

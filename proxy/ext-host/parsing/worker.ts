@@ -195,11 +195,12 @@ export async function runRelayWorker(config: Config, worker: number, signal: Abo
       replaced.abort()
       await delay(BACKLOG_WAIT_MS)
     }
-    const drained = host.idle(config.relay.drainSeconds * 1000)
     server.stop()
     isServing = false
     control.touch()
-    await drained
+    // For what Envoy began before it knew.
+    await delay(BACKLOG_WAIT_MS)
+    await host.idle(config.relay.drainSeconds * 1000)
   } finally {
     await server?.close()
     userParsers.close()

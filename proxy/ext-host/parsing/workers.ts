@@ -1,9 +1,10 @@
 /** Keeps the workers of the relay running, each a process of its own: one that dies takes its own connections with it, and no others. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { isAnswering } from '#api/unix-socket.ts'
-import { watchWorker } from './lifeline.ts'
+import { WORKER_STDIO, watchWorker } from './lifeline.ts'
 
 const RESTART_MS_MIN = 100
 const RESTART_MS_MAX = 5000
@@ -50,8 +51,7 @@ export class RelayWorkers {
     this.#isClosed = true
     for (const timer of this.#timers.values()) clearTimeout(timer)
     for (const child of this.#children.values()) {
-      child.stdin?.destroy()
-      child.stdout?.destroy()
+      lifelineOf(child).destroy()
       child.unref()
     }
   }
@@ -69,12 +69,11 @@ export class RelayWorkers {
     const { command, log } = this.#options
     const [file = '', ...args] = command
     const startedMs = performance.now()
-    const child = spawn(file, [...args, String(worker)], { stdio: ['pipe', 'pipe', 'inherit'] })
+    const child = spawn(file, [...args, String(worker)], { stdio: [...WORKER_STDIO] })
     const ready = Promise.withResolvers<void>()
     this.#children.set(worker, child)
     child.on('error', (error) => log.warn({ worker, err: error }, 'a worker cannot be started'))
-    child.stdin.on('error', () => {})
-    watchWorker(child.stdout, ready.resolve, () => {
+    watchWorker(lifelineOf(child), ready.resolve, () => {
       log.warn({ worker, pid: child.pid }, 'a worker of the relay hangs')
       child.kill('SIGKILL')
     })
@@ -92,4 +91,8 @@ export class RelayWorkers {
     })
     return ready.promise
   }
+}
+
+function lifelineOf(child: ChildProcess): Duplex {
+  return child.stdio[3] as Duplex
 }

@@ -180,7 +180,11 @@ test('beyond as many streams as agreed a stream is refused, and the others go on
   held[0]!.sendHeaders(OK, true)
   t.is((await socket.next(1)).id, 1)
   connections[0]!.close()
-  t.is((await socket.next(7)).payload.readUInt32BE(0), 5)
+  t.is((await socket.next(7)).payload.readUInt32BE(0), 2 ** 31 - 1)
+  // One that was under way.
+  socket.write(frame(1, 0x5, 7, Buffer.from([0x82, 0x84, 0x86])))
+  t.is((await socket.next(7)).payload.readUInt32BE(0), 7)
+  t.is(held.length, 3)
 })
 
 test('what the peer does wrong ends its connection', async (t) => {
