@@ -67,6 +67,7 @@ export function kafkaParser(mixedRequests: MixedRequests = 'split'): ParserDefin
 }
 
 const ERROR_BYTES = 2
+const NOWHERE: Place = { start: 0, end: 0 }
 
 interface ReadRequest extends KafkaRequest {
   readonly otherTransactions: readonly string[]
@@ -216,14 +217,13 @@ class KafkaParser implements Parser {
     return frameBytes
   }
 
-  /** By name, by id, or by both. An id of nothing that is known has the name of no topic. */
-  #namesOf({ values: { name, topic, topicId } }: KafkaStruct, bytes: Buffer): string[] {
-    const told = name ?? topic
-    const names = typeof told === 'string' && told !== '' ? [told] : []
-    if (typeof topicId !== 'object' || topicId === null) return names
-    const { start, end } = topicId as Place
+  /** By name, by id, or by both. An id of nothing that is known has the name of no topic, and so has what has neither. */
+  #namesOf({ values: { name, topic, topicName, topicId } }: KafkaStruct, bytes: Buffer): string[] {
+    const told = name ?? topic ?? topicName
+    const names = typeof told === 'string' ? [told] : []
+    const { start, end } = (topicId ?? NOWHERE) as Place
     const id = bytes.toString('latin1', start, end)
-    return this.#ids.isNone(id) && names.length > 0 ? names : [...names, this.#ids.nameOf(id) ?? '']
+    return names.length > 0 && (id === '' || this.#ids.isNone(id)) ? names : [...names, this.#ids.nameOf(id) ?? '']
   }
 
   /** What goes on with what was named before is judged by what it was allowed by then. @returns an error for one that may not go on */

@@ -77,8 +77,8 @@ for (const l7Transport of IS_LONG ? (['relay', 'ext-proc'] as const) : (['relay'
     await scene.headgate.apply(
       'broker.json',
       kafkaPolicy(
-        { role: 'produce', topicPattern: 'orders|copies', transactionalID: 'tx' },
-        { role: 'consume', topicPattern: 'orders|copies', group: 'books' },
+        { role: 'produce', topicPattern: 'orders|ledger|copies', transactionalID: 'tx' },
+        { role: 'consume', topicPattern: 'orders|ledger|copies', group: 'books' },
         ...['classic', 'consumer'].map((protocol) => ({ role: 'consume', topicPattern: 'orders|copies', group: `books-${protocol}` })),
       ),
     )
@@ -90,12 +90,15 @@ for (const l7Transport of IS_LONG ? (['relay', 'ext-proc'] as const) : (['relay'
         ...[...server, '--topic', topic, '--num-records', '300', '--record-size', '50', '--throughput', '1000'],
         ...['--transactional-id', transactionalId, '--transaction-duration-ms', '100', '--command-property', 'max.block.ms=8000'],
       )
-    const produced = await transact('tx', 'orders')
+    // The copier reads one partition: in a topic of two, all may be in the other one.
+    const ledger = ['--create', '--topic', 'ledger', '--partitions', '1', '--replication-factor', '1']
+    await runKafkaTool(scene.machine, scene.server, 'TopicCommand', [...server, ...ledger])
+    const produced = await transact('tx', 'ledger')
     t.regex(produced.stdout, /^300 records sent/m, produced.stderr)
     // Some of its transactions are aborted: who reads what is committed sees none of that.
     const copied = await run(
       'TransactionalMessageCopier',
-      ...['--broker-list', scene.broker.address, '--input-topic', 'orders', '--input-partition', '0', '--output-topic', 'copies'],
+      ...['--broker-list', scene.broker.address, '--input-topic', 'ledger', '--input-partition', '0', '--output-topic', 'copies'],
       ...['--transactional-id', 'tx', '--consumer-group', 'books', '--transaction-size', '20', '--enable-random-aborts'],
       ...['--max-messages', '100'],
     )

@@ -269,7 +269,7 @@ function randomField(random: Random, field: FieldPlan): Encodable {
   if (field.isNullable && random() < 0.2) return null
   const one = (): Encodable => {
     if (field.type === 'struct') return randomly(random, field.struct)
-    if (field.entity === 'topicName') return random() < 0.6 ? ALLOWED : DENIED
+    if (field.entity === 'topicName') return pick(random, [ALLOWED, ALLOWED, ALLOWED, DENIED, DENIED, ''])
     if (field.type === 'uuid') return Buffer.alloc(16, pick(random, [0, 1, 1, 1, 2, 2, 9]))
     if (field.name === 'acks' || field.name === 'sessionEpoch') return pick(random, [-1, 0, 1])
     return sampleOf({ fields: [{ ...field, isArray: false }], tagged: new Map(), bytesMin: 0 }, NAMES)[field.name] as Encodable

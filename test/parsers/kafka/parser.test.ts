@@ -101,6 +101,22 @@ test('of a request about several topics the allowed ones go on, and the answer h
   for (const apiKey of [0, 1, 2, 8, 9, 19, 28]) t.true(split.includes(apiKey), String(apiKey))
 })
 
+test('a topic without a name goes on with no other one', (t) => {
+  const rules = rulesetOf({ allow: (['produce', 'consume', 'admin'] as const).map((role) => ({ name: role, role, topic: 'orders' })) })
+  const CREATE_PARTITIONS = 37
+  const plan = planOf('request', CREATE_PARTITIONS, 3) as MessagePlan
+  const topics = ['orders', ''].map((name) => ({ name, count: 1, assignments: null }))
+  const run = runOf(rules)
+  const [dropped, inserted] = run.push('original', requestFrame(CREATE_PARTITIONS, 3, { ...sampleOf(plan), topics }))
+  t.is(dropped?.op, 'drop')
+  const sent = inserted?.op === 'insert' ? decodeMessage(Buffer.from(inserted.data).subarray(17), 0, plan) : undefined
+  t.deepEqual(itemsOf(sent?.values.topics).map(nameOf), ['orders'])
+  t.deepEqual(
+    run.records.map(({ topics: named, errorCode }) => `${named.join()} ${errorCode}`),
+    ['orders 0', ' 29'],
+  )
+})
+
 function nameOf({ values: { name, topic, topicName } }: KafkaStruct): unknown {
   return name ?? topic ?? topicName
 }
