@@ -2,10 +2,10 @@
  * The connections that parsers of this worker stand in, whatever transport brings them: by which slot each came, what it may use, and when it
  * has to end.
  */
-import type { Parser, ParserConnection } from '#parsers/contract.ts'
 import { bytesToAddress } from '#sys/addresses.ts'
 import { parseSlotName } from '../../slot-name.ts'
 import { type DriverSink, MemoryBudget, StreamDriver } from './driver.ts'
+import type { HostedConnection, HostedParser } from './hosted-parser.ts'
 import type { LoadedSlot, RelaySlots } from './slots.ts'
 
 const CONNECTIONS_MAX = 16_384
@@ -31,17 +31,6 @@ export interface ParsedConnection extends ConnectionEnds {
 /** One that ends before its time, or cannot begin. */
 export interface FailedConnection extends ConnectionEnds {
   readonly slot: { readonly id: number; readonly definition: { readonly name: string } }
-}
-
-/** What a parser that runs elsewhere needs beside the contract. */
-export interface HostedConnection<Rules, Record> extends ParserConnection<Rules, Record> {
-  /** Closes it, outside of a call. */
-  readonly fail: (reason: string) => void
-}
-
-export interface HostedParser extends Parser {
-  /** The connection is gone. */
-  dispose?(): void
 }
 
 export interface OpenedConnection {

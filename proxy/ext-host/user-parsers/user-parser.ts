@@ -3,7 +3,7 @@
  * ends, all its connections are closed, and the next one starts another; one that keeps ending is started more and more seldom.
  */
 import type { Ops, ParserDefinition, StreamDirection } from '#parsers/contract.ts'
-import type { HostedConnection, HostedParser } from '../parsing/parser-host.ts'
+import type { HostedConnection, HostedParser } from '../parsing/hosted-parser.ts'
 import type { ParserFacts, UserRecord } from './frames.ts'
 import { ParserProcess, type UserParserLimits } from './parser-process.ts'
 import type { UserRuleset } from './user-ruleset.ts'
