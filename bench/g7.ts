@@ -157,7 +157,12 @@ async function runExtProc(stage: Stage, options: Options): Promise<Result> {
     pass: isRight,
     verdict: isRight ? 'reached' : `oracle: ${oracle.wrong} of ${oracle.checked} answers were wrong`,
     oracle,
-    conditions: { ...conditions, pairs, records: count ?? EXT_PROC_RECORDS, limitKbps: configSchema.parse({}).networkExtProc.connectionKbps },
+    conditions: {
+      ...conditions,
+      pairs,
+      records: count ?? EXT_PROC_RECORDS,
+      limitKbps: configSchema.parse({}).networkExtProc.connectionKbps,
+    },
     ofDirect: Object.fromEntries(
       (['consume', 'produce'] as const).map((load) => [
         load,
