@@ -10,7 +10,7 @@ runtime_packages='libbpf1 iproute2 ca-certificates'
 # For building, and for the demo.
 build_packages='clang-19 libbpf-dev linux-libc-dev procps'
 kafka_packages='default-jre-headless maven'
-test_packages="nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev $kafka_packages"
+test_packages="nginx-light wrk tcpdump nftables curl bpftool iputils-ping dnsmasq-base bind9-dnsutils unbound musl-dev kcat $kafka_packages"
 bench_packages='valgrind'
 kernel_floor=6.6
 

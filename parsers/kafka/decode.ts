@@ -32,10 +32,18 @@ export type KafkaValue = number | bigint | boolean | string | null | Place | Kaf
  * @throws KafkaParseError
  */
 export function decodeMessage(bytes: Buffer, offset: number, plan: MessagePlan): KafkaStruct {
-  const cursor = new Cursor(bytes, offset, plan.isFlexible)
-  const message = decodeStruct(cursor, plan)
-  if (cursor.offset !== bytes.length) throw new KafkaParseError(`${bytes.length - cursor.offset} bytes behind a message`)
+  const message = decodeLeadingMessage(bytes, offset, plan)
+  if (message.end !== bytes.length) throw new KafkaParseError(`${bytes.length - message.end} bytes behind a message`)
   return message
+}
+
+/**
+ * @param bytes in which the message begins at the offset, and something may follow it: brokers do not look at that, and librdkafka leaves three bytes
+ * there when it asks for all topics
+ * @throws KafkaParseError
+ */
+export function decodeLeadingMessage(bytes: Buffer, offset: number, plan: MessagePlan): KafkaStruct {
+  return decodeStruct(new Cursor(bytes, offset, plan.isFlexible), plan)
 }
 
 export function isStruct(value: KafkaValue | undefined): value is KafkaStruct {

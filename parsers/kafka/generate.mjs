@@ -16,6 +16,15 @@ const messages = readdirSync(folder)
   )
   .sort((a, b) => a.apiKey - b.apiKey || a.type.localeCompare(b.type))
 
+/** The last version of these may still change, and brokers do not offer it. */
+const unstable = new Set(messages.filter(({ latestVersionUnstable }) => latestVersionUnstable).map(({ apiKey }) => apiKey))
+
+function stableVersions({ apiKey, validVersions }) {
+  if (!unstable.has(apiKey)) return validVersions
+  const [first, last = first] = validVersions.split('-').map(Number)
+  return `${first}-${last - 1}`
+}
+
 const camel = (name) => name.charAt(0).toLowerCase() + name.slice(1)
 
 function linesOf(fields, structs, depth) {
@@ -36,7 +45,8 @@ function linesOf(fields, structs, depth) {
   })
 }
 
-const blocks = messages.map(({ apiKey, type, name, validVersions, flexibleVersions, fields, commonStructs = [] }) => {
+const blocks = messages.map((message) => {
+  const { apiKey, type, name, flexibleVersions, fields, commonStructs = [] } = message
   const structs = new Map(commonStructs.map((struct) => [struct.name, struct.fields]))
   for (const field of fields) collect(field)
   function collect(field) {
@@ -45,7 +55,7 @@ const blocks = messages.map(({ apiKey, type, name, validVersions, flexibleVersio
     for (const inner of field.fields ?? []) collect(inner)
   }
   return [
-    `${apiKey} ${type} ${name.replace(/(Request|Response)$/, '')} ${validVersions} ${flexibleVersions}`,
+    `${apiKey} ${type} ${name.replace(/(Request|Response)$/, '')} ${stableVersions(message)} ${flexibleVersions}`,
     ...linesOf(fields, structs, 1),
   ].join('\n')
 })

@@ -438,7 +438,7 @@ export const KAFKA_MESSAGES = `
    lowWatermark int64 0+
    errorCode int16 0+
 
-22 request InitProducerId 0-6 2+
+22 request InitProducerId 0-5 2+
  transactionalId string 0+ ?0+ @transactionalId
  transactionTimeoutMs int32 0+
  producerId int64 3+ @producerId =-1
@@ -446,7 +446,7 @@ export const KAFKA_MESSAGES = `
  enable2Pc bool 6+ =false
  keepPreparedTxn bool 6+ =false
 
-22 response InitProducerId 0-6 2+
+22 response InitProducerId 0-5 2+
  throttleTimeMs int32 0+
  errorCode int16 0+
  producerId int64 0+ @producerId =-1

@@ -18,7 +18,7 @@ import {
 } from '../contract.ts'
 import { API_KEYS, apiKeyOfNumber, type KafkaApiKey } from './api-keys.ts'
 import { encodeUnsupportedApiVersions, filterApiVersions } from './api-versions.ts'
-import { Cursor, decodeMessage, type KafkaStruct, type Place, skipTagged } from './decode.ts'
+import { Cursor, decodeLeadingMessage, type KafkaStruct, type Place, skipTagged } from './decode.ts'
 import { CORRELATION_BYTES, type DeniedKind, ERROR_CODES, encodeDenial, encodeResponse } from './denial.ts'
 import { IncompleteError, KafkaParseError } from './errors.ts'
 import { FetchSessions, sessionBegunBy, sessionHeadBytes, sessionUseOf } from './fetch-sessions.ts'
@@ -459,7 +459,7 @@ function decodeBody(bytes: Buffer, frameBytes: number, { bodyOffset }: RequestHe
   const frame = bytes.subarray(0, frameBytes)
   const cursor = new Cursor(frame, bodyOffset, plan.isFlexible)
   if (plan.isFlexible) skipTagged(cursor)
-  return decodeMessage(frame, cursor.offset, plan)
+  return decodeLeadingMessage(frame, cursor.offset, plan)
 }
 
 function headOf(

@@ -71,6 +71,34 @@ for (const l7Transport of IS_LONG ? (['relay', 'ext-proc'] as const) : (['relay'
     }
   })
 
+  test.serial(`kcat, and librdkafka in it, does what it may and is told what it may not (${l7Transport})`, async (t) => {
+    const scene = await sceneOf()
+    await scene.headgate.apply(
+      'broker.json',
+      kafkaPolicy(
+        { role: 'produce', topic: 'orders', transactionalID: 'tx' },
+        ...['cats', 'kittens'].map((group) => ({ role: 'consume', topic: 'orders', group })),
+      ),
+    )
+    const kcat = async (...options: string[]) => {
+      const command = ['timeout', '20', 'kcat', '-b', scene.broker.address, '-m', '8', ...options]
+      const { stdout, stderr } = await scene.machine.run(scene.shop.netns, ['sh', '-c', 'echo meow | "$@"', 'sh', ...command])
+      return stdout + stderr
+    }
+    const produce = (topic: string, transactionalId: string) => kcat('-P', '-t', topic, '-X', `transactional.id=${transactionalId}`)
+    const consume = (topic: string, group: string) => kcat('-G', group, '-c', '1', '-X', 'auto.offset.reset=earliest', topic)
+    t.regex(await produce('orders', 'tx'), /Transaction successfully committed/)
+    t.regex(await produce('secret', 'tx'), /Topic authorization failed/)
+    t.regex(await produce('orders', 'xt'), /Transactional Id authorization failed/)
+    const listed = await kcat('-L')
+    t.regex(listed, / 1 topics:\n {2}topic "orders" with 2 partitions/)
+    t.regex(await kcat('-L', '-t', 'secret'), /topic "secret" with 0 partitions: Broker: Topic authorization failed/)
+    t.regex(await consume('orders', 'cats'), /^(meow|hello orders)$/m)
+    t.regex(await consume('^.*', 'kittens'), /assigned: orders \[0\], orders \[1\]/)
+    t.regex(await consume('secret', 'cats'), /Topic authorization failed/)
+    t.regex(await consume('orders', 'theirs'), /Group authorization failed/)
+  })
+
   test.serial(`Kafka’s own clients use transactions, and hear of what they may not (${l7Transport})`, async (t) => {
     t.timeout(120_000)
     const scene = await sceneOf()

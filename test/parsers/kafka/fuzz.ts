@@ -3,7 +3,7 @@
  * cut anywhere, with a broker that answers, some time, and not always as it should. What comes out is read again, by Kafka's definitions alone.
  */
 import { KAFKA_API_KEYS } from '#parsers/kafka/api-keys.ts'
-import { decodeMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
+import { decodeLeadingMessage, isArray, isStruct, type KafkaStruct, type KafkaValue } from '#parsers/kafka/decode.ts'
 import { encodeResponse } from '#parsers/kafka/denial.ts'
 import type { Encodable } from '#parsers/kafka/encode.ts'
 import { KafkaParseError } from '#parsers/kafka/errors.ts'
@@ -182,7 +182,7 @@ function readAsBroker(frame: Buffer): KafkaStruct | undefined {
   let message: KafkaStruct
   try {
     if (plan.isFlexible) offset = skipTags(frame, offset)
-    message = decodeLeniently(frame, offset, plan)
+    message = decodeLeadingMessage(frame, offset, plan)
   } catch (error) {
     if (!(error instanceof KafkaParseError)) throw error
     // Only of what produces, the end is not looked at: nobody else’s topics are in records.
@@ -193,17 +193,6 @@ function readAsBroker(frame: Buffer): KafkaStruct | undefined {
     if (topic !== ALLOWED) throw new Error(`request ${apiKey} of version ${version} about ${JSON.stringify(topic)} passed`)
   }
   return message
-}
-
-/** Brokers do not mind bytes behind a message. */
-function decodeLeniently(frame: Buffer, offset: number, plan: MessagePlan): KafkaStruct {
-  try {
-    return decodeMessage(frame, offset, plan)
-  } catch (error) {
-    const extra = /^(\d+) bytes behind a message$/.exec(error instanceof Error ? error.message : '')?.[1]
-    if (extra === undefined) throw error
-    return decodeMessage(frame.subarray(0, frame.length - Number(extra)), offset, plan)
-  }
 }
 
 function skipTags(frame: Buffer, start: number): number {
