@@ -69,6 +69,8 @@ class RelayWorker {
   readonly #number: number
   readonly #lock: Lock
   readonly #parent: ParentLifeline
+  /** Of the code that runs, whatever stands on disk by now. */
+  readonly #version = packageVersion()
   readonly #log: Logger
   readonly #allPaths: ProxyPaths
   readonly #paths: ReturnType<typeof relayPaths>
@@ -187,7 +189,7 @@ class RelayWorker {
     return create(RelayReportSchema, {
       epoch: this.#state.epoch,
       appliedRevision: this.#appliedRevision,
-      version: packageVersion(),
+      version: this.#version,
       pid: process.pid,
       worker: this.#number,
       problem: problems.join('; ').slice(0, PROBLEM_LENGTH_MAX),
