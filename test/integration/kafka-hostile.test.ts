@@ -212,7 +212,7 @@ test.serial('a client that does not read is not read either, and what was meant 
   const client = await toBroker(scene)
   client.pause()
   const before = memoryOf(scene)
-  const COUNT = 120_000
+  const COUNT = 500_000
   let sent = 0
   let isStopped = false
   // It stops somewhere: with what sockets hold.
