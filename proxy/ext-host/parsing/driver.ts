@@ -4,6 +4,7 @@
  * views that they came in.
  */
 import { fail, type Op, type Ops, type Parser, STREAM_DIRECTIONS, type StreamDirection, type Turn } from '#parsers/contract.ts'
+import type { MemoryBudget } from './memory-budget.ts'
 
 /** Where bytes go, and what is to be done about the connection. */
 export interface DriverSink {
@@ -15,31 +16,6 @@ export interface DriverSink {
   close(reason: string): void
   /** Directions that were not wanted may be wanted again. */
   goOn(): void
-}
-
-/** Memory of all connections of a worker together, for one purpose. */
-export class MemoryBudget {
-  readonly bytesMax: number
-  #usedBytes = 0
-
-  constructor(bytesMax: number) {
-    this.bytesMax = bytesMax
-  }
-
-  get usedBytes(): number {
-    return this.#usedBytes
-  }
-
-  /** @returns whether there was so much left */
-  take(bytes: number): boolean {
-    if (this.#usedBytes + bytes > this.bytesMax) return false
-    this.#usedBytes += bytes
-    return true
-  }
-
-  giveBack(bytes: number): void {
-    this.#usedBytes -= bytes
-  }
 }
 
 export interface DriverLimits {

@@ -2,17 +2,32 @@
  * The connections that parsers of this worker stand in, whatever transport brings them: by which slot each came, what it may use, and when it
  * has to end.
  */
-import { bytesToAddress } from '#sys/addresses.ts'
+import { type AddressKey, addressKey, bytesToAddress } from '#sys/addresses.ts'
 import { parseSlotName } from '../../slot-name.ts'
-import { type DriverSink, MemoryBudget, StreamDriver } from './driver.ts'
+import { type DriverSink, StreamDriver } from './driver.ts'
 import type { HostedConnection, HostedParser } from './hosted-parser.ts'
+import { MemoryBudget } from './memory-budget.ts'
 import type { LoadedSlot, RelaySlots } from './slots.ts'
 
-const CONNECTIONS_MAX = 16_384
+/** Of a worker: all, and those of one client, so that none has everything. */
+const CONNECTION_LIMITS: ConnectionLimits = { all: 16_384, client: 4096 }
 /** Of a worker, for what has to be held back. */
 const BUDGET_BYTES = 256 << 20
+/** Of that, for one client: the largest request, and a little more. */
+const CLIENT_BUDGET_BYTES = 160 << 20
 const ANSWER_BYTES_MAX = 4 << 20
 const TURNS_MAX = 1024
+
+export interface ConnectionLimits {
+  readonly all: number
+  readonly client: number
+}
+
+/** An address that connections come from. */
+interface Client {
+  connections: number
+  readonly budget: MemoryBudget
+}
 
 /** Who connected to whom. */
 export interface ConnectionEnds {
@@ -57,12 +72,13 @@ export class ParserHost {
   readonly #budget = new MemoryBudget(BUDGET_BYTES)
   /** How to end each. */
   readonly #ends = new Map<OpenedConnection, () => void>()
-  readonly #connectionsMax: number
+  readonly #limits: ConnectionLimits
+  readonly #clients = new Map<AddressKey, Client>()
   #onIdle: (() => void) | undefined
 
-  constructor(parts: ParserHostParts, connectionsMax = CONNECTIONS_MAX) {
+  constructor(parts: ParserHostParts, limits: ConnectionLimits = CONNECTION_LIMITS) {
     this.#parts = parts
-    this.#connectionsMax = connectionsMax
+    this.#limits = limits
   }
 
   get connectionCount(): number {
@@ -93,11 +109,15 @@ export class ParserHost {
       this.refuse(`no endpoint has the address ${bytesToAddress(local)}`)
       return undefined
     }
-    if (this.#ends.size >= this.#connectionsMax) {
-      this.#parts.onFailure({ slot, ...ends }, `there are ${this.#connectionsMax} connections already`)
+    const client = this.#clientOf(ends)
+    const excess = this.#excess(client)
+    if (excess !== undefined) {
+      this.#parts.onFailure({ slot, ...ends }, excess)
       return undefined
     }
-    const opened = this.#opened({ slot, ...ends })
+    this.#clients.set(addressKey(ends.source), client)
+    client.connections++
+    const opened = this.#opened({ slot, ...ends }, client)
     this.#ends.set(opened, end)
     return opened
   }
@@ -120,7 +140,18 @@ export class ParserHost {
     })
   }
 
-  #opened(connection: ParsedConnection): OpenedConnection {
+  #clientOf({ source }: ConnectionEnds): Client {
+    return this.#clients.get(addressKey(source)) ?? { connections: 0, budget: new MemoryBudget(CLIENT_BUDGET_BYTES, this.#budget) }
+  }
+
+  /** @returns what there is too much of for one connection more */
+  #excess({ connections }: Client): string | undefined {
+    const { all, client } = this.#limits
+    if (this.#ends.size >= all) return `there are ${all} connections already`
+    return connections >= client ? `there are ${client} connections of this client already` : undefined
+  }
+
+  #opened(connection: ParsedConnection, client: Client): OpenedConnection {
     const { slot } = connection
     let parser: HostedParser | undefined
     const opened: OpenedConnection = {
@@ -136,13 +167,13 @@ export class ParserHost {
           bufferBytesMax: slot.definition.bufferBytesMax,
           answerBytesMax: ANSWER_BYTES_MAX,
           turnsMax: TURNS_MAX,
-          budget: this.#budget,
+          budget: client.budget,
         })
       },
       fail: (reason) => this.#parts.onFailure(connection, reason),
       release: () => {
         parser?.dispose?.()
-        this.#ends.delete(opened)
+        if (this.#ends.delete(opened) && --client.connections === 0) this.#clients.delete(addressKey(connection.source))
         if (this.#ends.size === 0) this.#onIdle?.()
       },
     }

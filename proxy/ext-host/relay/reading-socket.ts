@@ -3,7 +3,7 @@
  * through its whole heap for: with bulk that is most of what a worker does.
  */
 import { Socket } from 'node:net'
-import type { MemoryBudget } from '../parsing/driver.ts'
+import type { MemoryBudget } from '../parsing/memory-budget.ts'
 
 const SMALL_BYTES = 4 << 10
 const LARGE_BYTES = 256 << 10

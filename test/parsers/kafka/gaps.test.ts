@@ -5,7 +5,8 @@ import { decodeMessage } from '#parsers/kafka/decode.ts'
 import { encodeResponse, responseHeadBytes } from '#parsers/kafka/denial.ts'
 import { kafkaParser } from '#parsers/kafka/parser.ts'
 import { type MessagePlan, planOf, versionsOf } from '#parsers/kafka/schema.ts'
-import { MemoryBudget, StreamDriver } from '#proxy/ext-host/parsing/driver.ts'
+import { StreamDriver } from '#proxy/ext-host/parsing/driver.ts'
+import { MemoryBudget } from '#proxy/ext-host/parsing/memory-budget.ts'
 import { answerOf, itemsOf, requestFrame, rulesetOf, runOf } from './support.ts'
 
 const PRODUCE = 0

@@ -1,7 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { answer, more, type Parser, pass, type StreamDirection } from '#parsers/contract.ts'
-import { type DriverLimits, MemoryBudget, StreamDriver } from '#proxy/ext-host/parsing/driver.ts'
+import { type DriverLimits, StreamDriver } from '#proxy/ext-host/parsing/driver.ts'
+import { MemoryBudget } from '#proxy/ext-host/parsing/memory-budget.ts'
 import { LineParser } from '../../support/line-parser.ts'
 
 class Sink {
@@ -166,4 +167,18 @@ test('memory for what is held grows with what comes and not with what is promise
   for (let index = 0; index < 16; index++) driver.push('original', Buffer.alloc(1 << 16))
   t.is(sink.written.original.length, 100 + (1 << 20))
   t.is(budget.usedBytes, 0)
+})
+
+test('a share has its own limit, and no more than is left of the whole', (t) => {
+  const whole = new MemoryBudget(100)
+  const [one, other] = [new MemoryBudget(60, whole), new MemoryBudget(60, whole)]
+  t.true(one.take(60))
+  t.false(one.take(1))
+  t.false(other.take(41))
+  t.true(other.take(40))
+  t.is(whole.usedBytes, 100)
+  one.giveBack(60)
+  t.true(other.take(20))
+  t.false(other.take(1))
+  t.is(whole.usedBytes, 60)
 })

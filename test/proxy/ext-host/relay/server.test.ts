@@ -40,9 +40,9 @@ class Relay extends TestHost {
   }
 
   /** As Envoy does. */
-  connect(slot = KNOWN_SLOT): Socket {
+  connect(slot = KNOWN_SLOT, source = '127.0.0.7'): Socket {
     const socket = connect({ path: join(this.folder, 'relay.sock'), allowHalfOpen: true }).on('error', () => {})
-    socket.write(headerOf(slot, (this.#upstream.address() as AddressInfo).port))
+    socket.write(headerOf(slot, source, (this.#upstream.address() as AddressInfo).port))
     return socket
   }
 
@@ -53,9 +53,9 @@ class Relay extends TestHost {
   }
 }
 
-function headerOf(slot: string, port: number): Buffer {
+function headerOf(slot: string, source: string, port: number): Buffer {
   const addresses = Buffer.alloc(12)
-  addresses.set([127, 0, 0, 7], 0)
+  addresses.set(source.split('.').map(Number), 0)
   addresses.set([127, 0, 0, 1], 4)
   addresses.writeUInt16BE(4321, 8)
   addresses.writeUInt16BE(port, 10)
@@ -225,7 +225,7 @@ test('a server that is not there closes the client, with the reason', async (t) 
     () => {},
     async (relay) => {
       const client = connect({ path: join(relay.folder, 'relay.sock') }).on('error', () => {})
-      client.write(Buffer.concat([headerOf(KNOWN_SLOT, 1), Buffer.from('hello')]))
+      client.write(Buffer.concat([headerOf(KNOWN_SLOT, '127.0.0.7', 1), Buffer.from('hello')]))
       t.is(await received(client), '')
       t.deepEqual(relay.failures, ['the server cannot be reached: ECONNREFUSED'])
       const stranger = relay.connect('slot-1-2')
@@ -255,6 +255,30 @@ test('a connection too many, and one of a slot that cannot be used, are closed w
       t.deepEqual(relay.refused, [])
       first.destroy()
     },
-    { connectionsMax: 1 },
+    { limits: { all: 1, client: 1 } },
+  )
+})
+
+test('a client has so many connections, and others have theirs beside it', async (t) => {
+  await withRelay(
+    t,
+    () => PASSING,
+    (socket) => socket.pipe(socket),
+    async (relay) => {
+      const echoed = async (socket: Socket) => {
+        socket.write('hello')
+        const [echo] = await once(socket, 'data')
+        t.is(String(echo), 'hello')
+        return socket
+      }
+      const first = await echoed(relay.connect())
+      t.is(await received(relay.connect()), '')
+      t.deepEqual(relay.failures, ['there are 1 connections of this client already'])
+      const other = await echoed(relay.connect(KNOWN_SLOT, '127.0.0.8'))
+      first.destroy()
+      while (relay.host.connectionCount > 1) await delay(1)
+      for (const socket of [await echoed(relay.connect()), other]) socket.destroy()
+    },
+    { limits: { all: 3, client: 1 } },
   )
 })
