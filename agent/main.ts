@@ -14,6 +14,7 @@ import { PolicyEngine } from '#policy/engine.ts'
 import { LabelFilter } from '#policy/label-filter.ts'
 import { observesQueries, parseOptions } from '#policy/options.ts'
 import { parsePolicyFile } from '#policy/parse.ts'
+import { aborted } from '#sys/aborted.ts'
 import { LockHeldError } from '#sys/errors.ts'
 import { acquireLock } from '#sys/flock.ts'
 import { shrinkMemory } from '#sys/memory.ts'
@@ -203,11 +204,4 @@ async function followLinks(agent: Agent, signal: AbortSignal): Promise<void> {
     }, LINK_QUIET_MS)
   }
   clearTimeout(timer)
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

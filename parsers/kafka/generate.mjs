@@ -7,23 +7,26 @@ import { fileURLToPath } from 'node:url'
 const [folder, kafkaVersion] = process.argv.slice(2)
 if (folder === undefined || kafkaVersion === undefined) throw new Error('usage: node parsers/kafka/generate.mjs FOLDER VERSION')
 
-const messages = readdirSync(folder)
+const definitions = readdirSync(folder)
   .filter((file) => file.endsWith('.json'))
   .map((file) => JSON.parse(readFileSync(join(folder, file), 'utf8').replaceAll(/^\s*\/\/.*$/gm, '')))
+
+/** The last version of these may still change, and brokers do not offer it. */
+const unstable = new Set(definitions.filter(({ latestVersionUnstable }) => latestVersionUnstable).map(({ apiKey }) => apiKey))
+
+function stableVersions({ apiKey, validVersions }) {
+  if (!unstable.has(apiKey) || validVersions === 'none') return validVersions
+  const [first, last = first] = validVersions.split('-').map(Number)
+  return first === last ? 'none' : `${first}-${last - 1}`
+}
+
+const messages = definitions
+  .map((definition) => ({ ...definition, validVersions: stableVersions(definition) }))
   // Those that were removed have no versions.
   .filter(
     ({ type, apiKey, validVersions }) => (type === 'request' || type === 'response') && apiKey !== undefined && validVersions !== 'none',
   )
   .sort((a, b) => a.apiKey - b.apiKey || a.type.localeCompare(b.type))
-
-/** The last version of these may still change, and brokers do not offer it. */
-const unstable = new Set(messages.filter(({ latestVersionUnstable }) => latestVersionUnstable).map(({ apiKey }) => apiKey))
-
-function stableVersions({ apiKey, validVersions }) {
-  if (!unstable.has(apiKey)) return validVersions
-  const [first, last = first] = validVersions.split('-').map(Number)
-  return `${first}-${last - 1}`
-}
 
 const camel = (name) => name.charAt(0).toLowerCase() + name.slice(1)
 
@@ -45,8 +48,7 @@ function linesOf(fields, structs, depth) {
   })
 }
 
-const blocks = messages.map((message) => {
-  const { apiKey, type, name, flexibleVersions, fields, commonStructs = [] } = message
+const blocks = messages.map(({ apiKey, type, name, validVersions, flexibleVersions, fields, commonStructs = [] }) => {
   const structs = new Map(commonStructs.map((struct) => [struct.name, struct.fields]))
   for (const field of fields) collect(field)
   function collect(field) {
@@ -55,7 +57,7 @@ const blocks = messages.map((message) => {
     for (const inner of field.fields ?? []) collect(inner)
   }
   return [
-    `${apiKey} ${type} ${name.replace(/(Request|Response)$/, '')} ${stableVersions(message)} ${flexibleVersions}`,
+    `${apiKey} ${type} ${name.replace(/(Request|Response)$/, '')} ${validVersions} ${flexibleVersions}`,
     ...linesOf(fields, structs, 1),
   ].join('\n')
 })

@@ -26,12 +26,23 @@ const RESOURCE_OF_TOPIC = 2
 const COORDINATOR_OF_TRANSACTION = 1
 
 export function namedIn(message: KafkaStruct, plan: MessagePlan): Named {
-  const found: Found = { topics: [], topicIds: [], groups: [], transactionalIds: [], isAllTopics: false }
+  const found = nothing()
   visitStruct(message, plan, found)
   // Where what is named depends on another field, the definitions do not mark it.
   if (plan.apiKey === API_KEYS.FIND_COORDINATOR) visitCoordinator(message, found)
   if (isAboutResources(plan)) visitResources(message, found)
   return found
+}
+
+/** What a part of a message names, of itself. */
+export function namedInStruct(part: KafkaStruct, plan: StructPlan): Pick<Named, 'topics' | 'topicIds'> {
+  const found = nothing()
+  visitStruct(part, plan, found)
+  return found
+}
+
+function nothing(): Found {
+  return { topics: [], topicIds: [], groups: [], transactionalIds: [], isAllTopics: false }
 }
 
 /** Whether a request names what it is about by type and name. */

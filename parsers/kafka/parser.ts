@@ -25,11 +25,11 @@ import { FetchSessions, sessionBegunBy, sessionHeadBytes, sessionUseOf } from '.
 import { decodeRequestHeader, decodeSize, type RequestHeader, SIZE_BYTES } from './frame.ts'
 import type { KafkaRuleset, KafkaVerdict } from './judge.ts'
 import { type KafkaRequest, meansAllWithoutTopics } from './match.ts'
-import { isAboutResources, namedIn } from './named.ts'
+import { isAboutResources, namedIn, namedInStruct } from './named.ts'
 import { asksAllOffsets, filterOffsets } from './offset-lists.ts'
 import { decodeProduceHead } from './produce.ts'
 import { isFollowedByTokens, tokenFrameBytes, tokensOf } from './sasl.ts'
-import { type MessagePlan, planOf } from './schema.ts'
+import { type MessagePlan, planOf, type StructPlan } from './schema.ts'
 import { prependEntries, type SplitRequest, splitTopics } from './split.ts'
 import { TopicIds } from './topic-ids.ts'
 import { filterTopicList, isTopicList, narrowTopicList } from './topic-lists.ts'
@@ -67,7 +67,6 @@ export function kafkaParser(mixedRequests: MixedRequests = 'split'): ParserDefin
 }
 
 const ERROR_BYTES = 2
-const NOWHERE: Place = { start: 0, end: 0 }
 
 interface ReadRequest extends KafkaRequest {
   readonly otherTransactions: readonly string[]
@@ -206,7 +205,8 @@ class KafkaParser implements Parser {
     const { plan, message, bytes, frameBytes } = decoded
     const { correlationId } = header
     const byTopic = new Map(request.topics.map((topic) => [topic, this.#judge({ ...request, topics: [topic] })]))
-    const isAllowed = (topic: KafkaStruct) => this.#namesOf(topic, bytes).every((name) => byTopic.get(name)?.verdict.isAllowed === true)
+    const isAllowed = (topic: KafkaStruct, inTopic: StructPlan) =>
+      this.#namesOf(topic, inTopic, bytes).every((name) => byTopic.get(name)?.verdict.isAllowed === true)
     const split = splitTopics({ plan, message, bytes, correlationId }, frameBytes, isAllowed)
     if (split === undefined) return 0
     for (const judged of byTopic.values()) {
@@ -218,12 +218,11 @@ class KafkaParser implements Parser {
   }
 
   /** By name, by id, or by both. An id of nothing that is known has the name of no topic, and so has what has neither. */
-  #namesOf({ values: { name, topic, topicName, topicId } }: KafkaStruct, bytes: Buffer): string[] {
-    const told = name ?? topic ?? topicName
-    const names = typeof told === 'string' ? [told] : []
-    const { start, end } = (topicId ?? NOWHERE) as Place
-    const id = bytes.toString('latin1', start, end)
-    return names.length > 0 && (id === '' || this.#ids.isNone(id)) ? names : [...names, this.#ids.nameOf(id) ?? '']
+  #namesOf(topic: KafkaStruct, plan: StructPlan, bytes: Buffer): string[] {
+    const { topics, topicIds } = namedInStruct(topic, plan)
+    const ids = idsAt(topicIds, bytes).filter((id) => !this.#ids.isNone(id))
+    const names = [...topics, ...ids.map((id) => this.#ids.nameOf(id) ?? '')]
+    return names.length > 0 ? names : ['']
   }
 
   /** What goes on with what was named before is judged by what it was allowed by then. @returns an error for one that may not go on */
@@ -265,9 +264,7 @@ class KafkaParser implements Parser {
   #requestOf(header: RequestHeader, kind: KafkaApiKey, { plan, message, bytes }: DecodedFrame, ops: Op[]): ReadRequest | undefined {
     const { topics, topicIds, groups, transactionalIds, isAllTopics } = namedIn(message, plan)
     const isAsked = this.#connection.rules().asksTopics
-    const ids = (isAsked ? topicIds : [])
-      .map(({ start, end }: Place) => bytes.toString('latin1', start, end))
-      .filter((id) => !this.#ids.isNone(id))
+    const ids = idsAt(isAsked ? topicIds : [], bytes).filter((id) => !this.#ids.isNone(id))
     const unknown = ids.filter((id) => !this.#ids.isAsked(id))
     if (unknown.length > 0) {
       const { frame, correlationId } = this.#ids.ask(unknown, header.clientId)
@@ -467,6 +464,10 @@ function headOf(
   kind: KafkaApiKey | undefined,
 ): Pick<KafkaRequest, 'apiKey' | 'apiVersion' | 'clientId'> {
   return { apiKey: kind?.name ?? String(apiKey), apiVersion, ...(clientId === undefined ? {} : { clientId }) }
+}
+
+function idsAt(places: readonly Place[], bytes: Buffer): string[] {
+  return places.map(({ start, end }) => bytes.toString('latin1', start, end))
 }
 
 function transactionOf(transactionalId: string | undefined): Pick<KafkaRequest, 'transactionalId'> {

@@ -8,7 +8,7 @@ import { encodeCount, encodeStructs } from './encode.ts'
 import { KafkaParseError } from './errors.ts'
 import { SIZE_BYTES } from './frame.ts'
 import { replaceItems } from './rewrite.ts'
-import { type FieldPlan, type MessagePlan, planOf, type ScalarType } from './schema.ts'
+import { type FieldPlan, type MessagePlan, planOf, type ScalarType, type StructPlan } from './schema.ts'
 
 /** What precedes a list of topics in answers; anything else, and a request is not split. */
 const FIXED_BYTES: Readonly<Partial<Record<ScalarType | 'struct', number>>> = { bool: 1, int8: 1, int16: 2, int32: 4, int64: 8 }
@@ -22,13 +22,13 @@ export interface SplitRequest {
 }
 
 /**
- * @param isAllowed asked of each topic that the request names, by its struct
+ * @param isAllowed asked of each topic that the request names, by its struct and what is in that
  * @returns undefined for a request that is denied or allowed as a whole
  */
 export function splitTopics(
   request: DeniedRequest,
   frameBytes: number,
-  isAllowed: (topic: KafkaStruct) => boolean,
+  isAllowed: (topic: KafkaStruct, plan: StructPlan) => boolean,
 ): SplitRequest | undefined {
   const { plan, message, bytes } = request
   const [list, ...others] = plan.fields.filter(isAboutTopics)
@@ -43,9 +43,10 @@ export function splitTopics(
     listOffset(response, answered) === undefined
   )
     return undefined
-  if (others.some(({ name }) => !itemsOf(message.values[name]).every(isAllowed))) return undefined
+  const isAnyDenied = ({ name, struct }: FieldPlan) => itemsOf(message.values[name]).some((item) => !isAllowed(item, struct))
+  if (others.some(isAnyDenied)) return undefined
   const items = itemsOf(array)
-  const kept = items.filter(isAllowed)
+  const kept = items.filter((item) => isAllowed(item, list.struct))
   if (kept.length === 0 || kept.length === items.length) return undefined
   const denied = items.filter((item) => !kept.includes(item))
   const rest: KafkaStruct = { ...message, values: { ...message.values, [list.name]: { ...array, items: denied } } }

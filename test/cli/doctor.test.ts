@@ -1,6 +1,8 @@
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { BPF_F_BEFORE, BPF_TCX_EGRESS, BPF_TCX_INGRESS, pin } from '#sys/libbpf.ts'
@@ -111,14 +113,23 @@ test.serial('eBPF filters in a clsact qdisc are warned of, and an empty one is n
   })
 })
 
-const CGROUP2 = readFileSync('/proc/self/mountinfo', 'utf8')
-  .split('\n')
-  .find((line) => line.includes(' - cgroup2 '))
-  ?.split(' ')[4]
+/** Where the unified hierarchy is mounted: the machine's own mount, or one for the test. */
+function cgroup2(t: ExecutionContext): string {
+  const line = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .find((each) => each.includes(' - cgroup2 '))
+  const mounted = line?.split(' ')[4]
+  if (mounted !== undefined) return mounted
+  const folder = mkdtempSync(join(tmpdir(), 'hg-cgroup-'))
+  t.teardown(() => rmdirSync(folder))
+  execFileSync('mount', ['-t', 'cgroup2', 'none', folder])
+  t.teardown(() => execFileSync('umount', [folder]))
+  return folder
+}
 
-;(CGROUP2 === undefined ? test.skip : test.serial)('programs of the cgroup that Envoy would run in are told', async (t) => {
+test.serial('programs of the cgroup that Envoy would run in are told', async (t) => {
   await withMachine(async (machine) => {
-    const cgroup = join(CGROUP2 ?? '', machine.id)
+    const cgroup = join(cgroup2(t), machine.id)
     mkdirSync(cgroup)
     t.teardown(() => rmdirSync(cgroup))
     const folder = openSync(cgroup, 'r')

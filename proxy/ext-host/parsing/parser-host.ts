@@ -9,22 +9,29 @@ import type { HostedConnection, HostedParser } from './hosted-parser.ts'
 import { MemoryBudget } from './memory-budget.ts'
 import type { LoadedSlot, RelaySlots } from './slots.ts'
 
-/** Of a worker: all, and those of one client, so that none has everything. */
-const CONNECTION_LIMITS: ConnectionLimits = { all: 16_384, client: 4096 }
-/** Of a worker, for what has to be held back. */
-const BUDGET_BYTES = 256 << 20
-/** Of that, for one client: the largest request, and a little more. */
-const CLIENT_BUDGET_BYTES = 160 << 20
+const LIMITS: ParserHostLimits = {
+  connections: { all: 16_384, client: 4096 },
+  // Of one client: the largest request, and a little more.
+  heldBytes: { all: 256 << 20, client: 160 << 20 },
+}
 const ANSWER_BYTES_MAX = 4 << 20
 const TURNS_MAX = 1024
 
-export interface ConnectionLimits {
+/** Of a worker: how much of something there is, and how much of it for one client, so that none has everything. */
+interface Shares {
   readonly all: number
   readonly client: number
 }
 
+export interface ParserHostLimits {
+  readonly connections: Shares
+  /** For what has to be held back. */
+  readonly heldBytes: Shares
+}
+
 /** An address that connections come from. */
 interface Client {
+  readonly key: AddressKey
   connections: number
   readonly budget: MemoryBudget
 }
@@ -69,16 +76,17 @@ export interface ParserHostParts {
 
 export class ParserHost {
   readonly #parts: ParserHostParts
-  readonly #budget = new MemoryBudget(BUDGET_BYTES)
+  readonly #budget: MemoryBudget
   /** How to end each. */
   readonly #ends = new Map<OpenedConnection, () => void>()
-  readonly #limits: ConnectionLimits
+  readonly #limits: ParserHostLimits
   readonly #clients = new Map<AddressKey, Client>()
   #onIdle: (() => void) | undefined
 
-  constructor(parts: ParserHostParts, limits: ConnectionLimits = CONNECTION_LIMITS) {
+  constructor(parts: ParserHostParts, limits = LIMITS) {
     this.#parts = parts
     this.#limits = limits
+    this.#budget = new MemoryBudget(limits.heldBytes.all)
   }
 
   get connectionCount(): number {
@@ -115,7 +123,7 @@ export class ParserHost {
       this.#parts.onFailure({ slot, ...ends }, excess)
       return undefined
     }
-    this.#clients.set(addressKey(ends.source), client)
+    this.#clients.set(client.key, client)
     client.connections++
     const opened = this.#opened({ slot, ...ends }, client)
     this.#ends.set(opened, end)
@@ -141,12 +149,13 @@ export class ParserHost {
   }
 
   #clientOf({ source }: ConnectionEnds): Client {
-    return this.#clients.get(addressKey(source)) ?? { connections: 0, budget: new MemoryBudget(CLIENT_BUDGET_BYTES, this.#budget) }
+    const key = addressKey(source)
+    return this.#clients.get(key) ?? { key, connections: 0, budget: new MemoryBudget(this.#limits.heldBytes.client, this.#budget) }
   }
 
   /** @returns what there is too much of for one connection more */
   #excess({ connections }: Client): string | undefined {
-    const { all, client } = this.#limits
+    const { all, client } = this.#limits.connections
     if (this.#ends.size >= all) return `there are ${all} connections already`
     return connections >= client ? `there are ${client} connections of this client already` : undefined
   }
@@ -173,7 +182,7 @@ export class ParserHost {
       fail: (reason) => this.#parts.onFailure(connection, reason),
       release: () => {
         parser?.dispose?.()
-        if (this.#ends.delete(opened) && --client.connections === 0) this.#clients.delete(addressKey(connection.source))
+        if (this.#ends.delete(opened) && --client.connections === 0) this.#clients.delete(client.key)
         if (this.#ends.size === 0) this.#onIdle?.()
       },
     }

@@ -17,7 +17,7 @@ import { inodeOf } from '#api/socket-path.ts'
 import { createLogger } from '#config/log.ts'
 import { packageVersion } from '#config/package.ts'
 import type { Config } from '#config/schema.ts'
-import type { Lock } from '#sys/flock.ts'
+import { aborted } from '#sys/aborted.ts'
 import { inNetns } from '#sys/netns.ts'
 import { waitInFolder } from '#sys/wait-in-folder.ts'
 import { reportCounts } from '../../counts-reporter.ts'
@@ -57,18 +57,13 @@ interface Transport {
  * @throws LockHeldError when another keeps its number
  */
 export async function runRelayWorker(config: Config, number: number, signal: AbortSignal): Promise<void> {
-  const parent = new ParentLifeline()
-  const { socket, state, lock: lockPath } = relayPaths(proxyPaths(config), number)
-  for (const path of [socket, state]) mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  const lock = await takeNumber(lockPath)
-  await new RelayWorker(config, number, lock, parent).run(signal)
+  await new RelayWorker(config, number).run(signal)
 }
 
 class RelayWorker {
   readonly #config: Config
   readonly #number: number
-  readonly #lock: Lock
-  readonly #parent: ParentLifeline
+  readonly #parent = new ParentLifeline()
   /** Of the code that runs, whatever stands on disk by now. */
   readonly #version = packageVersion()
   readonly #log: Logger
@@ -91,11 +86,9 @@ class RelayWorker {
   /** Whether the copy on disk is this one's to write. */
   #keepsState = true
 
-  constructor(config: Config, number: number, lock: Lock, parent: ParentLifeline) {
+  constructor(config: Config, number: number) {
     this.#config = config
     this.#number = number
-    this.#lock = lock
-    this.#parent = parent
     this.#log = createLogger(config, 'relay')
     this.#allPaths = proxyPaths(config)
     this.#paths = relayPaths(this.#allPaths, number)
@@ -119,7 +112,10 @@ class RelayWorker {
     })
   }
 
+  /** @throws LockHeldError */
   async run(signal: AbortSignal): Promise<void> {
+    for (const path of [this.#paths.socket, this.#paths.state]) mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+    const lock = await takeNumber(this.#paths.lock)
     this.#restore()
     const controlling = Promise.all([this.#control.run(), this.#flows.run()])
     const ended = AbortSignal.any([signal, this.#parent.ended])
@@ -139,7 +135,7 @@ class RelayWorker {
       await aborted(ended)
       // The number, and with it the socket's name, is another's from now on.
       this.#keepsState = false
-      this.#lock.release()
+      lock.release()
       if (!signal.aborted) await this.#untilReplaced(inode, signal)
       server.stop()
       this.#isServing = false
@@ -263,11 +259,4 @@ class RelayWorker {
     this.#replaced.abort()
     await delay(BACKLOG_WAIT_MS)
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    else signal.addEventListener('abort', () => resolve(), { once: true })
-  })
 }

@@ -17,7 +17,15 @@ export class TestHost {
   readonly slot: LoadedSlot
   readonly host: ParserHost
 
-  constructor(makeParser: () => Parser, { isServerFirst = false, bufferBytesMax = 1 << 20, limits = { all: 1024, client: 1024 } } = {}) {
+  constructor(
+    makeParser: () => Parser,
+    {
+      isServerFirst = false,
+      bufferBytesMax = 1 << 20,
+      connections = { all: 1024, client: 1024 },
+      heldBytes = { all: 8 << 20, client: 8 << 20 },
+    } = {},
+  ) {
     const definition = { name: 'test', isServerFirst, bufferBytesMax, create: makeParser }
     this.slot = { id: 1, generation: 1, direction: 'ingress', upstreamMark: 0, definition, rules: undefined, isGone: false }
     const slots = {
@@ -31,6 +39,6 @@ export class TestHost {
       onFailure: (_connection: unknown, reason: string) => this.failures.push(reason),
       onRefused: (reason: string) => this.refused.push(reason),
     }
-    this.host = new ParserHost(parts, limits)
+    this.host = new ParserHost(parts, { connections, heldBytes })
   }
 }

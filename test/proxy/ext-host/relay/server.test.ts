@@ -7,9 +7,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
-import { type Parser, pass } from '#parsers/contract.ts'
+import { more, type Parser, pass } from '#parsers/contract.ts'
 import { SLOT_VALUE_TYPE } from '#proxy/ext-host/contract.ts'
 import { RelayServer } from '#proxy/ext-host/relay/server.ts'
+import { closeOf } from '../../../support/raw-tcp.ts'
 import { LineParser } from '../../support/line-parser.ts'
 import { received } from '../../support/network-stack.ts'
 import { BROKEN_SLOT, KNOWN_SLOT, TestHost } from '../../support/test-host.ts'
@@ -255,7 +256,7 @@ test('a connection too many, and one of a slot that cannot be used, are closed w
       t.deepEqual(relay.refused, [])
       first.destroy()
     },
-    { limits: { all: 1, client: 1 } },
+    { connections: { all: 1, client: 1 } },
   )
 })
 
@@ -279,6 +280,31 @@ test('a client has so many connections, and others have theirs beside it', async
       while (relay.host.connectionCount > 1) await delay(1)
       for (const socket of [await echoed(relay.connect()), other]) socket.destroy()
     },
-    { limits: { all: 3, client: 1 } },
+    { connections: { all: 3, client: 1 } },
+  )
+})
+
+test('what is held back of a client has a limit, and others have room beside it', async (t) => {
+  const HELD: Parser = {
+    onData: (direction, bytes) => (direction === 'original' && bytes.length < MEBIBYTE ? [more(MEBIBYTE)] : [pass(bytes.length)]),
+  }
+  await withRelay(
+    t,
+    () => HELD,
+    (socket) => socket.pipe(socket),
+    async (relay) => {
+      const most = Buffer.alloc(MEBIBYTE * 0.75)
+      const [first, second] = [relay.connect(), relay.connect()]
+      for (const socket of [first, second]) socket.resume().write(most)
+      await Promise.race([first, second].map(closeOf))
+      t.deepEqual(relay.failures, ['no memory is left for what has to be held back'])
+      const other = relay.connect(KNOWN_SLOT, '127.0.0.8')
+      for (const part of [most, Buffer.alloc(MEBIBYTE * 0.25)]) other.write(part)
+      const [echo] = await once(other, 'data')
+      t.true((echo as Buffer).length > 0)
+      t.is(relay.failures.length, 1)
+      for (const socket of [first, second, other]) socket.destroy()
+    },
+    { heldBytes: { all: 4 * MEBIBYTE, client: MEBIBYTE * 1.25 } },
   )
 })
