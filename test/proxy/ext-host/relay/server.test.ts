@@ -1,7 +1,7 @@
 /** The relay on its own: connections with a PROXY header as Envoy makes them, a server on loopback, and parsers of different tempers. */
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +16,7 @@ import { received } from '../../support/network-stack.ts'
 import { BROKEN_SLOT, KNOWN_SLOT, TestHost } from '../../support/test-host.ts'
 
 const MEBIBYTE = 1 << 20
+const NOBODY = 65_534
 const PASSING: Parser = { onData: (_direction, bytes) => (bytes.length === 0 ? [] : [pass(bytes.length)]) }
 
 /** Frames: four bytes of length, and so many bytes that need no look. */
@@ -27,9 +28,25 @@ class FrameParser implements Parser {
   }
 }
 
+/** Without the rights of root, meanwhile. */
+function asNobody<T>(run: () => T): T {
+  process.seteuid?.(NOBODY)
+  try {
+    return run()
+  } finally {
+    process.seteuid?.(0)
+  }
+}
+
 class Relay extends TestHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'hg-relay-'))
-  readonly #server = new RelayServer({ path: join(this.folder, 'relay.sock'), host: this.host, inNetns: (run) => run() })
+  readonly path = join(this.folder, 'relay.sock')
+  isAllowedToBind = true
+  readonly #server = new RelayServer({
+    path: this.path,
+    host: this.host,
+    inNetns: (run) => (this.isAllowedToBind ? run() : asNobody(run)),
+  })
   readonly #upstream = createServer({ allowHalfOpen: true })
 
   async start(onConnection: (socket: Socket) => void): Promise<this> {
@@ -42,7 +59,7 @@ class Relay extends TestHost {
 
   /** As Envoy does. */
   connect(slot = KNOWN_SLOT, source = '127.0.0.7'): Socket {
-    const socket = connect({ path: join(this.folder, 'relay.sock'), allowHalfOpen: true }).on('error', () => {})
+    const socket = connect({ path: this.path, allowHalfOpen: true }).on('error', () => {})
     socket.write(headerOf(slot, source, (this.#upstream.address() as AddressInfo).port))
     return socket
   }
@@ -225,13 +242,13 @@ test('a server that is not there closes the client, with the reason', async (t) 
     () => PASSING,
     () => {},
     async (relay) => {
-      const client = connect({ path: join(relay.folder, 'relay.sock') }).on('error', () => {})
+      const client = connect({ path: relay.path }).on('error', () => {})
       client.write(Buffer.concat([headerOf(KNOWN_SLOT, '127.0.0.7', 1), Buffer.from('hello')]))
       t.is(await received(client), '')
       t.deepEqual(relay.failures, ['the server cannot be reached: ECONNREFUSED'])
       const stranger = relay.connect('slot-1-2')
       t.is(await received(stranger), '')
-      const garbage = connect({ path: join(relay.folder, 'relay.sock') }).on('error', () => {})
+      const garbage = connect({ path: relay.path }).on('error', () => {})
       garbage.write('GET / HTTP/1.1\r\n')
       t.is(await received(garbage), '')
       t.deepEqual(relay.refused, ['no slot has the name "slot-1-2"', 'no PROXY header'])
@@ -306,5 +323,85 @@ test('what is held back of a client has a limit, and others have room beside it'
       for (const socket of [first, second, other]) socket.destroy()
     },
     { heldBytes: { all: 4 * MEBIBYTE, client: MEBIBYTE * 1.25 } },
+  )
+})
+
+test('the server is connected to when the client has said something, from the client’s own address; at once where it may speak first', async (t) => {
+  for (const isServerFirst of [false, true]) {
+    const sources: (string | undefined)[] = []
+    await withRelay(
+      t,
+      () => PASSING,
+      (socket) => {
+        sources.push(socket.remoteAddress)
+        if (isServerFirst) socket.write('welcome')
+        else socket.pipe(socket)
+      },
+      async (relay) => {
+        const client = relay.connect()
+        if (!isServerFirst) {
+          while (relay.host.connectionCount === 0) await delay(1)
+          await delay(50)
+          t.deepEqual(sources, [])
+          client.write('hello')
+        }
+        await once(client, 'data')
+        t.deepEqual(sources, ['127.0.0.7'])
+        client.destroy()
+      },
+      { isServerFirst },
+    )
+  }
+})
+
+test('where the client’s address cannot be had, nobody is connected to with another', async (t) => {
+  let connections = 0
+  await withRelay(
+    t,
+    () => PASSING,
+    () => connections++,
+    async (relay) => {
+      relay.isAllowedToBind = false
+      const client = relay.connect()
+      client.write('hello')
+      t.is(await received(client), '')
+      t.deepEqual(relay.failures.length, 1)
+      t.regex(relay.failures[0] ?? '', /^the server cannot be reached: .*EPERM/)
+      t.is(connections, 0)
+    },
+  )
+})
+
+test('a connection of nobody here is closed before a byte has passed', async (t) => {
+  let connections = 0
+  await withRelay(
+    t,
+    () => PASSING,
+    () => connections++,
+    async (relay) => {
+      relay.isLocal = false
+      const client = relay.connect()
+      client.write('hello')
+      t.is(await received(client), '')
+      t.deepEqual(relay.refused, ['no endpoint has the address 127.0.0.1'])
+      t.is(connections, 0)
+    },
+  )
+})
+
+test('the socket is for its owner alone, and who comes by it as somebody else is closed', async (t) => {
+  await withRelay(
+    t,
+    () => PASSING,
+    (socket) => socket.pipe(socket),
+    async (relay) => {
+      t.is(statSync(relay.path).mode & 0o777, 0o600)
+      chmodSync(relay.folder, 0o755)
+      chmodSync(relay.path, 0o666)
+      const stranger = asNobody(() => relay.connect())
+      stranger.write('hello')
+      t.is(await received(stranger), '')
+      t.deepEqual(relay.refused, [`the peer is process ${process.pid} of user ${NOBODY}`])
+    },
   )
 })
